@@ -1,0 +1,87 @@
+# Everything one does with this project from a command line; `make help` lists it.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NODE_MODULES := tests/conformance/node_modules
+
+# The stamps say what was finished: a virtual environment, the server in it, the tools of development in it,
+# the conformance suite. What was cut off half-way has no stamp, and is made anew.
+CREATED := $(VENV)/.created
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+SUITE := $(NODE_MODULES)/.installed
+
+# Without Node there is no suite: its tests then say so, and fail where CI is set.
+ifeq ($(and $(shell command -v node 2>/dev/null),$(shell command -v npm 2>/dev/null)),)
+SUITE :=
+endif
+
+# Scripts in a virtual environment hold its path, and its Python can be removed: both end it.
+ifneq ($(shell $(BIN)/python -c 'import pip' 2>/dev/null && cat $(CREATED) 2>/dev/null),$(CURDIR))
+$(shell rm -f $(CREATED))
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Say what can be made.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(INSTALLED) ## Run the server in the foreground: memory storage, port 4437. ARGS="..." go to the server.
+	$(BIN)/twistd --pidfile= -n durable-streams $(ARGS)
+
+.PHONY: test
+test: $(DEVELOPED) $(SUITE) ## Run every test, the official conformance suite included. ARGS="..." go to pytest.
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(DEVELOPED) ## Check formatting, style, types, and which way imports point.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(DEVELOPED) ## Format the code and mend what can be mended without thinking.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: reference
+reference: $(INSTALLED) ## Write the configuration reference and the example file from the schema.
+	$(BIN)/python -m dstreams.config reference > docs/reference/configuration.md
+	$(BIN)/python -m dstreams.config example > config/example.toml
+
+.PHONY: venv
+venv: $(DEVELOPED) ## Make .venv with the server, the tests' libraries and the tools of development.
+
+.PHONY: clean
+clean: ## Remove everything that was made here.
+	rm -rf $(VENV) $(NODE_MODULES) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	    .import_linter_cache twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@printf '%s\n' '$(CURDIR)' > $@
+
+# uvloop is faster but not everywhere to be had; the server does without it.
+$(INSTALLED): $(CREATED) setup.cfg pyproject.toml
+	$(PIP) install --editable '.[uvloop]' || $(PIP) install --editable .
+	@touch $@
+
+$(DEVELOPED): $(CREATED) setup.cfg pyproject.toml
+	$(PIP) install --editable '.[dev]'
+	@touch $(INSTALLED) $@
+
+$(NODE_MODULES)/.installed: tests/conformance/package.json tests/conformance/package-lock.json
+	cd tests/conformance && npm ci --no-audit --no-fund
+	@touch $@
