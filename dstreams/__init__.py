@@ -1,0 +1,34 @@
+"""A Durable Streams server on Twisted.
+
+The server is the ``twistd`` plugin ``durable-streams``. For a place in another twisted.web or klein
+application there is :func:`build_resource`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dstreams.http.resource import build_resource
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "build_resource"]
+
+_PUBLIC = {"build_resource": "dstreams.http.resource"}
+"""Where each public name is defined. Imported when it is asked for: parts of the server install a reactor
+when they are imported, and whoever only starts ``twistd`` may still want to choose one."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use."""
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,79 @@
+"""Content types: what a stream's bytes are (PROTOCOL section 9)."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from attrs import field, frozen
+
+from dstreams.protocol.problems import BadRequest, printable
+from dstreams.protocol.sse import SseEncoding
+
+MAX_BYTES: Final = 1024
+"""The longest value taken: it is stored per stream and cached. RFC 6838 names need 255 at most."""
+
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_MEDIA_TYPE: Final = re.compile(
+    rb"(%(token)b/%(token)b)(?:[ \t]*;[ \t]*(?:%(token)b=(?:%(token)b|%(quoted)b))?)*"
+    % {b"token": _TOKEN, b"quoted": _QUOTED}
+)
+"""RFC 9110 section 8.3.1, without the obsolete bytes above 127."""
+
+
+@frozen
+class ContentType:
+    """A content type, as sent and as compared.
+
+    :param value: what the client sent, without surrounding blanks; ASCII. This is what readers get.
+    :param media_type: type and subtype in lower case, without parameters. This is what is compared.
+    """
+
+    value: str
+    media_type: str
+    is_json: bool = field(init=False, eq=False)
+    """Whether JSON mode applies (PROTOCOL section 9.1)."""
+    sse_encoding: SseEncoding = field(init=False, eq=False)
+    """How the bytes travel in server-sent events (PROTOCOL section 5.8)."""
+
+    @is_json.default
+    def _decide_json(self) -> bool:
+        return self.media_type == "application/json"
+
+    @sse_encoding.default
+    def _choose_encoding(self) -> SseEncoding:
+        if self.media_type == "application/json":
+            return SseEncoding.JSON
+        return SseEncoding.TEXT if self.media_type.startswith("text/") else SseEncoding.BASE64
+
+
+DEFAULT: Final = ContentType("application/octet-stream", "application/octet-stream")
+"""The type of a stream created without one (PROTOCOL section 5.1)."""
+
+
+@lru_cache(maxsize=512)
+def parse_content_type(raw: bytes) -> ContentType:
+    """Read a ``Content-Type`` header.
+
+    :param raw: the header's value.
+    :return: the content type; the same object for the same value while it is cached.
+    :raises BadRequest: the value is blank, too long, or not ``type/subtype`` with well-formed parameters.
+    """
+    value = raw.strip(b" \t")
+    match = _MEDIA_TYPE.fullmatch(value) if len(value) <= MAX_BYTES else None
+    if match is None:
+        raise BadRequest(f"Invalid header value for Content-Type: {printable(raw)}.")
+    return ContentType(value.decode("ascii"), match.group(1).decode("ascii").lower())
+
+
+@lru_cache(maxsize=512)
+def media_type(raw: bytes) -> str:
+    """Read only what is compared from a ``Content-Type`` header.
+
+    :param raw: the header's value.
+    :return: type and subtype in lower case, without parameters.
+    :raises BadRequest: as :func:`parse_content_type`.
+    """
+    return parse_content_type(raw).media_type

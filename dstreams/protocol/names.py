@@ -1,0 +1,110 @@
+"""Stream names: what follows the base path in a stream's URL.
+
+A name is the percent-decoded path, compared as it is: segments separated by ``/``, without normalisation of
+letter case or Unicode forms. ``%2F`` decodes to a separator like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from attrs import frozen
+
+from dstreams.protocol.percent import percent_decode
+from dstreams.protocol.problems import InvalidStreamName, NotFound, printable
+
+RESERVED_SEGMENT: Final = "__ds"
+"""The first segment of names kept for subscriptions (PROTOCOL section 6): never a stream."""
+
+_PLAIN: Final = re.compile(
+    rb"(?!__ds(?:/|\Z))"
+    rb"[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*"
+    rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)*"
+)
+"""Names without escapes whose segments don't begin with a dot: nothing but the limits is left to check."""
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_PATH_SAFE: Final = "/-._~!$&'()*+,;=:@"
+
+
+@frozen
+class NameLimits:
+    """How large a name may be.
+
+    :param max_bytes: the length of the decoded name in UTF-8 bytes.
+    :param max_segments: the number of parts between separators.
+    """
+
+    max_bytes: int = 1024
+    max_segments: int = 8
+
+
+def parse_name(raw: bytes, limits: NameLimits) -> str:
+    """Read a stream's name from a request path.
+
+    :param raw: what follows ``<base>/`` in the path, percent-encoded.
+    :param limits: how large the name may be.
+    :return: the decoded name.
+    :raises InvalidStreamName: it can't be a name; the detail says why, with actual and allowed values.
+    :raises NotFound: the name is reserved.
+    """
+    if _PLAIN.fullmatch(raw) and len(raw) <= limits.max_bytes and raw.count(b"/") < limits.max_segments:
+        return raw.decode("ascii")
+    name = _decode(raw)
+    segments = name.split("/")
+    if segments[0] == RESERVED_SEGMENT:
+        raise NotFound(f"Stream names that begin with the segment '{RESERVED_SEGMENT}' are reserved.")
+    _check_segments(name, segments)
+    _check_size(name, segments, limits)
+    return name
+
+
+def encode_name(name: str) -> bytes:
+    """Write a name for a URL path, so that :func:`parse_name` gives it back.
+
+    :param name: a valid name.
+    :return: the name, percent-encoded but for ``/`` and what RFC 3986 allows in a path segment.
+    """
+    return quote(name, safe=_PATH_SAFE).encode("ascii")
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        decoded = percent_decode(raw)
+    except ValueError as error:
+        raise InvalidStreamName(f"Malformed percent-encoding: {printable(str(error))}.") from None
+    try:
+        return decoded.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidStreamName(f"The stream name is not UTF-8 at byte {error.start}.") from None
+
+
+def _check_segments(name: str, segments: list[str]) -> None:
+    if not name:
+        raise InvalidStreamName("The stream name is empty.")
+    if name.endswith("/"):
+        raise InvalidStreamName("The stream name ends with '/'.")
+    if "" in segments:
+        raise InvalidStreamName(f"Segment {segments.index('') + 1} of the stream name is empty.")
+    for dots in (".", ".."):
+        if dots in segments:
+            raise InvalidStreamName(
+                f"Segment {segments.index(dots) + 1} of the stream name is '{dots}', which is not allowed."
+            )
+    control = _CONTROL.search(name)
+    if control is not None:
+        raise InvalidStreamName(
+            f"The stream name holds the control character U+{ord(control.group()):04X}; none is allowed."
+        )
+
+
+def _check_size(name: str, segments: list[str], limits: NameLimits) -> None:
+    size = len(name.encode("utf-8"))
+    if size > limits.max_bytes:
+        raise InvalidStreamName(f"The stream name has {size} bytes; at most {limits.max_bytes} are allowed.")
+    if len(segments) > limits.max_segments:
+        raise InvalidStreamName(
+            f"The stream name has {len(segments)} segments; at most {limits.max_segments} are allowed."
+        )

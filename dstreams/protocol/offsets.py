@@ -1,0 +1,44 @@
+"""Offsets: opaque to clients, a byte position to us (PROTOCOL section 8).
+
+The token is two groups of 16 decimal digits. The first is always zero (kept for later use); the second is the
+position in the stored bytes. Equal width makes the order of the strings the order of the positions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dstreams.protocol.problems import InvalidOffset, printable
+
+NOW: Final = -1
+"""What ``parse_offset(b"now")`` gives: the tail at the time of the request."""
+
+_PREFIX: Final = b"0000000000000000_"
+_LENGTH: Final = 33
+
+
+def format_offset(position: int) -> bytes:
+    """Write a position as clients see it.
+
+    :param position: bytes from the start of the stream, from 0 to 10**16 - 1.
+    :return: the 33-byte token.
+    """
+    return b"0000000000000000_%016d" % position
+
+
+def parse_offset(raw: bytes) -> int:
+    """Read an offset that a client sent.
+
+    :param raw: a token of :func:`format_offset`, ``-1`` for the start or ``now`` for the tail.
+    :return: the position, or :data:`NOW`. Whether the stream has such a position is not known here.
+    :raises InvalidOffset: for anything else.
+    """
+    digits = raw[17:]
+    # isdigit() of bytes knows ASCII digits only.
+    if len(raw) == _LENGTH and raw.startswith(_PREFIX) and digits.isdigit():
+        return int(digits)
+    if raw == b"-1":
+        return 0
+    if raw == b"now":
+        return NOW
+    raise InvalidOffset(f"Malformed offset: {printable(raw)}.")

@@ -1,0 +1,94 @@
+"""Idempotent producers: each batch is stored once, however often it is sent (PROTOCOL section 5.2.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import define
+
+from dstreams.protocol.headers import PRODUCER_EPOCH, PRODUCER_SEQ, parse_integer
+from dstreams.protocol.problems import BadRequest, ProducerFenced, SequenceConflict
+
+MAX_ID_BYTES: Final = 512
+"""The longest producer id: it is kept per stream for as long as the stream lives."""
+
+
+@define
+class Producer:
+    """The producer headers of one append.
+
+    :param id: the producer's stable name; bytes of the header as Latin-1 characters.
+    :param epoch: the number of the producer's session.
+    :param seq: the number of the batch in its session.
+    """
+
+    id: str
+    epoch: int
+    seq: int
+
+
+def parse_producer(headers: dict[bytes, bytes]) -> Producer | None:
+    """Read the producer headers of a request.
+
+    :param headers: the request's headers by lower-case name.
+    :return: the producer, or ``None`` when the request has none of the three headers.
+    :raises BadRequest: only some of them are present, or one is invalid.
+    """
+    name = headers.get(b"producer-id")
+    epoch = headers.get(b"producer-epoch")
+    seq = headers.get(b"producer-seq")
+    if name is None or epoch is None or seq is None:
+        if name is None and epoch is None and seq is None:
+            return None
+        raise BadRequest("Producer-Id, Producer-Epoch and Producer-Seq must be sent together.")
+    if not name:
+        raise BadRequest("Invalid header value for Producer-Id: it is empty.")
+    if len(name) > MAX_ID_BYTES:
+        raise BadRequest(
+            f"Invalid header value for Producer-Id: it has {len(name)} bytes;"
+            f" at most {MAX_ID_BYTES} are allowed."
+        )
+    return Producer(
+        name.decode("latin-1"), parse_integer(PRODUCER_EPOCH, epoch), parse_integer(PRODUCER_SEQ, seq)
+    )
+
+
+def check(producer: Producer, last: tuple[int, int] | None) -> bool:
+    """Decide what becomes of a producer's batch.
+
+    :param producer: the producer headers of the request.
+    :param last: the epoch and the last sequence number accepted from this producer on this stream, or
+        ``None`` when it is unknown there: then any epoch may begin, at sequence 0.
+    :return: ``True`` to accept the batch, ``False`` for a duplicate that is already stored.
+    :raises ProducerFenced: a newer epoch has taken over.
+    :raises BadRequest: a new epoch doesn't begin at sequence 0.
+    :raises SequenceConflict: batches are missing before this one.
+    """
+    seq = producer.seq
+    if last is None:
+        if seq != 0:
+            raise _gap(0, seq)
+        return True
+    last_epoch, last_seq = last
+    epoch = producer.epoch
+    if epoch == last_epoch:
+        if seq <= last_seq:
+            return False
+        if seq == last_seq + 1:
+            return True
+        raise _gap(last_seq + 1, seq)
+    if epoch < last_epoch:
+        raise ProducerFenced(
+            f"The producer's epoch {epoch} has been replaced by epoch {last_epoch}.",
+            b"Producer-Epoch: %d\r\n" % last_epoch,
+        )
+    if seq != 0:
+        raise BadRequest(f"A new producer epoch must begin with Producer-Seq 0, not {seq}.")
+    return True
+
+
+def _gap(expected: int, received: int) -> SequenceConflict:
+    return SequenceConflict(
+        f"Expected Producer-Seq {expected}, received {received}.",
+        b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (expected, received),
+    )

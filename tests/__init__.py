@@ -1,0 +1,1 @@
+"""The tests. They mirror the package; tools that several of them share are modules beside this one."""
