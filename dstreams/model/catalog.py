@@ -1,0 +1,117 @@
+"""Every stream's state, by name and by id, and the one function that applies a Change to it.
+
+Two catalogs stand side by side. The durable one holds what has been committed: readers see it, recovery
+rebuilds it. The accepted one lies over it and adds the Changes that were validated but whose commit is still
+under way: writers are validated against it. With storage that commits at once they are one object.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete, concerned
+from dstreams.model.state import StreamState
+
+
+@define(eq=False)
+class Catalog:
+    """The committed state of all streams."""
+
+    names: dict[str, StreamState] = field(factory=dict, init=False)
+    streams: dict[int, StreamState] = field(factory=dict, init=False)
+
+    def find(self, name: str) -> StreamState | None:
+        """The stream of that name, a soft-deleted one included."""
+        return self.names.get(name)
+
+    def get(self, stream_id: int) -> StreamState | None:
+        """The incarnation of that number, if it still exists."""
+        return self.streams.get(stream_id)
+
+    def apply(self, change: Change) -> None:
+        """Make ``change`` part of the state. Decides nothing and refuses nothing."""
+        if isinstance(change, Append):
+            self._writable(change.stream_id).append(change)
+        elif isinstance(change, Create):
+            if change.fork is not None:
+                self._writable(change.fork.source_id).forks += 1
+            self._insert(StreamState.created(change))
+        elif isinstance(change, Delete):
+            for source_id in change.released:
+                self._writable(source_id).forks -= 1
+            for stream_id in change.stream_ids:
+                self._remove(self._writable(stream_id))
+        elif isinstance(change, SoftDelete):
+            self._writable(change.stream_id).soft_deleted = True
+        else:
+            state = self._writable(change.stream_id)
+            state.touched_at = max(state.touched_at, change.at)
+
+    def _writable(self, stream_id: int) -> StreamState:
+        return self.streams[stream_id]
+
+    def _insert(self, state: StreamState) -> None:
+        self.names[state.name] = self.streams[state.id] = state
+
+    def _remove(self, state: StreamState) -> None:
+        del self.streams[state.id]
+        # The name may belong to a later incarnation already (never in the order in which changes commit,
+        # but this function doesn't depend on it).
+        if self.names.get(state.name) is state:
+            del self.names[state.name]
+
+
+@define(eq=False)
+class AcceptedCatalog(Catalog):
+    """The durable catalog plus the changes in flight.
+
+    ``names`` and ``streams`` hold only the overlaying states: those with changes in flight.
+
+    :param durable: what lies below.
+    """
+
+    _durable: Catalog
+
+    def find(self, name: str) -> StreamState | None:
+        state = self.names.get(name)
+        if state is None:
+            return self._durable.find(name)
+        return None if state.removed else state
+
+    def get(self, stream_id: int) -> StreamState | None:
+        state = self.streams.get(stream_id)
+        if state is None:
+            return self._durable.get(stream_id)
+        return None if state.removed else state
+
+    def apply(self, change: Change) -> None:
+        super().apply(change)
+        for stream_id in concerned(change):
+            self.streams[stream_id].pending += 1
+
+    def settle(self, change: Change) -> None:
+        """``change`` has been applied below: forget the overlays that add nothing any more."""
+        for stream_id in concerned(change):
+            state = self.streams[stream_id]
+            state.pending -= 1
+            if not state.pending:
+                del self.streams[stream_id]
+                if self.names.get(state.name) is state:
+                    del self.names[state.name]
+
+    def reset(self) -> None:
+        """Forget every change in flight: their commit has failed."""
+        self.names.clear()
+        self.streams.clear()
+
+    def _writable(self, stream_id: int) -> StreamState:
+        state = self.streams.get(stream_id)
+        if state is None:
+            state = self._durable.streams[stream_id].overlay()
+            self.streams[stream_id] = state
+            # A name in flight for another incarnation stays with that one: it is the newer.
+            self.names.setdefault(state.name, state)
+        return state
+
+    def _remove(self, state: StreamState) -> None:
+        state.removed = True

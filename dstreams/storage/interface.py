@@ -1,0 +1,110 @@
+"""The interface between the engine and a storage backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Change
+from dstreams.model.state import StreamState
+
+
+class StorageError(Exception):
+    """A commit or a read failed; the text is for the log, not for clients."""
+
+
+class StorageFull(StorageError):
+    """There is no room for the bytes of this commit."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Told of long work: what is being done, how much is done, and how much there is (0: unknown)."""
+
+
+@frozen
+class Charges:
+    """What a stream costs besides its payload, in bytes, where the total limit is one on real memory.
+
+    :param stream: for every stream, whatever it holds; its name comes on top.
+    :param message: for every message.
+    :param producer: for every producer; its id comes on top.
+    """
+
+    stream: int = 0
+    message: int = 0
+    producer: int = 0
+
+
+class ByteSource(Protocol):
+    """The stored bytes of one stream incarnation and the index of its message ends.
+
+    A source stays readable as long as somebody holds it, also after its stream was deleted. Every method
+    answers at once where it can, and with a Deferred where the bytes must be fetched first. Positions are
+    absolute; they lie between the incarnation's own start and its durable tail.
+    """
+
+    def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
+        """The bytes from ``start`` up to ``end``."""
+
+    def is_boundary(self, position: int) -> bool | Deferred[bool]:
+        """Whether a message ends at ``position``."""
+
+    def extent(self, start: int, limit: int) -> int | Deferred[int]:
+        """The end of the last message that lies within ``limit`` bytes from ``start``.
+
+        When not even the first one does, the end of the first. Bytes must follow ``start``.
+        """
+
+    def append_ends(self, position: int) -> Sequence[int] | Deferred[Sequence[int]]:
+        """The message ends after ``position``, up to the first that also ends an append.
+
+        That last one is the next data boundary of PROTOCOL 4.2. Empty when ``position`` is the tail.
+        """
+
+
+class Storage(Protocol):
+    """A storage backend: commits changes in order and keeps their bytes."""
+
+    name: str
+    """The mode's name in the configuration."""
+
+    immediate: bool
+    """Whether ``commit`` keeps the mode's promise before it returns."""
+
+    charges: Charges
+    """What counts against the total limit besides payload."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the store takes no more changes until it is opened again, ``None`` while it does."""
+
+    def open(self, catalog: Catalog, progress: Progress) -> None:
+        """Make the store ready, and fill the catalog with what it holds.
+
+        The store may go on reading this catalog later: the engine applies every change to it once it is committed.
+
+        :param catalog: an empty one.
+        :raise StorageError: when the store can't be used; the text says what to do.
+        """
+
+    def next_stream_id(self) -> int:
+        """A number that no stream of this store ever had."""
+
+    def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
+        """Make ``changes`` durable as the mode promises, in order, all of them or none.
+
+        Called for one group at a time: the next call comes after this one's result.
+
+        :return: ``None`` when the promise already holds, else a Deferred that fires when it does.
+        :raise StorageError: (or the Deferred fails with it) when nothing of the group was kept.
+        """
+
+    def source(self, state: StreamState) -> ByteSource:
+        """The bytes of a committed stream, up to the tail that ``state`` has now."""
+
+    def close(self) -> Deferred[None] | None:
+        """Release everything; no other method is called afterwards."""

@@ -1,0 +1,179 @@
+"""Append and close: what a POST means for a stream (PROTOCOL 5.2, 5.2.1, 5.3).
+
+The checks stand in an order in which all that the request's head decides comes before all that needs the
+body. So an answer given early, while the body is still arriving, is the answer that the complete request
+would get.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+from dstreams.model.changes import Append, StreamConfig
+from dstreams.model.state import StreamState
+from dstreams.protocol import producers
+from dstreams.protocol.content_types import media_type
+from dstreams.protocol.json_mode import split_messages
+from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.problems import (
+    BadRequest,
+    ContentTypeMismatch,
+    EmptyArray,
+    EmptyBody,
+    ProducerFenced,
+    SequenceConflict,
+    StreamClosed,
+)
+from dstreams.protocol.producers import Producer
+
+
+@define(eq=False)
+class AppendRequest:
+    """An append as asked for.
+
+    :param content_type: the header as sent, ``None`` when absent.
+    :param closes: whether the stream is to be closed.
+    :param length: the body's length in bytes, ``None`` while that isn't known.
+    :param body: the body, ``None`` while it is arriving.
+    """
+
+    content_type: bytes | None
+    closes: bool
+    producer: Producer | None
+    stream_seq: bytes | None
+    length: int | None
+    body: bytes | None
+
+
+@define(eq=False)
+class Appended:
+    """What an accepted or repeated append leads to.
+
+    :param tail: the stream's tail.
+    :param closed: whether the stream is closed now.
+    :param producer: the producer's id, epoch and highest accepted sequence number, if it is one.
+    :param stored: whether new bytes were stored; ``False`` for a duplicate and for a close alone.
+    """
+
+    tail: int
+    closed: bool
+    producer: Producer | None
+    stored: bool
+
+
+def judge(state: StreamState, request: AppendRequest) -> Appended | None:
+    """Decide what the head decides.
+
+    :return: the answer to a duplicate, or ``None``: the append goes on, or can't be judged yet.
+    :raise ProtocolError: when it is refused.
+    """
+    if state.closed:
+        return _judge_on_closed(state, request)
+    if request.length != 0 and not _type_matches(state, request):
+        return None
+    producer = request.producer
+    if producer is not None:
+        last = state.producer(producer.id)
+        if not producers.check(producer, last):
+            assert last is not None
+            return Appended(state.tail, state.closed, Producer(producer.id, *last), False)
+    stream_seq = request.stream_seq
+    if stream_seq is not None and state.stream_seq is not None and request.length != 0:
+        _check_stream_seq(stream_seq, state.stream_seq, request)
+    return None
+
+
+def plan(state: StreamState, request: AppendRequest, at: float) -> Append | Appended:
+    """Decide about a complete request.
+
+    :param at: the time, in Unix seconds.
+    :return: the change to commit, or the answer where nothing changes.
+    :raise ProtocolError: when it is refused.
+    """
+    answer = judge(state, request)
+    if answer is not None:
+        return answer
+    if request.body:
+        data, ends = stored_messages(state.config, request.body, state.tail)
+        if not ends and not request.closes:
+            raise EmptyArray("An append of an empty JSON array would append nothing")
+    elif request.closes:
+        data, ends = b"", ()
+    else:
+        raise EmptyBody("An append needs a body, or Stream-Closed: true")
+    return Append(
+        stream_id=state.id,
+        start=state.tail,
+        data=data,
+        ends=ends,
+        producer=request.producer,
+        stream_seq=request.stream_seq if ends else None,
+        closes=request.closes,
+        at=at,
+    )
+
+
+def stored_messages(config: StreamConfig, body: bytes, start: int) -> tuple[bytes, tuple[int, ...]]:
+    """A body as it is stored, and the absolute ends of its messages.
+
+    :param start: the position at which it will lie.
+    :raise InvalidJson:
+    """
+    if not config.content_type.is_json:
+        return body, (start + len(body),) if body else ()
+    data, ends = split_messages(body)
+    if start and len(ends) == 1:
+        return data, (start + ends[0],)
+    return data, tuple([start + end for end in ends]) if start else ends
+
+
+def _judge_on_closed(state: StreamState, request: AppendRequest) -> Appended | None:
+    """A closed stream takes nothing more, but repeats its acknowledgements (PROTOCOL 5.2, 5.2.1)."""
+    producer = request.producer
+    if producer is not None:
+        if producer == state.closed_by:
+            return Appended(state.tail, True, producer, False)
+        last = state.producer(producer.id)
+        if last is not None and producer.epoch < last[0]:
+            raise ProducerFenced(
+                f"Epoch {producer.epoch} has been superseded by epoch {last[0]}",
+                b"Producer-Epoch: %d\r\n" % last[0],
+            )
+    elif request.closes:
+        if request.length is None:
+            return None
+        if request.length == 0:
+            return Appended(state.tail, True, None, False)
+    raise StreamClosed(
+        f"The stream was closed at {format_offset(state.tail).decode()}",
+        b"Stream-Closed: true\r\nStream-Next-Offset: %b\r\n" % format_offset(state.tail),
+    )
+
+
+def _type_matches(state: StreamState, request: AppendRequest) -> bool:
+    """Whether the type is the stream's; ``False`` when only the body can tell if that matters.
+
+    An empty body is never refused for its type (PROTOCOL 5.2), so with a length unknown there is nothing
+    to say yet.
+    """
+    if request.content_type is None:
+        if request.length is None:
+            return False
+        raise BadRequest("Content-Type is required when there is a body")
+    given = media_type(request.content_type)
+    if given == state.config.content_type.media_type:
+        return True
+    if request.length is None:
+        return False
+    raise ContentTypeMismatch(f"The stream's type is {state.config.content_type.media_type}, not {given}")
+
+
+def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest) -> None:
+    if stream_seq > last:
+        return
+    if request.length is None and request.closes:
+        return  # a close without a body carries no sequence
+    raise SequenceConflict(
+        f"Stream-Seq {stream_seq.decode('latin-1')!r} isn't greater than the last accepted"
+        f" {last.decode('latin-1')!r}"
+    )

@@ -1,0 +1,179 @@
+"""Create and fork: what a PUT means (PROTOCOL 5.1, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.model.changes import Create, ForkPoint, StreamConfig
+from dstreams.model.state import StreamState
+from dstreams.protocol.content_types import DEFAULT, ContentType
+from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.problems import AlreadyExists, BadRequest, ContentTypeMismatch, PathBlocked
+from dstreams.streams import reading
+from dstreams.streams.appending import stored_messages
+from dstreams.streams.reading import Piece
+
+
+@frozen
+class ForkRequest:
+    """The fork headers of a PUT.
+
+    :param source: the source's name.
+    :param anchor: ``Stream-Fork-Offset``, ``None`` for the source's tail.
+    :param sub_offset: bytes, or messages in JSON mode, to inherit beyond the anchor.
+    """
+
+    source: str
+    anchor: int | None
+    sub_offset: int
+
+
+@define(eq=False)
+class CreateRequest:
+    """A create as asked for.
+
+    :param content_type: ``None`` when the header is absent.
+    :param ttl: seconds.
+    :param expires_at: Unix seconds.
+    :param length: the body's length in bytes, ``None`` while that isn't known.
+    :param body: the body, ``None`` while it is arriving.
+    """
+
+    name: str
+    content_type: ContentType | None
+    ttl: int | None
+    expires_at: float | None
+    closed: bool
+    fork: ForkRequest | None
+    length: int | None
+    body: bytes | None
+
+
+@define(eq=False)
+class Created:
+    """The stream as it stands after the PUT.
+
+    :param fresh: whether the PUT made it, or found it.
+    """
+
+    name: str
+    content_type: ContentType
+    tail: int
+    closed: bool
+    fresh: bool
+
+
+def match_existing(state: StreamState, request: CreateRequest) -> Created:
+    """Answer a PUT for a name that is taken.
+
+    :return: the existing stream when it has the configuration that is asked for.
+    :raise AlreadyExists: when it hasn't.
+    :raise PathBlocked: when it was deleted but is kept for its forks.
+    """
+    if state.soft_deleted:
+        raise PathBlocked("The name belongs to a deleted stream that has forks")
+    difference = _difference(state, request)
+    if difference is not None:
+        raise AlreadyExists(f"The stream exists with {difference}")
+    return Created(state.name, state.config.content_type, state.tail, state.closed, False)
+
+
+def _difference(state: StreamState, request: CreateRequest) -> str | None:
+    """What keeps an existing stream from being what a PUT asks for (``None``: nothing)."""
+    fork = request.fork
+    asked_type = request.content_type or (DEFAULT if fork is None else None)
+    if asked_type is not None and asked_type.media_type != state.config.content_type.media_type:
+        return f"another content type: {state.config.content_type.media_type}"
+    if request.closed != state.closed:
+        return "another closure status: it is " + ("closed" if state.closed else "open")
+    if (fork is None) != (state.fork is None):
+        return "another origin: it is " + ("a fork" if state.fork else "not a fork")
+    inherits = request.ttl is None and request.expires_at is None
+    if fork is not None and state.fork is not None:
+        asked = ForkPoint(0, fork.source, 0, fork.anchor, fork.sub_offset, inherits)
+        if not state.fork.same_request(asked):
+            return "another fork point or expiry"
+        if inherits:
+            return None
+    if request.ttl != state.config.ttl:
+        return "another Stream-TTL"
+    if request.expires_at != state.config.expires_at:
+        return "another Stream-Expires-At"
+    return None
+
+
+def check_fork_type(source: StreamState, request: CreateRequest) -> None:
+    """A fork has its source's type.
+
+    :raise ContentTypeMismatch:
+    """
+    asked, has = request.content_type, source.config.content_type
+    if asked is not None and asked.media_type != has.media_type:
+        raise ContentTypeMismatch(f"The source's type is {has.media_type}, not {asked.media_type}")
+
+
+def fork_point(
+    source: StreamState, pieces: Sequence[Piece], request: CreateRequest
+) -> ForkPoint | Deferred[ForkPoint]:
+    """Work out where a fork leaves its source.
+
+    :param source: the source as readers see it.
+    :param pieces: where its bytes lie.
+    :raise BadRequest: (or the Deferred fails) when the source has no such point.
+    """
+    fork = request.fork
+    assert fork is not None
+    anchor = source.tail if fork.anchor is None else fork.anchor
+    if anchor > source.tail:
+        tail = format_offset(source.tail).decode()
+        raise BadRequest(f"Stream-Fork-Offset lies beyond the source's tail {tail}")
+    inherits = request.ttl is None and request.expires_at is None
+
+    def at(position: int) -> ForkPoint:
+        return ForkPoint(source.id, source.name, position, fork.anchor, fork.sub_offset, inherits)
+
+    def refine(on_boundary: bool) -> ForkPoint | Deferred[ForkPoint]:
+        if not on_boundary:
+            raise BadRequest("Stream-Fork-Offset lies inside a message of the source")
+        if not fork.sub_offset:
+            return at(anchor)
+        return then(reading.append_ends(pieces, anchor), lambda ends: at(_sub_position(source, anchor, ends, fork)))
+
+    if anchor == source.tail or not source.config.content_type.is_json:
+        return refine(True)
+    return then(reading.is_boundary(pieces, anchor), refine)
+
+
+def _sub_position(source: StreamState, anchor: int, ends: Sequence[int], fork: ForkRequest) -> int:
+    """The position that ``Stream-Fork-Sub-Offset`` names past the anchor."""
+    if source.config.content_type.is_json:
+        if fork.sub_offset <= len(ends):
+            return ends[fork.sub_offset - 1]
+    elif ends and anchor + fork.sub_offset <= ends[-1]:
+        return anchor + fork.sub_offset
+    raise BadRequest(f"Stream-Fork-Sub-Offset {fork.sub_offset} goes past the next data boundary")
+
+
+def plan(
+    request: CreateRequest, stream_id: int, source: StreamState | None, fork: ForkPoint | None, at: float
+) -> Create:
+    """The change that creates the stream.
+
+    :param source: the fork's source, ``None`` when it is no fork; ``fork`` likewise.
+    :raise InvalidJson: when the initial body isn't JSON where it must be.
+    """
+    ttl, expires_at = request.ttl, request.expires_at
+    if source is None:
+        content_type = request.content_type or DEFAULT
+    else:
+        content_type = source.config.content_type
+        if ttl is None and expires_at is None:
+            ttl, expires_at = source.config.ttl, source.config.expires_at
+    config = StreamConfig(content_type, ttl, expires_at)
+    start = 0 if fork is None else fork.position
+    data, ends = stored_messages(config, request.body, start) if request.body else (b"", ())
+    return Create(stream_id, request.name, config, fork, data, ends, request.closed, at)

@@ -1,0 +1,149 @@
+"""Time-to-live and Expires-At: when a stream is over, and who clears it away (PROTOCOL 5.1).
+
+A sliding TTL is measured on the monotonic clock, so that setting the wall clock expires nothing. Renewing it
+is a note in memory. An Expires-At is a point on the wall clock; when that clock jumps forward, streams past
+it answer 404, as their clients asked, but nothing is removed until the clock has been steady for a while:
+what a wrong clock hides comes back when the clock is put right.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from dstreams.clocks import Clocks
+from dstreams.model.state import StreamState
+from dstreams.timers import TimerWheel
+
+_log = Logger()
+
+REAP_INTERVAL = 1.0
+"""Seconds between two looks for expired streams."""
+
+REAP_SLICE = 200
+"""How many deadlines one look may examine; more are left for :data:`REAP_PAUSE` later, to keep requests going."""
+
+REAP_PAUSE = 0.05
+"""Seconds between the slices of a backlog."""
+
+CLOCK_JUMP = 5.0
+"""Seconds by which the wall clock may move against the monotonic one between two looks and still count as steady."""
+
+CLOCK_QUARANTINE = 600.0
+"""Seconds for which nothing is removed by Expires-At after a jump."""
+
+
+@define(eq=False)
+class Expiry:
+    """Watches the streams that end by themselves.
+
+    :param get: finds a stream by id.
+    :param live: whether a stream has live readers: it isn't idle then.
+    :param remove: deletes an expired stream.
+    """
+
+    _clocks: Clocks
+    _wheel: TimerWheel
+    _get: Callable[[int], StreamState | None]
+    _live: Callable[[int], bool]
+    _remove: Callable[[StreamState], None]
+    # When each stream with a TTL was last used, on the monotonic clock.
+    _used: dict[int, float] = field(factory=dict, init=False)
+    # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry a stream;
+    # a renewed TTL isn't moved but found renewed when its entry comes up.
+    _idle_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
+    _absolute_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
+    _armed: bool = field(default=False, init=False)
+    _skew: float = field(init=False)
+    _steady_since: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._skew = self._clocks.wall() - self._clocks.monotonic()
+        self._steady_since = self._clocks.monotonic() - CLOCK_QUARANTINE
+
+    def track(self, state: StreamState, idle: float = 0.0) -> None:
+        """Begin to watch a stream.
+
+        :param idle: for how many seconds it has been idle already.
+        """
+        if state.config.ttl is not None:
+            used = self._used[state.id] = self._clocks.monotonic() - idle
+            heapq.heappush(self._idle_deadlines, (used + state.config.ttl, state.id))
+        elif state.config.expires_at is not None:
+            heapq.heappush(self._absolute_deadlines, (state.config.expires_at, state.id))
+        else:
+            return
+        self._arm(REAP_INTERVAL)
+
+    def renew(self, state: StreamState) -> None:
+        """A read or write has used the stream: its TTL begins anew."""
+        if state.config.ttl is not None:
+            self._used[state.id] = self._clocks.monotonic()
+
+    def forget(self, stream_id: int) -> None:
+        """The stream is gone."""
+        self._used.pop(stream_id, None)
+
+    def is_over(self, state: StreamState) -> bool:
+        """Whether the stream's time has come."""
+        config = state.config
+        if config.ttl is not None:
+            used = self._used.get(state.id)
+            if used is None:
+                return False  # accepted, but not committed yet
+            return self._clocks.monotonic() - used >= config.ttl and not self._live(state.id)
+        return config.expires_at is not None and self._clocks.wall() >= config.expires_at
+
+    def may_remove(self, state: StreamState) -> bool:
+        """Whether an expired stream may be removed for good."""
+        return state.config.ttl is not None or self._clock_is_steady()
+
+    def _clock_is_steady(self) -> bool:
+        now = self._clocks.monotonic()
+        skew = self._clocks.wall() - now
+        if abs(skew - self._skew) > CLOCK_JUMP:
+            _log.warn(
+                "the wall clock jumped by {jump:.0f} s; no stream is removed by Stream-Expires-At for {pause:.0f} s",
+                jump=skew - self._skew,
+                pause=CLOCK_QUARANTINE,
+            )
+            self._steady_since = now
+        self._skew = skew
+        return now - self._steady_since >= CLOCK_QUARANTINE
+
+    def _arm(self, delay: float) -> None:
+        if not self._armed:
+            self._armed = True
+            self._wheel.call_later(delay, self._reap)
+
+    def _reap(self) -> None:
+        """Remove a slice of what is due."""
+        self._armed = False
+        budget = REAP_SLICE
+        budget = self._reap_from(self._idle_deadlines, self._clocks.monotonic(), budget)
+        if self._clock_is_steady():
+            budget = self._reap_from(self._absolute_deadlines, self._clocks.wall(), budget)
+        if self._idle_deadlines or self._absolute_deadlines:
+            self._arm(REAP_INTERVAL if budget else REAP_PAUSE)
+
+    def _reap_from(self, deadlines: list[tuple[float, int]], now: float, budget: int) -> int:
+        while budget and deadlines and deadlines[0][0] <= now:
+            budget -= 1
+            _, stream_id = heapq.heappop(deadlines)
+            state = self._get(stream_id)
+            if state is None or state.soft_deleted:
+                continue
+            if not self.is_over(state):
+                # Used since: look again when it would be over. A live reader keeps it for a whole TTL more.
+                used, ttl = self._used.get(stream_id, now), state.config.ttl or 0
+                heapq.heappush(deadlines, (max(used + ttl, now + REAP_INTERVAL), stream_id))
+                continue
+            try:
+                self._remove(state)
+            except Exception:
+                _log.failure("an expired stream could not be removed")
+                heapq.heappush(deadlines, (now + REAP_INTERVAL, stream_id))
+        return budget

@@ -1,0 +1,32 @@
+"""Who waits for a stream: long-polls and SSE readers, woken by publication (PROTOCOL 5.7, 5.8)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import define, field
+
+from dstreams.timers import Timer
+
+
+class Watcher(Protocol):
+    """A live reader."""
+
+    def wake(self) -> None:
+        """Something about the stream has changed: data, closure, or that it is gone. Look again."""
+
+    def end(self) -> None:
+        """The server stops: end cleanly, now."""
+
+
+@define(eq=False)
+class Audience:
+    """The live readers of one stream incarnation; exists only while there are any.
+
+    :param frame: what the last wake-up formatted, for the others to share. Whoever formats decides what it is.
+    :param expiry: the alarm for a stream with an Expires-At.
+    """
+
+    watchers: set[Watcher] = field(factory=set)
+    frame: object = None
+    expiry: Timer | None = None

@@ -1,0 +1,187 @@
+"""Reads: which bytes answer a request, wherever in a chain of forks they lie (PROTOCOL 5.6, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from dstreams.eventually import then
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import StreamConfig
+from dstreams.model.state import StreamState
+from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.problems import InvalidOffset
+from dstreams.storage.interface import ByteSource, Storage
+
+
+@frozen
+class Piece:
+    """A run of a stream's bytes that lies in one incarnation's own.
+
+    :param begin: the position of its first byte.
+    :param end: the position after its last.
+    """
+
+    source: ByteSource
+    begin: int
+    end: int
+
+
+def lineage(storage: Storage, catalog: Catalog, state: StreamState) -> tuple[Piece, ...]:
+    """Where a stream's bytes lie, in order: the oldest ancestor's first, its own last.
+
+    A fork of a fork may have been taken below the point where its source left its own; of that source it
+    inherits nothing then.
+    """
+    pieces = [Piece(storage.source(state), state.start, state.tail)]
+    bound, fork = state.start, state.fork
+    while fork is not None:
+        source = catalog.get(fork.source_id)
+        assert source is not None, "a fork keeps its source"
+        bound = min(bound, fork.position)
+        if source.start < bound:
+            pieces.append(Piece(storage.source(source), source.start, bound))
+        fork = source.fork
+    pieces.reverse()
+    return tuple(pieces)
+
+
+@define(eq=False)
+class Slice:
+    """A run of whole messages, as one answer carries it.
+
+    Holds what it needs to read its bytes, so it can be read after its stream has been deleted.
+
+    :param stream_id: the incarnation it was taken from.
+    :param start: the position of its first byte.
+    :param end: the position after its last, where the next read goes on.
+    :param up_to_date: whether ``end`` was the stream's tail.
+    :param closed: whether it was also the end for ever.
+    """
+
+    stream_id: int
+    config: StreamConfig
+    start: int
+    end: int
+    up_to_date: bool
+    closed: bool
+    _pieces: tuple[Piece, ...]
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
+        """The stored bytes from ``start`` up to ``end``, absolute positions within the slice."""
+        parts = [
+            piece.source.read(max(start, piece.begin), min(end, piece.end))
+            for piece in self._pieces
+            if piece.begin < end and start < piece.end
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        if any(isinstance(part, Deferred) for part in parts):
+            waiting = [_as_deferred(part) for part in parts]
+            return gatherResults(waiting, consumeErrors=True).addCallback(b"".join)
+        return b"".join(cast("list[bytes]", parts))
+
+
+def take(
+    storage: Storage, catalog: Catalog, state: StreamState, position: int, limit: int
+) -> Slice | Deferred[Slice]:
+    """The messages from ``position`` on, as many as fit into ``limit`` bytes, one at least.
+
+    :param position: where the client is; a message boundary in JSON mode.
+    :return: an empty slice when ``position`` is the tail.
+    :raise InvalidOffset: (or the Deferred fails) when ``position`` isn't one of this stream.
+    """
+    tail = state.tail
+    if position > tail:
+        raise _invalid(position, f"is beyond the stream's tail {format_offset(tail).decode()}")
+    if position == tail:
+        return Slice(state.id, state.config, position, position, True, state.closed, ())
+    pieces = lineage(storage, catalog, state)
+
+    def cut(on_boundary: bool) -> Slice | Deferred[Slice]:
+        if not on_boundary:
+            raise _invalid(position, "lies inside a message")
+        if tail - position <= limit:
+            return whole(tail)
+        return then(extent(pieces, position, limit), whole)
+
+    # The tail and the closed flag as they are now: a reader never sees what commits while it waits.
+    closed = state.closed
+
+    def whole(end: int) -> Slice:
+        at_tail = end == tail
+        return Slice(state.id, state.config, position, end, at_tail, at_tail and closed, pieces)
+
+    if position == 0 or not state.config.content_type.is_json:
+        return cut(True)
+    return then(is_boundary(pieces, position), cut)
+
+
+def is_boundary(pieces: Sequence[Piece], position: int) -> bool | Deferred[bool]:
+    """Whether a message begins or ends at ``position``."""
+    for piece in pieces:
+        if position == piece.begin or position == piece.end:
+            return True
+        if piece.begin < position < piece.end:
+            return piece.source.is_boundary(position)
+    return False
+
+
+def extent(pieces: Sequence[Piece], start: int, limit: int) -> int | Deferred[int]:
+    """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
+    return _extent(pieces, 0, start, start, limit)
+
+
+def _extent(
+    pieces: Sequence[Piece], index: int, start: int, reached: int, limit: int
+) -> int | Deferred[int]:
+    """Go on from ``reached``, in the piece at ``index`` or later."""
+    while index < len(pieces) and pieces[index].end <= reached:
+        index += 1
+    if index == len(pieces):
+        return reached
+    piece = pieces[index]
+
+    def go_on(end: int) -> int | Deferred[int]:
+        end = min(end, piece.end)
+        if end - start > limit and reached > start:
+            return reached
+        if end < piece.end:
+            return end
+        return _extent(pieces, index + 1, start, end, limit)
+
+    if piece.end - start <= limit:
+        return go_on(piece.end)
+    return then(piece.source.extent(reached, start + limit - reached), go_on)
+
+
+def append_ends(pieces: Sequence[Piece], position: int) -> Sequence[int] | Deferred[Sequence[int]]:
+    """The message ends after ``position``, up to the next data boundary (PROTOCOL 4.2)."""
+    for piece in pieces:
+        if piece.begin <= position < piece.end:
+            end = piece.end
+
+            def clip(ends: Sequence[int]) -> Sequence[int]:
+                # A fork may have been taken inside a message or an append: there its part ends.
+                return ends if ends[-1] <= end else [*(e for e in ends if e < end), end]
+
+            return then(piece.source.append_ends(position), clip)
+    return ()
+
+
+def _invalid(position: int, why: str) -> InvalidOffset:
+    return InvalidOffset(f"The offset {format_offset(position).decode()} {why}")
+
+
+def _as_deferred(part: bytes | Deferred[bytes]) -> Deferred[bytes]:
+    if isinstance(part, Deferred):
+        return part
+    done: Deferred[bytes] = Deferred()
+    done.callback(part)
+    return done

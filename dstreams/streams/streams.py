@@ -1,0 +1,405 @@
+"""All the streams: names, lookups, and the operations on them.
+
+Runs on the reactor's thread only; validation is synchronous, so requests on a stream are serialized without
+locks. An operation returns its result, or a Deferred of it where the storage must first keep its promise; it
+raises, or the Deferred fails with, a ``ProtocolError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from dstreams.clocks import Clocks
+from dstreams.eventually import then
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, concerned
+from dstreams.model.state import StreamState
+from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError
+from dstreams.storage.interface import Progress, Storage
+from dstreams.streams import appending, creating, deleting, reading
+from dstreams.streams.appending import Appended, AppendRequest
+from dstreams.streams.commits import Commits
+from dstreams.streams.creating import Created, CreateRequest
+from dstreams.streams.expiry import Expiry
+from dstreams.streams.limits import StoreLimits, Usage
+from dstreams.streams.live import Audience, Watcher
+from dstreams.streams.reading import Slice
+from dstreams.timers import TimerWheel
+
+_log = Logger()
+_T = TypeVar("_T")
+
+def _silently(doing: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+MAX_ALARM = 86_400.0
+"""The longest wait for an Expires-At in one go, in seconds: the wall clock may be set meanwhile."""
+
+
+@frozen
+class StreamStatistics:
+    """A snapshot, for health checks and metrics.
+
+    :param streams: how many there are, soft-deleted ones included.
+    :param used_bytes: what counts against the total limit.
+    :param live_readers: long-polls and SSE readers that wait.
+    """
+
+    streams: int
+    used_bytes: int
+    live_readers: int
+
+
+@define(eq=False)
+class Streams:
+    """The engine.
+
+    :param wheel: timers for live readers and expiry.
+    """
+
+    _storage: Storage
+    _wheel: TimerWheel
+    _limits: StoreLimits = field(factory=StoreLimits)
+    _clocks: Clocks = field(factory=Clocks)
+    _commits: Commits = field(init=False)
+    _durable: Catalog = field(init=False)
+    _accepted: Catalog = field(init=False)
+    _usage: Usage = field(init=False)
+    _expiry: Expiry = field(init=False)
+    _audiences: dict[int, Audience] = field(factory=dict, init=False)
+    _changed: set[int] = field(factory=set, init=False)
+    ending: bool = field(default=False, init=False)
+    """Whether the server stops: nobody may wait for anything any more."""
+
+    def __attrs_post_init__(self) -> None:
+        self._usage = Usage(self._limits, self._storage.charges)
+        self._commits = Commits(self._storage, self._published, self._lost)
+        self._durable, self._accepted = self._commits.durable, self._commits.accepted
+        self._expiry = Expiry(
+            self._clocks, self._wheel, self._durable.get, self._audiences.__contains__, self._expire
+        )
+
+    def open(self, progress: Progress = _silently) -> None:
+        """Open the storage and rebuild the state of all streams from it.
+
+        :param progress: told of long work.
+        :raise StorageError:
+        """
+        self._storage.open(self._durable, progress)
+        now = self._clocks.wall()
+        for state in self._durable.streams.values():
+            # Never more idle than its TTL allows: after a restart it gets at least a moment to be used.
+            idle = min(max(0.0, now - state.touched_at), max(0.0, (state.config.ttl or 0) - 1.0))
+            self._expiry.track(state, idle)
+        self._usage.recount(self._durable)
+
+    def close(self) -> Deferred[None]:
+        """Wait for the commits under way, then close the storage."""
+        done = self._commits.settled() or succeed(None)
+        done.addErrback(lambda failure: _log.failure("the last commit failed", failure))
+        return done.addCallback(lambda _: self._storage.close())
+
+    def statistics(self) -> StreamStatistics:
+        """How much there is of everything."""
+        readers = sum(len(audience.watchers) for audience in self._audiences.values())
+        return StreamStatistics(len(self._durable.streams), self._usage.used, readers)
+
+    # --- lookups -------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> StreamState:
+        """The stream of that name as readers see it.
+
+        :raise NotFound: when there is none, or it has expired.
+        :raise Gone: when it is deleted but kept for its forks.
+        """
+        state = self._durable.find(name)
+        if state is None:
+            raise NotFound(f"Stream not found: {name}")
+        return self._existing(state)
+
+    def incarnation(self, stream_id: int) -> StreamState:
+        """The stream of that number as readers see it; raises as :meth:`find`."""
+        state = self._durable.get(stream_id)
+        if state is None:
+            raise NotFound("The stream has been deleted")
+        return self._existing(state)
+
+    def _existing(self, state: StreamState) -> StreamState:
+        """The state, unless the stream is over; then it is cleared away at once."""
+        if state.config.expires and not state.soft_deleted and self._expiry.is_over(state):
+            if self._expiry.may_remove(state):
+                self._expire(state)
+            if state.forks:
+                raise Gone("The stream has expired; its name is kept for its forks")
+            raise NotFound("The stream has expired")
+        if state.soft_deleted:
+            raise Gone("The stream was deleted; its name is kept for its forks")
+        return state
+
+    def _writable(self, name: str) -> StreamState | None:
+        """The stream of that name as the next change will find it, or ``None``."""
+        state = self._accepted.find(name)
+        if state is None or state.soft_deleted or not state.config.expires:
+            return state
+        if not self._expiry.is_over(state):
+            return state
+        self._expire(state)
+        return self._accepted.find(name)
+
+    def _to_write(self, name: str) -> StreamState:
+        state = self._writable(name)
+        if state is None:
+            raise NotFound(f"Stream not found: {name}")
+        if state.soft_deleted:
+            raise Gone("The stream was deleted; its name is kept for its forks")
+        return state
+
+    # --- operations ----------------------------------------------------------------------------------
+
+    def judge_append(self, name: str, request: AppendRequest) -> Appended | None:
+        """Decide about an append whose body is still arriving; ``None`` when there is nothing to say yet.
+
+        :raise ProtocolError: when it is refused.
+        """
+        if self._commits.in_flight:
+            return None
+        state = self._to_write(name)
+        answer = appending.judge(state, request)
+        if answer is None and request.length is not None and not state.config.content_type.is_json:
+            self._usage.admit_length(state, request.length)
+        return answer
+
+    def append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
+        """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
+        return self._durably(lambda: self._append(name, request))
+
+    def _append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
+        state = self._to_write(name)
+        planned = appending.plan(state, request, self._clocks.wall())
+        if isinstance(planned, Appended):
+            return planned
+        producer = planned.producer
+        newcomer = producer.id if producer is not None and state.producer(producer.id) is None else None
+        cost = self._usage.admit_append(state, len(planned.data), len(planned.ends), newcomer)
+        self._usage.add(cost)
+        self._expiry.renew(state)
+        tail = planned.start + len(planned.data)
+        return self._commit(Appended(tail, planned.closes, producer, bool(planned.ends)), planned)
+
+    def judge_create(self, request: CreateRequest) -> Created | None:
+        """Decide about a create whose body is still arriving; as :meth:`judge_append`."""
+        if self._commits.in_flight:
+            return None
+        existing = self._writable(request.name)
+        if existing is not None:
+            return creating.match_existing(existing, request)
+        if request.fork is not None:
+            # Only what needs no look at the source's bytes; those may have to be fetched.
+            creating.check_fork_type(self._fork_source(request.fork.source), request)
+        elif request.length and not (request.content_type and request.content_type.is_json):
+            self._usage.admit_length(None, request.length)
+        return None
+
+    def create(self, request: CreateRequest) -> Created | Deferred[Created]:
+        """Create a stream or a fork, or find the one that is asked for (PROTOCOL 5.1, 4.2)."""
+        return self._durably(lambda: self._create(request))
+
+    def _create(self, request: CreateRequest) -> Created | Deferred[Created]:
+        existing = self._writable(request.name)
+        if existing is not None:
+            return creating.match_existing(existing, request)
+        if request.fork is None:
+            return self._insert(request, None, None)
+        source = self._fork_source(request.fork.source)
+        creating.check_fork_type(source, request)
+        pieces = reading.lineage(self._storage, self._durable, source)
+        point = creating.fork_point(source, pieces, request)
+        if not isinstance(point, Deferred):
+            return self._insert(request, source, point)
+        return point.addCallback(lambda found: self._durably(lambda: self._create_fork(request, found)))
+
+    def _create_fork(self, request: CreateRequest, point: ForkPoint) -> Created | Deferred[Created]:
+        """Go on with a fork whose point had to be looked up: the world may have changed meanwhile."""
+        existing = self._writable(request.name)
+        if existing is not None:
+            return creating.match_existing(existing, request)
+        source = self._fork_source(point.source_name)
+        if source.id != point.source_id:
+            raise NotFound(f"Stream not found: {point.source_name}")
+        return self._insert(request, source, point)
+
+    def _insert(
+        self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None
+    ) -> Created | Deferred[Created]:
+        change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall())
+        self._usage.add(self._usage.admit_create(change.name, len(change.data), len(change.ends)))
+        tail = change.start + len(change.data)
+        return self._commit(
+            Created(change.name, change.config.content_type, tail, change.closed, True), change
+        )
+
+    def _fork_source(self, name: str) -> StreamState:
+        """A fork's source, as readers see it, if the next change will still find it."""
+        accepted = self._writable(name)
+        if accepted is None:
+            raise NotFound(f"The fork's source was not found: {name}")
+        if accepted.soft_deleted:
+            raise ForkFromTombstone("The fork's source was deleted")
+        durable = self._durable.get(accepted.id)
+        if durable is None:
+            raise NotFound(f"The fork's source was not found: {name}")
+        return durable
+
+    def delete(self, name: str) -> None | Deferred[None]:
+        """Delete a stream (PROTOCOL 5.4)."""
+        return self._durably(lambda: self._delete(self._to_write(name)))
+
+    def _delete(self, state: StreamState) -> None | Deferred[None]:
+        change = deleting.plan(self._accepted, state, self._clocks.wall())
+        if isinstance(change, Delete):
+            for stream_id in change.stream_ids:
+                removed = self._accepted.get(stream_id)
+                assert removed is not None
+                self._usage.release(removed)
+        return self._commit(None, change)
+
+    def _expire(self, state: StreamState) -> None:
+        """Delete a stream whose time has come; the answer to whoever asked doesn't wait for it."""
+        accepted = self._accepted.get(state.id)
+        if accepted is None or accepted.soft_deleted:
+            return  # under way already
+        done = self._delete(accepted)
+        if done is not None:
+            done.addErrback(lambda failure: _log.failure("an expired stream could not be removed", failure))
+
+    def read(self, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
+        """The messages from ``position`` on (PROTOCOL 5.6); see :func:`reading.take`."""
+        return reading.take(self._storage, self._durable, state, position, limit)
+
+    def renew(self, state: StreamState) -> None:
+        """A client has used the stream: its TTL begins anew."""
+        self._expiry.renew(state)
+
+    # --- live readers --------------------------------------------------------------------------------
+
+    def watch(self, state: StreamState, watcher: Watcher) -> Audience:
+        """Wake ``watcher`` whenever something about the stream changes, until :meth:`unwatch`."""
+        audience = self._audiences.get(state.id)
+        if audience is None:
+            audience = self._audiences[state.id] = Audience()
+            self._set_alarm(state, audience)
+        audience.watchers.add(watcher)
+        return audience
+
+    def unwatch(self, stream_id: int, watcher: Watcher) -> None:
+        """Wake ``watcher`` no more. Harmless when it didn't watch."""
+        audience = self._audiences.get(stream_id)
+        if audience is None:
+            return
+        audience.watchers.discard(watcher)
+        if audience.watchers:
+            return
+        if audience.expiry is not None:
+            audience.expiry.cancel()
+        del self._audiences[stream_id]
+        state = self._durable.get(stream_id)
+        if state is not None:
+            self._expiry.renew(state)  # it was in use until now
+
+    def end_live(self) -> None:
+        """End every live reader; later ones should not begin to wait (see :attr:`ending`)."""
+        self.ending = True
+        for audience in list(self._audiences.values()):
+            for watcher in list(audience.watchers):
+                watcher.end()
+
+    def _set_alarm(self, state: StreamState, audience: Audience) -> None:
+        """Wake the readers of a stream with an Expires-At when that comes."""
+        if state.config.expires_at is None:
+            return
+        left = state.config.expires_at - self._clocks.wall()
+
+        def ring() -> None:
+            if self._expiry.is_over(state):
+                self._changed.add(state.id)
+                self._wake()
+            else:
+                self._set_alarm(state, audience)
+
+        audience.expiry = self._wheel.call_later(min(max(left, 0.0), MAX_ALARM), ring)
+
+    def _wake(self) -> None:
+        """Wake the readers of all streams that have changed since the last time."""
+        changed, self._changed = self._changed, set()
+        for stream_id in changed:
+            audience = self._audiences.get(stream_id)
+            for watcher in list(audience.watchers) if audience is not None else ():
+                try:
+                    watcher.wake()
+                except Exception:
+                    _log.failure("waking a live reader failed")
+
+    # --- commit --------------------------------------------------------------------------------------
+
+    def _durably(self, operation: Callable[[], _T | Deferred[_T]]) -> _T | Deferred[_T]:
+        """Run an operation that decides at once; its outcome waits for the changes that it rests on."""
+        if not self._commits.in_flight:
+            return operation()
+        try:
+            outcome = operation()
+        except ProtocolError as error:
+            refusal = error
+        else:
+            return outcome if isinstance(outcome, Deferred) else self._when_settled(outcome)
+
+        def refuse(_: None) -> _T:
+            raise refusal
+
+        settled = self._commits.settled()
+        assert settled is not None
+        return settled.addCallback(refuse)
+
+    def _when_settled(self, outcome: _T) -> _T | Deferred[_T]:
+        settled = self._commits.settled()
+        return outcome if settled is None else settled.addCallback(lambda _: outcome)
+
+    def _commit(self, result: _T, *changes: Change) -> _T | Deferred[_T]:
+        return then(self._commits.submit(*changes), lambda _: result)
+
+    def _published(self, change: Change) -> None:
+        """A change has been committed and applied."""
+        if type(change) is Append:
+            # The hot path: one look-up when nobody waits.
+            if change.stream_id in self._audiences:
+                self._notify(change.stream_id)
+            return
+        if isinstance(change, Create):
+            state = self._durable.get(change.stream_id)
+            if state is not None and state.config.expires:
+                self._expiry.track(state)
+        elif isinstance(change, Delete):
+            for stream_id in change.stream_ids:
+                self._expiry.forget(stream_id)
+        if isinstance(change, Delete | SoftDelete):
+            for stream_id in concerned(change):
+                if stream_id in self._audiences:
+                    self._notify(stream_id)
+
+    def _notify(self, stream_id: int) -> None:
+        """Wake a stream's readers once this turn of the reactor is over.
+
+        Appends that come in one turn make one wake-up, and the writer's answer isn't held up by its readers.
+        """
+        if not self._changed:
+            self._wheel.soon(self._wake)
+        self._changed.add(stream_id)
+
+    def _lost(self) -> None:
+        """Accepted changes are gone: what was counted for them isn't there."""
+        self._usage.recount(self._durable)

@@ -1,0 +1,116 @@
+"""Shared timers: thousands of deadlines, one delayed call.
+
+A live reader needs several deadlines (heartbeat, rotation, time-out), most of which never come due. A
+reactor timer for each costs a heap operation and a DelayedCall apiece; here a deadline is an entry in a
+coarse slot, and the reactor is asked only for the next slot that holds anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+class Scheduler(Protocol):
+    """The part of IReactorTime that is used here; ``twisted.internet.task.Clock`` has it too."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(  # noqa: N802 (Twisted's name)
+        self, delay: float, callable: Callable[..., object], *args: object
+    ) -> IDelayedCall: ...
+
+
+@define(eq=False)
+class Timer:
+    """One deadline, as returned by :meth:`TimerWheel.call_later`."""
+
+    _callback: Callable[[], object] | None
+
+    @property
+    def active(self) -> bool:
+        """Whether the callback is still to be called."""
+        return self._callback is not None
+
+    def cancel(self) -> None:
+        """Forget the deadline. Harmless when it has passed or was cancelled before."""
+        self._callback = None
+
+    def _fire(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+@define(eq=False)
+class TimerWheel:
+    """Deadlines rounded up to a common resolution.
+
+    :param scheduler: the reactor, or a Clock in tests.
+    :param resolution: the width of a slot in seconds; a callback is late by at most this much, and never
+        early.
+    """
+
+    _scheduler: Scheduler
+    _resolution: float = 0.1
+    _slots: dict[int, list[Timer]] = field(factory=dict, init=False)
+    _due: list[int] = field(factory=list, init=False)
+    _armed_for: int | None = field(default=None, init=False)
+    _call: IDelayedCall | None = field(default=None, init=False)
+
+    def seconds(self) -> float:
+        """The scheduler's time, in seconds; only differences mean anything."""
+        return self._scheduler.seconds()
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call ``callback`` once, ``delay`` seconds from now or up to one slot later."""
+        slot = int((self._scheduler.seconds() + delay) / self._resolution) + 1
+        timer = Timer(callback)
+        timers = self._slots.get(slot)
+        if timers is None:
+            self._slots[slot] = [timer]
+            heapq.heappush(self._due, slot)
+            if self._armed_for is None or slot < self._armed_for:
+                self._arm()
+        else:
+            timers.append(timer)
+        return timer
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in the reactor's next turn."""
+        self._scheduler.callLater(0, callback)
+
+    def stop(self) -> None:
+        """Forget every deadline and leave nothing in the reactor."""
+        self._slots.clear()
+        self._due.clear()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Ask the scheduler for the next slot that holds a deadline."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call, self._armed_for = None, None
+        if self._due:
+            self._armed_for = self._due[0]
+            delay = self._armed_for * self._resolution - self._scheduler.seconds()
+            self._call = self._scheduler.callLater(max(0.0, delay), self._tick)
+
+    def _tick(self) -> None:
+        self._armed_for = None
+        now = self._scheduler.seconds() / self._resolution
+        # A sliver of tolerance: a reactor that wakes a hair early must not spin on the same slot.
+        while self._due and self._due[0] <= now + 0.001:
+            for timer in self._slots.pop(heapq.heappop(self._due)):
+                try:
+                    timer._fire()
+                except Exception:
+                    _log.failure("a timer's callback failed")
+        self._arm()
