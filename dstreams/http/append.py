@@ -1,0 +1,51 @@
+"""POST: append, close, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.http.caching import NO_STORE
+from dstreams.http.context import Context
+from dstreams.http.messages import Request, Response
+from dstreams.protocol import headers
+from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.producers import parse_producer
+from dstreams.streams.appending import Appended, AppendRequest
+
+_NEXT_OFFSET = NO_STORE + b"Stream-Next-Offset: %b\r\n"
+
+
+def append(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+    """Append the body, close the stream, or both: 204, and 200 for what a producer stored."""
+    return then(context.streams.append(name, _parse(request)), _answer)
+
+
+def judge(context: Context, request: Request, name: str) -> Response | None:
+    """Answer from the head alone where that is possible."""
+    appended = context.streams.judge_append(name, _parse(request))
+    return None if appended is None else _answer(appended)
+
+
+def _parse(request: Request) -> AppendRequest:
+    given = request.headers
+    body = request.body
+    return AppendRequest(
+        content_type=given.get(headers.CONTENT_TYPE_KEY),
+        closes=headers.is_closed(given),
+        producer=parse_producer(given),
+        stream_seq=given.get(headers.STREAM_SEQ_KEY),
+        length=request.content_length if body is None else len(body),
+        body=body,
+    )
+
+
+def _answer(appended: Appended) -> Response:
+    head = _NEXT_OFFSET % format_offset(appended.tail)
+    if appended.closed:
+        head += b"Stream-Closed: true\r\n"
+    producer = appended.producer
+    if producer is None:
+        return Response(204, head)
+    head += b"Producer-Epoch: %d\r\nProducer-Seq: %d\r\n" % (producer.epoch, producer.seq)
+    return Response(200 if appended.stored else 204, head)

@@ -1,0 +1,168 @@
+"""The application: which operation answers a request, and what every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.http import append, create
+from dstreams.http.caching import NO_STORE
+from dstreams.http.context import Context
+from dstreams.http.cors import Cors
+from dstreams.http.delete import delete
+from dstreams.http.messages import Request, Response
+from dstreams.http.metadata import metadata
+from dstreams.http.read import read
+from dstreams.protocol.names import parse_name
+from dstreams.protocol.problems import (
+    BY_STATUS,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    ProtocolError,
+    Unavailable,
+    render,
+)
+
+_log = Logger()
+
+Operation = Callable[[Context, Request, str], "Response | Deferred[Response]"]
+Judge = Callable[[Context, Request, str], "Response | None"]
+
+OPERATIONS: dict[bytes, Operation] = {
+    b"GET": read,
+    b"HEAD": metadata,
+    b"PUT": create.create,
+    b"POST": append.append,
+    b"DELETE": delete,
+}
+"""What a method does to a stream (PROTOCOL 3)."""
+
+JUDGES: dict[bytes, Judge] = {b"PUT": create.judge, b"POST": append.judge}
+"""How a method with a body is judged by its head."""
+
+_SECURITY = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
+"""On every answer (PROTOCOL 12.7)."""
+
+_HEALTH_PATHS = frozenset((b"/healthz", b"/readyz", b"/health"))
+"""Never a stream, even when streams are mounted at the root."""
+
+
+class Elsewhere(Protocol):
+    """What answers requests that aren't for a stream: health, and whatever else is mounted."""
+
+    def respond(self, request: Request) -> Response | Deferred[Response]: ...
+
+
+@define(eq=False)
+class StreamApplication:
+    """Serves the streams of one engine (an ``Application``).
+
+    :param elsewhere: answers what isn't below the base path; ``None``: 404.
+    """
+
+    _context: Context
+    _elsewhere: Elsewhere | None = None
+    max_body_bytes: int = field(init=False)
+    _cors: Cors = field(init=False)
+    _prefix: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings = self._context.settings
+        self.max_body_bytes = settings.max_body_bytes
+        self._cors = Cors(settings.cors_origins)
+        self._prefix = settings.prefix
+
+    def judge(self, request: Request) -> Response | None:
+        """Answer from the head alone, while the body is still arriving, or say ``None``."""
+        path, method = request.path, request.method
+        if method == b"OPTIONS" or not path.startswith(self._prefix) or path in _HEALTH_PATHS:
+            return None
+        try:
+            name = self._name(path)
+            if method not in OPERATIONS:
+                raise _not_allowed(method)
+            judge = JUDGES.get(method)
+            response = None if judge is None else judge(self._context, request, name)
+        except ProtocolError as error:
+            response = problem_response(error, request)
+        except Exception:
+            _log.failure("judging a request failed")
+            return None  # respond() will meet the same fault and answer for it
+        return None if response is None else self._complete(request, response)
+
+    def respond(self, request: Request) -> Response | Deferred[Response]:
+        """Answer a complete request."""
+        try:
+            response = self._dispatch(request)
+        except ProtocolError as error:
+            response = problem_response(error, request)
+        except Exception:
+            _log.failure("answering a request failed")
+            response = problem_response(InternalError(), request)
+        if isinstance(response, Deferred):
+            return response.addErrback(_failed, request).addCallback(
+                lambda answered: self._complete(request, answered)
+            )
+        return self._complete(request, response)
+
+    def refuse(self, request: Request | None, status: int, detail: str) -> Response:
+        """The answer to a message that HTTP itself doesn't allow."""
+        return self._complete(request, problem_response(BY_STATUS[status](detail), request))
+
+    def _dispatch(self, request: Request) -> Response | Deferred[Response]:
+        path = request.path
+        if not path.startswith(self._prefix) or path in _HEALTH_PATHS:
+            if request.method == b"OPTIONS":
+                return self._cors.preflight(request)
+            if self._elsewhere is None:
+                raise NotFound("There is nothing at this path")
+            return self._elsewhere.respond(request)
+        operation = OPERATIONS.get(request.method)
+        if operation is None:
+            if request.method == b"OPTIONS":
+                return self._cors.preflight(request)
+            self._name(path)
+            raise _not_allowed(request.method)
+        return operation(self._context, request, self._name(path))
+
+    def _name(self, path: bytes) -> str:
+        return parse_name(path[len(self._prefix) :], self._context.settings.name_limits)
+
+    def _complete(self, request: Request | None, response: Response) -> Response:
+        """Add what every answer carries."""
+        response.head = _SECURITY + self._cors.lines(request) + response.head
+        return response
+
+
+
+def problem_response(error: ProtocolError, request: Request | None) -> Response:
+    """An error as the client sees it (RFC 9457)."""
+    instance = ""
+    if request is not None:
+        target = request.root + request.path + (b"?" + request.query if request.query else b"")
+        instance = target.decode("latin-1")
+    head = b"Content-Type: application/problem+json\r\n" + NO_STORE + error.headers
+    return Response(error.status, head, render(error, instance))
+
+
+def _failed(failure: Failure, request: Request) -> Response:
+    if failure.check(CancelledError):
+        # The client has gone, or the server stops: nobody reads this, but a Response is owed.
+        return problem_response(Unavailable("The request was cancelled"), request)
+    if isinstance(failure.value, ProtocolError):
+        return problem_response(failure.value, request)
+    _log.failure("answering a request failed", failure)
+    return problem_response(InternalError(), request)
+
+
+def _not_allowed(method: bytes) -> MethodNotAllowed:
+    allowed = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
+    return MethodNotAllowed(
+        f"A stream has no method {method.decode('latin-1')}", b"Allow: %b\r\n" % allowed
+    )

@@ -1,0 +1,89 @@
+"""Puts the parts of a server together: engine, application, health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from dstreams.clocks import Clocks
+from dstreams.config.schema import Config
+from dstreams.http.application import StreamApplication
+from dstreams.http.context import Context, HttpSettings
+from dstreams.http.health import build_health
+from dstreams.http.mounted import MountedSite
+from dstreams.protocol.names import NameLimits
+from dstreams.storage.interface import Storage
+from dstreams.storage.memory import MemoryStorage
+from dstreams.streams.limits import StoreLimits
+from dstreams.streams.streams import Streams
+from dstreams.timers import Scheduler, TimerWheel
+
+
+@frozen
+class Assembly:
+    """The parts of one server.
+
+    :param streams: to be opened before the first request, and closed after the last.
+    :param application: what the transports serve.
+    :param wheel: the timers that all parts share.
+    """
+
+    streams: Streams
+    application: StreamApplication
+    wheel: TimerWheel
+
+
+def build_storage(config: Config) -> Storage:
+    """The storage backend of ``storage.mode``, not opened yet."""
+    assert config.storage.mode == "memory", "validation admits no other"
+    return MemoryStorage()
+
+
+def http_settings(config: Config) -> HttpSettings:
+    """The part of the configuration that HTTP depends on."""
+    connection = config.transport.connection
+    return HttpSettings(
+        base_path=config.http.stream_base_path.encode(),
+        name_limits=NameLimits(config.limits.max_stream_name_bytes, config.limits.max_stream_name_segments),
+        cache=config.http.cache,
+        cors_origins=config.http.origins,
+        long_poll_timeout=float(connection.long_poll_timeout_secs),
+        sse_lifetime=float(connection.sse_reconnect_interval_secs),
+        max_body_bytes=config.limits.max_stream_bytes,
+    )
+
+
+def assemble(
+    storage: Storage,
+    config: Config,
+    scheduler: Scheduler,
+    ready: Callable[[], bool],
+    clocks: Clocks | None = None,
+) -> Assembly:
+    """Build a server over ``storage``. Nothing is opened and nothing runs yet.
+
+    Imports klein, which installs the default reactor unless one is installed: call it when that is settled.
+
+    :param scheduler: the reactor, or a Clock in tests.
+    :param ready: whether traffic is wanted, for ``/readyz``.
+    """
+    from twisted.web.server import Site
+
+    clocks = clocks or Clocks()
+    wheel = TimerWheel(scheduler)
+    limits = StoreLimits(config.limits.max_memory_bytes, config.limits.max_stream_bytes)
+    streams = Streams(storage, wheel, limits, clocks)
+    context = Context(streams, http_settings(config), wheel, clocks)
+
+    def status() -> dict[str, object]:
+        counted = streams.statistics()
+        return {
+            "storage": storage.name,
+            "streams": counted.streams,
+            "used_bytes": counted.used_bytes,
+            "live_readers": counted.live_readers,
+        }
+
+    health = MountedSite(Site(build_health(ready, status)))
+    return Assembly(streams, StreamApplication(context, health), wheel)

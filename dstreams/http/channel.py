@@ -1,0 +1,615 @@
+"""The HTTP/1.1 channel: requests from a connection's bytes, responses back, strictly in order.
+
+A connection is in one of a few phases::
+
+    HEAD ----> BODY ----> RESPONDING ----> HEAD ...               the usual round
+      |          |          ^    |
+      |          |          |    +-------> DRAINING ---> HEAD     answered early; a short body is dropped
+      +----------+--refused-+    |
+                                 +-------> LINGERING --> CLOSING  the last answer came before the client
+                                 |                                had sent everything
+                                 +-----------------------------> CLOSING
+
+``_serve`` is the only loop: it takes steps while there is input to take them on, so pipelined requests
+neither recurse nor wait for each other's writes.
+
+Where a body isn't wanted the request is judged by its head (``Application.judge``), and what remains of the
+body is dropped: a connection that is closed with unread bytes is reset, and the reset destroys the answer.
+
+The same bytes get the same answers however they are cut. Therefore, whether a connection survives an early
+answer depends on the announced length, never on what has arrived: bodies of up to ``drain_bytes`` are dropped
+and the connection goes on; longer ones, chunked ones and those announced by ``Expect`` are judged before
+anything else, and an early answer to them ends the connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+from typing import Any, cast
+
+from attrs import define, field
+from twisted.internet import protocol
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    INegotiated,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dstreams.http.connections import Connections, HttpStatistics
+from dstreams.http.deadline import Deadline
+from dstreams.http.framing import BodyTooLarge, FramingError
+from dstreams.http.heads import HeadFault, RequestHead
+from dstreams.http.limits import HttpLimits
+from dstreams.http.messages import Application, Request, Response
+from dstreams.http.outlet import Outlet, Transport
+from dstreams.http.reader import RequestReader
+from dstreams.http.replies import CONTINUE, DateLine, internal_error
+from dstreams.http.writer import ResponseWriter, stop_body
+from dstreams.timers import TimerWheel
+
+_log = Logger()
+
+
+class Phase(Enum):
+    """What a connection is doing."""
+
+    HEAD = "waiting for a request, or in the middle of its head"
+    BODY = "reading a request's body"
+    RESPONDING = "the application has the request, or its response is being sent"
+    DRAINING = "dropping the rest of a body that was answered early"
+    ENDING = "the last response is written; closed at the end of this turn"
+    LINGERING = "nothing more is written; what the client still sends is dropped"
+    CLOSING = "the transport has been asked to close"
+    CLOSED = "gone"
+
+
+# Bound once: looking a member up in its class takes three times as long as a global.
+_HEAD = Phase.HEAD
+_BODY = Phase.BODY
+_RESPONDING = Phase.RESPONDING
+_DRAINING = Phase.DRAINING
+_ENDING = Phase.ENDING
+_LINGERING = Phase.LINGERING
+_CLOSING = Phase.CLOSING
+_CLOSED = Phase.CLOSED
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+@define(eq=False)
+class HttpChannel(protocol.Protocol):
+    """One HTTP/1.1 connection.
+
+    :param application: answers the requests.
+    :param wheel: timers, and the time that durations are measured in.
+    :param limits: what a client may send, and how slowly.
+    :param date: the ``Date`` header, shared by all connections.
+    :param connections: the connections that this one belongs to.
+    """
+
+    _application: Application
+    _wheel: TimerWheel
+    _limits: HttpLimits = field(factory=HttpLimits)
+    _date: DateLine = field(factory=lambda: DateLine(time.time))
+    _connections: Connections = field(factory=Connections)
+
+    # Per connection.
+    _phase: Phase = field(default=_HEAD, init=False)
+    _transport: Transport = field(init=False)
+    _half_closeable: ITCPTransport | None = field(default=None, init=False)
+    _reader: RequestReader = field(init=False)
+    _outlet: Outlet = field(init=False)
+    _writer: ResponseWriter = field(init=False)
+    _deadline: Deadline = field(init=False)
+    _registered: bool = field(default=False, init=False)
+    """Whether this is the transport's producer."""
+    _reading_paused: bool = field(default=False, init=False)
+    _blocked_since: float = field(default=0.0, init=False)
+    _finishing: bool = field(default=False, init=False)
+    """Whether the server stops: no further request is read."""
+
+    # Per request.
+    _request: Request | None = field(default=None, init=False)
+    _pending: Deferred[Response] | None = field(default=None, init=False)
+    _until: float = field(default=inf, init=False)
+    """When a head, or the rest of a body that is dropped, must have arrived."""
+    _body_since: float = field(default=0.0, init=False)
+    _unread: int = field(default=0, init=False)
+    """How many bytes are still to be dropped."""
+    _linger: bool = field(default=False, init=False)
+    """Whether the client may still be sending when the last answer has been written."""
+
+    # -- what the listener asks
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a request has begun to arrive and isn't complete."""
+        return self._phase is _BODY or (self._phase is _HEAD and self._reader.available > 0)
+
+    @property
+    def is_responding(self) -> bool:
+        """Whether the application owes an answer."""
+        return self._pending is not None
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a streamed body is being sent."""
+        return self._writer.body is not None
+
+    def finish(self) -> None:
+        """Close when idle, else after the current answer."""
+        self._finishing = True
+        if self._phase is _RESPONDING or self._phase is _BODY:
+            self._writer.keep_alive = False
+        elif self._phase is _HEAD and not self._outlet.corked:
+            self._serve()
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+        self._transport.abortConnection()
+
+    # -- what the transport tells
+
+    def connectionMade(self) -> None:
+        """Begin to listen to the client."""
+        transport = self._transport = cast("Transport", self.transport)
+        secure = ISSLTransport.providedBy(transport) or INegotiated.providedBy(transport)
+        if ITCPTransport.providedBy(transport):
+            tcp = cast("ITCPTransport", transport)
+            tcp.setTcpNoDelay(True)
+            # TLS has no half-close, and its transport would pass ours on to the socket below it.
+            self._half_closeable = None if secure else tcp
+        peer = _text_address(transport.getPeer())
+        self._reader = RequestReader(self._limits, b"https" if secure else b"http", peer)
+        self._outlet = Outlet(transport)
+        self._writer = ResponseWriter(self._outlet, self._date, self._response_ended)
+        self._deadline = Deadline(self._wheel, self._deadline_passed)
+        # Not only for streamed bodies: a client that sends requests and reads no answers must not fill the
+        # transport's buffer either.
+        transport.registerProducer(self, True)
+        self._registered = True
+        self._connections.live.add(self)
+        self._deadline.move(self._wheel.seconds() + self._limits.idle_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Use what has arrived, as far as it goes."""
+        phase = self._phase
+        if phase is _LINGERING:
+            self._drop(len(data))
+        elif phase is not _CLOSING and phase is not _CLOSED:
+            self._reader.feed(data)
+            if not self._outlet.corked:
+                self._serve()
+
+    def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
+        """The client has closed its side: it may still read, but will send nothing more."""
+        self._reader.ended = True
+        if self._phase is _LINGERING:
+            self._lose()
+        elif self._phase is _RESPONDING:
+            self._give_up_waiting()
+        elif not self._outlet.corked:
+            self._serve()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
+        """Our side is closed, as was asked for."""
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
+        """The connection is gone: let go of everything."""
+        self._phase = _CLOSED
+        self._registered = False
+        self._deadline.cancel()
+        self._reader.clear()
+        self._writer.stop()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        self._connections.lost(self)
+
+    def pauseProducing(self) -> None:
+        """The client takes less than it is sent."""
+        if not self._outlet.blocked:
+            self._outlet.blocked = True
+            self._blocked_since = self._wheel.seconds()
+            if not self._outlet.corked:
+                self._settle()
+
+    def resumeProducing(self) -> None:
+        """The client has taken what it was sent."""
+        self._outlet.blocked = False
+        corked = self._outlet.cork()
+        self._writer.resume()
+        if not corked:
+            self._serve()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; it says so by :meth:`connectionLost`."""
+
+    # -- turns
+
+    def _serve(self) -> None:
+        """Take steps while there is input for them and the client takes the answers."""
+        outlet = self._outlet
+        outlet.corked = True
+        goes_on = True
+        while goes_on and not outlet.blocked:
+            phase = self._phase
+            if phase is _HEAD:
+                goes_on = self._read_head()
+            elif phase is _BODY:
+                goes_on = self._read_body()
+            elif phase is _DRAINING:
+                goes_on = self._drain()
+            else:
+                break
+        outlet.uncork()
+        self._settle()
+
+    def _settle(self) -> None:
+        """At the end of a turn: note how long what comes next may take."""
+        phase = self._phase
+        if self._reader.trim() and phase is _HEAD and not self._outlet.blocked:
+            if self._finishing or self._reader.ended:
+                self._lose()
+            else:
+                self._deadline.move(self._wheel.seconds() + self._limits.idle_timeout)
+                if self._reading_paused:
+                    self._go_on_reading()
+        elif phase is _ENDING:
+            self._end_connection()
+        elif phase in (_HEAD, _BODY, _RESPONDING, _DRAINING):
+            self._settle_midway(phase)
+
+    def _settle_midway(self, phase: Phase) -> None:
+        """As :meth:`_settle`, in the middle of a request or a response."""
+        limits, now = self._limits, self._wheel.seconds()
+        if self._outlet.blocked:
+            self._deadline.move(self._blocked_since + limits.stall_timeout)
+        elif phase is _HEAD:
+            if self._until == inf:
+                self._until = now + limits.head_timeout
+            self._deadline.move(self._until)
+        elif phase is _BODY:
+            elapsed = now - self._body_since
+            if elapsed > limits.body_timeout and self._reader.body_received < limits.min_body_rate * elapsed:
+                self._time_out(f"A request body must bring {limits.min_body_rate} bytes per second")
+                return
+            self._deadline.move(now + limits.body_timeout)
+        else:
+            self._deadline.move(self._until if phase is _DRAINING else inf)
+        self._bound_input(phase is _RESPONDING or self._outlet.blocked)
+
+    def _bound_input(self, waiting: bool) -> None:
+        """Keep what is read ahead within its bound while an answer is awaited or not taken."""
+        if not waiting or self._reader.available <= self._limits.read_ahead_bytes:
+            if self._reading_paused:
+                self._go_on_reading()
+        elif not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pauseProducing()
+
+    def _go_on_reading(self) -> None:
+        self._reading_paused = False
+        if not self._reader.ended:
+            self._transport.resumeProducing()
+
+    def _deadline_passed(self) -> None:
+        phase = self._phase
+        if phase is _CLOSING:
+            self._transport.abortConnection()
+        elif phase is _LINGERING or phase is _DRAINING:
+            self._lose()
+        elif self._outlet.blocked:
+            self._connections.cut_stalled += 1
+            self._transport.abortConnection()
+        elif phase is _BODY:
+            self._time_out(f"No byte of the body came for {self._limits.body_timeout:g} seconds")
+        elif phase is _HEAD and self._reader.available:
+            self._time_out(f"The head must be complete within {self._limits.head_timeout:g} seconds")
+        elif phase is _HEAD:
+            self._lose()
+
+    # -- reading a request
+
+    def _read_head(self) -> bool:
+        try:
+            head = self._reader.head()
+        except HeadFault as fault:
+            return self._refuse(None, fault.status, fault.detail)
+        if head is None:
+            return False
+        self._until = inf
+        request = self._request = head.request
+        self._writer.begin(request, head.is_1_0, head.keep_alive and not self._finishing)
+        if request.content_length == 0:
+            self._respond(request)
+            return True
+        return self._begin_body(head)
+
+    def _begin_body(self, head: RequestHead) -> bool:
+        """A head that announces a body is complete: judge it, then read the body."""
+        request, length = head.request, head.request.content_length
+        max_bytes, available = self._application.max_body_bytes, self._reader.available
+        may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
+        if not may_drain or length is None or length > max_bytes or length > available:
+            early = self._judge(request)
+            if early is not None:
+                self._answer_early(early, length if may_drain else None)
+                return True
+            if length is not None and length > max_bytes:
+                return self._refuse_too_large(request)
+        if length is not None and length <= available:
+            request.body = self._reader.take(length)
+            self._respond(request)
+            return True
+        if head.expects_continue and not available:
+            self._outlet.write(CONTINUE)
+        self._reader.begin_body(length, max_bytes)
+        self._body_since = self._wheel.seconds()
+        self._phase = _BODY
+        return True
+
+    def _read_body(self) -> bool:
+        request = self._request
+        assert request is not None
+        try:
+            request.body = self._reader.body()
+        except FramingError as error:
+            return self._refuse(request, 400, str(error))
+        except BodyTooLarge:
+            return self._refuse_too_large(request)
+        if request.body is None:
+            return False
+        self._respond(request)
+        return True
+
+    def _drain(self) -> bool:
+        """Drop what has arrived of a body that was answered early."""
+        self._unread -= self._reader.skip(self._unread)
+        if not self._unread:
+            self._phase, self._until = _HEAD, inf
+        elif self._reader.ended:
+            self._phase = _ENDING
+        return not self._unread
+
+    # -- asking the application
+
+    def _judge(self, request: Request) -> Response | None:
+        try:
+            return self._application.judge(request)
+        except Exception:
+            return self._apology("judging a request failed")
+
+    def _respond(self, request: Request) -> None:
+        self._phase = _RESPONDING
+        try:
+            answer = self._application.respond(request)
+        except Exception:
+            answer = self._apology("answering a request failed")
+        if isinstance(answer, Deferred):
+            self._pending = answer
+            answer.addCallbacks(self._answered, self._not_answered).addErrback(_log_failure)
+        else:
+            self._send(answer)
+
+    def _answered(self, response: Response) -> None:
+        """The application's answer has come, in this turn or in one of its own."""
+        if self._pending is None:  # the client had gone
+            if not isinstance(response.body, bytes):
+                stop_body(response.body)
+            return
+        self._pending = None
+        corked = self._outlet.cork()
+        self._send(response)
+        if not corked:
+            self._serve()
+
+    def _not_answered(self, failure: Failure) -> None:
+        cancelled = failure.check(CancelledError) is not None
+        if self._pending is None:
+            if not cancelled:
+                _log_failure(failure)
+        elif cancelled and self._is_unwanted():
+            self._pending = None
+            self._lose()
+        else:
+            self._answered(self._apology("answering a request failed", failure))
+
+    def _give_up_waiting(self) -> None:
+        """The client has closed its side while it waits for an answer.
+
+        One that waits for news has most likely gone: the wait is cancelled, and what that yields is sent. One
+        that has changed something, or downloads something, may well wait for the end.
+        """
+        body = self._writer.body
+        if body is not None and body.length is None:
+            self._writer.stop()
+            self._lose()
+        elif self._pending is not None and self._is_unwanted():
+            self._writer.keep_alive = False
+            self._pending.cancel()
+
+    def _is_unwanted(self) -> bool:
+        """Whether a failing answer would interest nobody: a look at something, by a client that has left."""
+        return self._reader.ended and self._request is not None and self._request.method == b"GET"
+
+    def _refuse(self, request: Request | None, status: int, detail: str) -> bool:
+        """Answer what HTTP doesn't allow; the connection ends with that."""
+        self._connections.refused += 1
+        try:
+            response = self._application.refuse(request, status, detail)
+        except Exception:
+            _log.failure("refusing a request failed")
+            response = internal_error()
+        if request is None:
+            self._writer.begin(None, is_1_0=False, keep_alive=False)
+        self._request = request
+        self._answer_early(response, None)
+        return True
+
+    def _refuse_too_large(self, request: Request) -> bool:
+        most = self._application.max_body_bytes
+        return self._refuse(request, 413, f"A request body may have {most} bytes at most")
+
+    def _time_out(self, detail: str) -> None:
+        self._connections.timed_out += 1
+        self._outlet.cork()
+        self._refuse(self._request if self._phase is _BODY else None, 408, detail)
+        self._serve()
+
+    def _apology(self, what_failed: str, failure: Failure | None = None) -> Response:
+        """The answer when the application breaks its promise to give one."""
+        _log.failure(what_failed, failure)
+        try:
+            response = self._application.refuse(self._request, 500, "The server made a mistake")
+            assert isinstance(response.body, bytes)
+        except Exception:
+            _log.failure("refusing a request failed")
+            return internal_error()
+        return response
+
+    # -- answering
+
+    def _send(self, response: Response) -> None:
+        """Write a response, or begin to; :meth:`_response_ended` is called when it is complete."""
+        try:
+            self._writer.send(response)
+        except Exception:
+            self._writer.send(self._apology("writing a response failed"))
+
+    def _answer_early(self, response: Response, unread: int | None) -> None:
+        """Answer before the body has arrived.
+
+        :param unread: the body's length when it is to be dropped and the connection goes on, ``None`` when
+            the connection ends with this answer.
+        """
+        self._phase = _RESPONDING
+        if unread is None:
+            self._writer.keep_alive, self._linger = False, True
+        else:
+            self._unread = unread
+            self._until = self._wheel.seconds() + self._limits.drain_timeout
+        self._send(response)
+
+    def _response_ended(self, complete: bool) -> None:
+        """The response has been written, in this turn or in one of its own."""
+        self._request = None
+        if not complete:
+            self._phase = _CLOSING
+            self._transport.abortConnection()
+            return
+        if not self._writer.keep_alive:
+            self._phase = _ENDING
+        elif self._unread:
+            self._phase = _DRAINING
+        else:
+            self._phase = _HEAD
+        if not self._outlet.corked:
+            self._serve()
+
+    # -- the end
+
+    def _end_connection(self) -> None:
+        """Close; gently, when the client may still be sending."""
+        if self._reader.ended or not (self._linger or self._unread or self._reader.available):
+            self._lose()
+            return
+        self._phase = _LINGERING
+        self._unregister()
+        if self._half_closeable is not None:
+            self._half_closeable.loseWriteConnection()  # so that the client knows the answer is complete
+        if self._reading_paused:
+            self._go_on_reading()
+        self._deadline.move(self._wheel.seconds() + self._limits.drain_timeout)
+        self._unread = self._limits.linger_bytes
+        self._drop(self._reader.available)
+        self._reader.clear()
+
+    def _drop(self, count: int) -> None:
+        """Count what a lingering client still sends; beyond the bound let it wait for the end."""
+        self._unread -= count
+        if self._unread < 0 and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pauseProducing()
+
+    def _lose(self) -> None:
+        """Close when everything is sent; a client that doesn't take it is cut."""
+        self._phase = _CLOSING
+        self._unregister()
+        self._deadline.move(self._wheel.seconds() + self._limits.stall_timeout)
+        self._transport.loseConnection()
+
+    def _unregister(self) -> None:
+        """A transport doesn't close while a producer is registered and paused."""
+        if self._registered:
+            self._registered = False
+            self._transport.unregisterProducer()
+
+
+class HttpFactory(protocol.Factory[HttpChannel]):
+    """Makes the channels of a listener, and keeps track of them.
+
+    :param application: answers the requests.
+    :param wheel: timers, and the time that durations are measured in.
+    :param limits: what a client may send, and how slowly.
+    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        application: Application,
+        wheel: TimerWheel,
+        limits: HttpLimits | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._application = application
+        self._wheel = wheel
+        self._limits = HttpLimits() if limits is None else limits
+        self._date = DateLine(now)
+        self._connections = Connections()
+        self._draining = False
+
+    def buildProtocol(self, addr: IAddress | None) -> HttpChannel | None:  # noqa: ARG002 (Twisted's)
+        """A channel for a new connection; none once :meth:`drain` was called."""
+        if self._draining:
+            return None
+        channel = HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections)
+        channel.factory = self
+        return channel
+
+    def drain(self) -> Deferred[None]:
+        """Close idle connections now and the others after their current answer.
+
+        :return: fires when all are gone. May be called again, and cancelled.
+        """
+        self._draining = True
+        return self._connections.drain()
+
+    def abort(self) -> None:
+        """Cut the connections that are left."""
+        self._connections.abort()
+
+    def statistics(self) -> HttpStatistics:
+        """What the connections are doing, and what was done to them."""
+        return self._connections.statistics()
+
+
+def _text_address(address: IAddress) -> str:
+    """The host part of an address; empty for one that has none, such as a UNIX socket's."""
+    host: Any = getattr(address, "host", "")
+    return host if isinstance(host, str) else ""
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("answering a request failed", failure)

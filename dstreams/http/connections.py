@@ -1,0 +1,106 @@
+"""The connections of one listener: who is there, what they do, what was done to them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+
+
+@frozen
+class HttpStatistics:
+    """What a listener's connections are doing.
+
+    :param connections: open now.
+    :param reading: of these, in the middle of a request.
+    :param responding: of these, waiting for the application's answer.
+    :param streaming: of these, sending a streamed body.
+    :param cut_stalled: connections cut since the start, because the client took nothing.
+    :param timed_out: requests answered with 408 since the start.
+    :param refused: requests refused since the start because HTTP doesn't allow them, the timed-out included.
+    """
+
+    connections: int
+    reading: int
+    responding: int
+    streaming: int
+    cut_stalled: int
+    timed_out: int
+    refused: int
+
+
+class Connection(Protocol):
+    """What the listener knows of a channel."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a request has begun to arrive and isn't complete."""
+
+    @property
+    def is_responding(self) -> bool:
+        """Whether the application owes an answer."""
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a streamed body is being sent."""
+
+    def finish(self) -> None:
+        """Close when idle, else after the current answer."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+@define(eq=False)
+class Connections:
+    """The live connections, and counters of what doesn't show in them."""
+
+    live: set[Connection] = field(factory=set, init=False)
+    cut_stalled: int = field(default=0, init=False)
+    timed_out: int = field(default=0, init=False)
+    refused: int = field(default=0, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that has closed."""
+        self.live.discard(connection)
+        if not self.live and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Ask all connections to finish.
+
+        :return: fires when none is left; may be cancelled.
+        """
+        done: Deferred[None] = Deferred(self._waiting_no_more)
+        for connection in list(self.live):
+            connection.finish()
+        if self.live:
+            self._waiting.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for connection in list(self.live):
+            connection.abort()
+
+    def statistics(self) -> HttpStatistics:
+        """A snapshot."""
+        return HttpStatistics(
+            connections=len(self.live),
+            reading=sum(connection.is_reading for connection in self.live),
+            responding=sum(connection.is_responding for connection in self.live),
+            streaming=sum(connection.is_streaming for connection in self.live),
+            cut_stalled=self.cut_stalled,
+            timed_out=self.timed_out,
+            refused=self.refused,
+        )
+
+    def _waiting_no_more(self, done: Deferred[None]) -> None:
+        if done in self._waiting:
+            self._waiting.remove(done)

@@ -1,0 +1,50 @@
+"""What every operation is given besides its request."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from dstreams.clocks import Clocks
+from dstreams.protocol.names import NameLimits
+from dstreams.streams.streams import Streams
+from dstreams.timers import TimerWheel
+
+
+@frozen
+class HttpSettings:
+    """The operator's choices that HTTP depends on.
+
+    :param base_path: where the streams are mounted: ``/v1/stream``, or ``/``.
+    :param cache: ``no-store``, ``private`` or ``public``: who may keep the answers to reads.
+    :param cors_origins: ``("*",)``, or the origins whose scripts may use this server.
+    :param long_poll_timeout: seconds until a long-poll is answered with 204.
+    :param sse_lifetime: seconds after which an SSE reader is asked to come back, 0 for never.
+    :param sse_heartbeat: seconds of silence after which an SSE reader gets a comment.
+    :param max_answer_bytes: the most stored bytes in one catch-up answer, if a message isn't larger.
+    :param max_body_bytes: the largest request body.
+    """
+
+    base_path: bytes = b"/v1/stream"
+    name_limits: NameLimits = field(factory=NameLimits)
+    cache: str = "no-store"
+    cors_origins: tuple[str, ...] = ("*",)
+    long_poll_timeout: float = 30.0
+    sse_lifetime: float = 60.0
+    sse_heartbeat: float = 15.0
+    max_answer_bytes: int = 4 * 1024 * 1024
+    max_body_bytes: int = 10 * 1024 * 1024
+
+    @property
+    def prefix(self) -> bytes:
+        """What a stream's path begins with."""
+        return self.base_path.rstrip(b"/") + b"/"
+
+
+@frozen
+class Context:
+    """The engine, the settings and the clocks."""
+
+    streams: Streams
+    settings: HttpSettings
+    wheel: TimerWheel
+    clocks: Clocks = field(factory=Clocks)

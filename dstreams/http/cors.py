@@ -1,0 +1,57 @@
+"""Which scripts of other origins may use this server (the Fetch standard's CORS protocol)."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from dstreams.http.messages import Request, Response
+from dstreams.protocol.headers import ALLOWED_REQUEST_HEADERS, EXPOSED
+
+ALLOWED_METHODS = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
+
+PREFLIGHT_MAX_AGE = 600
+"""Seconds for which a browser may remember a preflight's answer: ten minutes, so that a changed list of origins is
+soon in force."""
+
+_EXPOSE = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(EXPOSED)
+
+
+@define(eq=False)
+class Cors:
+    """The policy of one server.
+
+    :param origins: ``("*",)`` for everybody, or the origins that are let in.
+    """
+
+    _origins: tuple[str, ...]
+    _everybody: bytes | None = field(init=False)
+    _admitted: dict[bytes, bytes] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        anyone = "*" in self._origins
+        self._everybody = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSE if anyone else None
+        self._admitted = {
+            origin.encode(): b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n%b" % (origin.encode(), _EXPOSE)
+            for origin in self._origins
+        }
+
+    def lines(self, request: Request | None) -> bytes:
+        """The header lines that an answer needs.
+
+        Answers to reads always carry them when everybody is let in, because a shared cache may hand them to a
+        browser later; answers to writes only when a browser asks, since they are never kept.
+        """
+        origin = request.headers.get(b"origin") if request is not None else None
+        if self._everybody is not None:
+            if origin is None and request is not None and request.method in (b"POST", b"PUT", b"DELETE"):
+                return b""
+            return self._everybody
+        return b"Vary: Origin\r\n" if origin is None else self._admitted.get(origin, b"Vary: Origin\r\n")
+
+    def preflight(self, request: Request) -> Response:
+        """The answer to OPTIONS: what is allowed; :meth:`lines` says to whom."""
+        head = (
+            b"Access-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\nAccess-Control-Max-Age: %d\r\n"
+            b"Allow: %b\r\n"
+        ) % (ALLOWED_METHODS, b", ".join(ALLOWED_REQUEST_HEADERS), PREFLIGHT_MAX_AGE, ALLOWED_METHODS)
+        return Response(204, head)

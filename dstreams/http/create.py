@@ -1,0 +1,92 @@
+"""PUT: create a stream or a fork (PROTOCOL 5.1, 4.2)."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.http.caching import NO_STORE
+from dstreams.http.context import Context
+from dstreams.http.messages import Request, Response
+from dstreams.protocol import headers
+from dstreams.protocol.content_types import parse_content_type
+from dstreams.protocol.expiry import parse_expires_at, parse_ttl
+from dstreams.protocol.names import encode_name, parse_name
+from dstreams.protocol.offsets import NOW, format_offset, parse_offset
+from dstreams.protocol.problems import BadRequest
+from dstreams.streams.creating import Created, CreateRequest, ForkRequest
+
+
+def create(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+    """Create the stream, or find it as asked for: 201 or 200."""
+    created = context.streams.create(_parse(context, request, name))
+    return then(created, lambda result: _answer(context, request, result))
+
+
+def judge(context: Context, request: Request, name: str) -> Response | None:
+    """Answer from the head alone where that is possible."""
+    created = context.streams.judge_create(_parse(context, request, name))
+    return None if created is None else _answer(context, request, created)
+
+
+def _parse(context: Context, request: Request, name: str) -> CreateRequest:
+    given = request.headers
+    content_type = given.get(headers.CONTENT_TYPE_KEY)
+    ttl = given.get(headers.STREAM_TTL_KEY)
+    expires_at = given.get(headers.STREAM_EXPIRES_AT_KEY)
+    if ttl is not None and expires_at is not None:
+        raise BadRequest("Stream-TTL and Stream-Expires-At exclude each other")
+    return CreateRequest(
+        name=name,
+        content_type=None if content_type is None else parse_content_type(content_type),
+        ttl=None if ttl is None else parse_ttl(ttl),
+        expires_at=None if expires_at is None else parse_expires_at(expires_at),
+        closed=headers.is_closed(given),
+        fork=_parse_fork(context, request),
+        length=request.content_length,
+        body=request.body,
+    )
+
+
+def _parse_fork(context: Context, request: Request) -> ForkRequest | None:
+    given = request.headers
+    source = given.get(headers.STREAM_FORKED_FROM_KEY)
+    offset = given.get(headers.STREAM_FORK_OFFSET_KEY)
+    sub_offset = given.get(headers.STREAM_FORK_SUB_OFFSET_KEY)
+    if source is None:
+        if offset is not None or sub_offset is not None:
+            raise BadRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From")
+        return None
+    anchor = None if offset is None else parse_offset(offset)
+    if anchor == NOW:
+        raise BadRequest("Stream-Fork-Offset must be an offset of the source; leave it out to fork at the tail")
+    return ForkRequest(
+        source=_source_name(context, source),
+        anchor=anchor,
+        sub_offset=0 if sub_offset is None else headers.parse_integer(headers.STREAM_FORK_SUB_OFFSET, sub_offset),
+    )
+
+
+def _source_name(context: Context, path: bytes) -> str:
+    """The name of a fork's source: given as its URL's path, or bare."""
+    prefix = context.settings.prefix
+    return parse_name(path[len(prefix) :] if path.startswith(prefix) else path, context.settings.name_limits)
+
+
+def _answer(context: Context, request: Request, created: Created) -> Response:
+    head = b"Content-Type: %b\r\nStream-Next-Offset: %b\r\n" % (
+        created.content_type.value.encode("latin-1"),
+        format_offset(created.tail),
+    )
+    if created.closed:
+        head += b"Stream-Closed: true\r\n"
+    if created.fresh:
+        head += b"Location: %b\r\n" % _location(context, request, created.name)
+    return Response(201 if created.fresh else 200, NO_STORE + head)
+
+
+def _location(context: Context, request: Request, name: str) -> bytes:
+    """The stream's URL as the client can use it; only the path when it named no host."""
+    path = request.root + context.settings.prefix + encode_name(name)
+    host = request.headers.get(b"host")
+    return b"%b://%b%b" % (request.scheme, host, path) if host else path

@@ -1,0 +1,15 @@
+"""DELETE: delete a stream (PROTOCOL 5.4)."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.http.caching import NO_STORE
+from dstreams.http.context import Context
+from dstreams.http.messages import Request, Response
+
+
+def delete(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+    """Delete the stream: 204."""
+    return then(context.streams.delete(name), lambda _: Response(204, NO_STORE))

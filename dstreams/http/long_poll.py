@@ -1,0 +1,111 @@
+"""Long-poll: an answer now if there is something new, else when there is (PROTOCOL 5.7)."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.http.caching import NO_STORE
+from dstreams.http.context import Context
+from dstreams.http.messages import Request, Response
+from dstreams.http.slices import answer
+from dstreams.model.state import StreamState
+from dstreams.protocol.cursors import interval, next_cursor
+from dstreams.protocol.offsets import NOW, format_offset
+from dstreams.protocol.problems import ProtocolError
+from dstreams.timers import Timer
+
+
+def long_poll(
+    context: Context, request: Request, state: StreamState, offset: int, cursor: int | None
+) -> Response | Deferred[Response]:
+    """Answer with what lies after ``offset``; wait for it when that is the tail.
+
+    :param offset: a position, or ``NOW``.
+    :param cursor: the cursor that the client sent back.
+    :return: 200 with messages; 204 when the time is up or nothing more will come. A Deferred fails with 404 or
+        410 as soon as the stream is gone.
+    """
+    poll = _LongPoll(context, request, state.id, state.tail if offset == NOW else offset, cursor)
+    if poll.position != state.tail or state.closed or context.streams.ending:
+        found = poll.answer(state)
+        context.streams.renew(state)
+        return found
+    return poll.wait(state)
+
+
+@define(eq=False)
+class _LongPoll:
+    """One request that may wait (a ``Watcher``)."""
+
+    _context: Context
+    _request: Request
+    _stream_id: int
+    position: int
+    _cursor: int | None
+    _waiting: Deferred[Response] | None = field(default=None, init=False)
+    _timeout: Timer | None = field(default=None, init=False)
+
+    def answer(self, state: StreamState) -> Response | Deferred[Response]:
+        """The answer as things stand."""
+        current = interval(self._context.clocks.wall())
+        cursor = next_cursor(self._cursor, current)
+        if self.position == state.tail:
+            return _nothing_new(state, cursor)
+        found = self._context.streams.read(state, self.position, self._context.settings.max_answer_bytes)
+        return then(found, lambda messages: answer(self._context, self._request, messages, cursor))
+
+    def wait(self, state: StreamState) -> Deferred[Response]:
+        """Wait for a publication, the time-out, or the client's leaving (it cancels)."""
+        self._waiting = Deferred(self._cancelled)
+        self._context.streams.watch(state, self)
+        self._timeout = self._context.wheel.call_later(self._context.settings.long_poll_timeout, self.end)
+        return self._waiting
+
+    def wake(self) -> None:
+        """Something has changed; it may be nothing for this reader."""
+        try:
+            state = self._context.streams.incarnation(self._stream_id)
+            if state.tail == self.position and not state.closed:
+                return
+            result = self.answer(state)
+        except ProtocolError as error:
+            self._leave().errback(error)
+        else:
+            self._finish(result)
+
+    def end(self) -> None:
+        """The time is up, or the server stops."""
+        try:
+            result = self.answer(self._context.streams.incarnation(self._stream_id))
+        except ProtocolError as error:
+            self._leave().errback(error)
+        else:
+            self._finish(result)
+
+    def _finish(self, result: Response | Deferred[Response]) -> None:
+        waiting = self._leave()
+        if isinstance(result, Deferred):
+            result.chainDeferred(waiting)
+        else:
+            waiting.callback(result)
+
+    def _cancelled(self, _: Deferred[Response]) -> None:
+        """The client has gone."""
+        self._leave()
+
+    def _leave(self) -> Deferred[Response]:
+        """Wait no more; returns what is to be answered."""
+        self._context.streams.unwatch(self._stream_id, self)
+        assert self._timeout is not None
+        assert self._waiting is not None
+        self._timeout.cancel()
+        return self._waiting
+
+
+def _nothing_new(state: StreamState, cursor: int) -> Response:
+    """204: the client is up to date, and for ever when the stream is closed."""
+    head = NO_STORE + b"Stream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % format_offset(state.tail)
+    head += b"Stream-Closed: true\r\n" if state.closed else b"Stream-Cursor: %d\r\n" % cursor
+    return Response(204, head)

@@ -1,0 +1,144 @@
+"""The values that cross the HTTP boundary: a request, a response, and a streamed body.
+
+The HTTP/1.1 channel and the twisted.web resource build :class:`Request` values and write
+:class:`Response` values; the operations turn one into the other and know neither sockets nor
+twisted.web.
+
+Header names and values are ``bytes`` throughout: that is what both parsers deliver, and the hot path
+decodes nothing that it doesn't read.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+
+@define(eq=False)
+class Request:
+    """One HTTP request.
+
+    A request exists from the moment its head is complete. ``body`` is ``None`` until the whole body has
+    arrived, so that an application can judge the head alone (see :meth:`Application.judge`).
+
+    :param method: the method, upper-case: ``b"GET"``.
+    :param path: the path as sent, still percent-encoded, without the query; starts with ``/``.
+    :param query: what follows the first ``?``, still percent-encoded; empty when there is none.
+    :param headers: lower-case names to values without surrounding blanks; the values of a repeated header
+        are joined by ``", "`` in the order of arrival (RFC 9110 section 5.3).
+    :param content_length: the announced body length in bytes, 0 when the request has no body, ``None``
+        when only the end of the body tells (chunked).
+    :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server.
+    :param peer: the client's address in text form, without the port; empty when unknown.
+    :param root: the part of the original path above ``path`` where this application is mounted below
+        another one; empty when it is the whole site.
+    :param body: the complete body, or ``None`` while it is still arriving.
+    """
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    content_length: int | None = 0
+    scheme: bytes = b"http"
+    peer: str = ""
+    root: bytes = b""
+    body: bytes | None = None
+
+
+@define(eq=False)
+class Frame:
+    """Bytes that many readers get: formatted once, written to each of them without a copy.
+
+    :param data: the bytes themselves.
+    """
+
+    data: bytes
+    _chunked: bytes | None = field(default=None, init=False)
+
+    @property
+    def chunked(self) -> bytes:
+        """The same bytes as one HTTP/1.1 chunk (RFC 9112 section 7.1), made at the first use."""
+        chunked = self._chunked
+        if chunked is None:
+            chunked = self._chunked = b"%x\r\n%b\r\n" % (len(self.data), self.data)
+        return chunked
+
+
+class Sink(Protocol):
+    """Where a streamed body goes. Implemented by the channel and by the twisted.web adapter."""
+
+    def write(self, data: bytes) -> bool:
+        """Send ``data`` (not empty).
+
+        :return: ``False`` when the client is slower than the body: write nothing more until
+            :meth:`Body.resume` is called. What was handed over is sent in any case.
+        """
+
+    def write_frame(self, frame: Frame) -> bool:
+        """Send bytes shared with other readers; otherwise as :meth:`write`."""
+
+    def finish(self) -> None:
+        """The body is complete. Nothing may be written afterwards; :meth:`Body.stop` isn't called."""
+
+    def abort(self) -> None:
+        """The body can't be completed: cut the connection, so that the client notices."""
+
+
+class Body(Protocol):
+    """A response body that is produced while it is sent: a large read or a live subscription."""
+
+    @property
+    def length(self) -> int | None:
+        """The number of bytes that will be written, or ``None`` when that isn't known beforehand."""
+
+    def start(self, sink: Sink) -> None:
+        """Begin to write to ``sink``; called once, after the response head has been written."""
+
+    def resume(self) -> None:
+        """The client has caught up with what was written: go on."""
+
+    def stop(self) -> None:
+        """The client has gone, or was cut off: release everything, write nothing more."""
+
+
+@define(eq=False)
+class Response:
+    """One HTTP response.
+
+    :param status: the status code.
+    :param head: the header lines, each ended by CRLF. Framing isn't part of it: ``Content-Length``,
+        ``Transfer-Encoding``, ``Connection`` and ``Date`` are the transport's. A block of lines rather than
+        pairs, because most of it is constant and built once.
+    :param body: the body, or the producer of one.
+    """
+
+    status: int
+    head: bytes = b""
+    body: bytes | Body = b""
+
+
+class Application(Protocol):
+    """What the HTTP transports serve."""
+
+    max_body_bytes: int
+    """The largest request body that is buffered, in bytes, whatever the request."""
+
+    def judge(self, request: Request) -> Response | None:
+        """Answer from the head alone, while the body is still arriving.
+
+        Must give the same answer that :meth:`respond` would give, or ``None`` when that depends on the body.
+        """
+
+    def respond(self, request: Request) -> Response | Deferred[Response]:
+        """Answer a complete request. Never raises; a Deferred never fails."""
+
+    def refuse(self, request: Request | None, status: int, detail: str) -> Response:
+        """The problem+json answer to a message that HTTP itself doesn't allow.
+
+        :param request: the request as far as it is known, or ``None`` when its head could not be read.
+        :param status: one of 400, 408, 413, 414, 417, 431, 501, 503, 505.
+        :param detail: one sentence for the client's developer.
+        """

@@ -1,0 +1,94 @@
+"""The way from the channel to the transport: what is written in one turn leaves in one piece."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IAddress
+
+from dstreams.http.limits import WRITE_PIECE_BYTES
+
+
+class Transport(Protocol):
+    """What is asked of a transport: parts of ITransport, IConsumer and IPushProducer."""
+
+    def write(self, data: bytes) -> None:
+        """See ITransport."""
+
+    def loseConnection(self) -> None:
+        """See ITransport."""
+
+    def abortConnection(self) -> None:
+        """See IAbortingTransport."""
+
+    def getPeer(self) -> IAddress:
+        """See ITransport."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """See IConsumer."""
+
+    def unregisterProducer(self) -> None:
+        """See IConsumer."""
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer."""
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer."""
+
+
+@define(eq=False)
+class Outlet:
+    """Joins what is written in one turn, and knows whether the client keeps up.
+
+    :param transport: where the bytes go.
+    """
+
+    _transport: Transport
+    corked: bool = field(default=False, init=False)
+    """Whether writes are joined until :meth:`uncork`: the channel is taking a turn."""
+    blocked: bool = field(default=False, init=False)
+    """Whether the transport has asked for a pause."""
+    _pieces: list[bytes] = field(factory=list, init=False)
+    _size: int = field(default=0, init=False)
+    _flushes: int = field(default=0, init=False)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, now or with what follows in this turn."""
+        if not self.corked:
+            self._transport.write(data)
+            return
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= WRITE_PIECE_BYTES:
+            self._flush()
+
+    def cork(self) -> bool:
+        """Hold back what is written; whether that was so before."""
+        corked, self.corked = self.corked, True
+        return corked
+
+    def uncork(self) -> None:
+        """Send what was held back; from here on everything is sent at once."""
+        self.corked = False
+        if self._pieces:
+            self._flush()
+
+    def mark(self) -> tuple[int, int]:
+        """The present place in what is held back, for :meth:`take_back`."""
+        return self._flushes, len(self._pieces)
+
+    def take_back(self, mark: tuple[int, int]) -> bool:
+        """Forget what was written since ``mark``; ``False`` when it has gone out already."""
+        flushes, count = mark
+        if not self.corked or flushes != self._flushes:
+            return False
+        del self._pieces[count:]
+        self._size = sum(map(len, self._pieces))
+        return True
+
+    def _flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        self._flushes += 1
+        self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))

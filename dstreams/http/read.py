@@ -1,0 +1,49 @@
+"""GET: read from an offset, at once or by waiting (PROTOCOL 5.6 to 5.8)."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from dstreams.eventually import then
+from dstreams.http import caching
+from dstreams.http.context import Context
+from dstreams.http.long_poll import long_poll
+from dstreams.http.messages import Request, Response
+from dstreams.http.slices import answer
+from dstreams.http.sse import follow
+from dstreams.model.state import StreamState
+from dstreams.protocol.json_mode import wrap
+from dstreams.protocol.offsets import NOW, format_offset
+from dstreams.protocol.queries import Live, parse_read_query
+
+
+def read(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+    """Read, in the mode that the query names."""
+    query = parse_read_query(request.query)
+    state = context.streams.find(name)
+    offset = query.offset or 0
+    if query.live is Live.LONG_POLL:
+        return long_poll(context, request, state, offset, query.cursor)
+    if query.live is Live.SSE:
+        return follow(context, state, offset, query.cursor)
+    if offset == NOW:
+        context.streams.renew(state)
+        return _tail_only(state)
+    messages = context.streams.read(state, offset, context.settings.max_answer_bytes)
+    context.streams.renew(state)
+    return then(messages, lambda found: answer(context, request, found))
+
+
+def _tail_only(state: StreamState) -> Response:
+    """``offset=now`` without waiting: where the tail is, and no messages (PROTOCOL 8)."""
+    head = (
+        caching.NO_STORE
+        + b"Content-Type: %b\r\nStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n"
+        % (
+            state.config.content_type.value.encode("latin-1"),
+            format_offset(state.tail),
+        )
+    )
+    if state.closed:
+        head += b"Stream-Closed: true\r\n"
+    return Response(200, head, wrap(b"") if state.config.content_type.is_json else b"")

@@ -1,0 +1,132 @@
+"""The reading half of a connection: heads and bodies from the bytes as they come. No I/O, no time."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from dstreams.http.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
+from dstreams.http.heads import HeadFault, RequestHead, parse_head, prefix_fault
+from dstreams.http.limits import MAX_BLANK_LINES, HttpLimits
+
+
+@define(eq=False)
+class RequestReader:
+    """Buffers what has arrived and hands out requests, part by part.
+
+    The channel alternates: a head, then the body that it announced, or :meth:`skip` over it.
+
+    :param limits: what a head may hold.
+    :param scheme: for the requests' values.
+    :param peer: for the requests' values.
+    """
+
+    _limits: HttpLimits
+    _scheme: bytes = b"http"
+    _peer: str = ""
+    ended: bool = field(default=False, init=False)
+    """Whether nothing more will come."""
+    body_received: int = field(default=0, init=False)
+    """How many bytes of the present body have arrived, chunk sizes included."""
+    _data: bytes = field(default=b"", init=False)
+    _at: int = field(default=0, init=False)
+    """Where the unused part of ``_data`` begins. Cutting it off after every pipelined request would copy the
+    rest each time."""
+    _scanned: int = field(default=0, init=False)
+    """How many bytes of an incomplete head were found harmless."""
+    _blank_lines: int = field(default=0, init=False)
+    _decoder: BodyDecoder | None = field(default=None, init=False)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that have arrived."""
+        unused = self._data
+        if unused:
+            data = unused[self._at :] + data
+        self._data, self._at = data, 0
+
+    @property
+    def available(self) -> int:
+        """How many bytes wait to be used."""
+        return len(self._data) - self._at
+
+    def head(self) -> RequestHead | None:
+        """The next head, ``None`` while it is incomplete.
+
+        :raises HeadFault: what has arrived can't be the head of a request that is served.
+        """
+        data, start = self._data, self._at
+        end = data.find(b"\r\n\r\n", start)
+        if end < 0 or data[start] == 13:
+            return self._incomplete_head()
+        self._at = end + 4
+        self._scanned = self._blank_lines = 0
+        return parse_head(data[start : end + 4], self._limits, self._scheme, self._peer)
+
+    def begin_body(self, length: int | None, max_bytes: int) -> None:
+        """The head was accepted: from here on the bytes are its body's.
+
+        :param length: its announced length, ``None`` for a chunked body.
+        :param max_bytes: the most that a chunked body may hold.
+        """
+        self._decoder = ChunkedDecoder(max_bytes) if length is None else LengthDecoder(length)
+        self.body_received = 0
+
+    def body(self) -> bytes | None:
+        """The body, ``None`` while it is incomplete.
+
+        :raises FramingError: its bytes are malformed, or end too soon.
+        :raises BodyTooLarge: a chunked body exceeds its limit.
+        """
+        decoder, start = self._decoder, self._at
+        assert decoder is not None
+        self._at = decoder.feed(self._data, start)
+        self.body_received += self._at - start
+        if decoder.complete:
+            self._decoder = None
+            return decoder.body()
+        if self.ended:
+            raise FramingError("The connection was closed in the middle of the body")
+        return None
+
+    def take(self, length: int) -> bytes:
+        """The next ``length`` bytes, which have all arrived: a body in the short way (0.9 us less)."""
+        start = self._at
+        self._at = end = start + length
+        return self._data[start:end]
+
+    def skip(self, most: int) -> int:
+        """Drop up to ``most`` bytes; how many it were."""
+        dropped = min(most, self.available)
+        self._at += dropped
+        return dropped
+
+    def trim(self) -> bool:
+        """Let go of used bytes when nothing else is left; whether that is so."""
+        if self._at != len(self._data):
+            return False
+        self._data, self._at = b"", 0
+        return True
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._data, self._at, self._decoder = b"", 0, None
+
+    def _incomplete_head(self) -> RequestHead | None:
+        """Skip empty lines before the request line; find out whether the rest can still become a head."""
+        while self._data.startswith(b"\r\n", self._at):
+            self._at += 2
+            self._scanned = 0
+            self._blank_lines += 1
+            if self._blank_lines > MAX_BLANK_LINES:
+                raise HeadFault(400, "There are too many empty lines before the request line")
+        prefix = self._data[self._at :]
+        if not prefix:
+            return None
+        if b"\r\n\r\n" in prefix and prefix[0] != 13:
+            return self.head()
+        fault = prefix_fault(prefix, self._scanned, self._limits)
+        if fault is not None:
+            raise fault
+        if self.ended:
+            raise HeadFault(400, "The connection was closed in the middle of the head")
+        self._scanned = len(prefix)
+        return None

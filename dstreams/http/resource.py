@@ -1,0 +1,200 @@
+"""The same application as a twisted.web resource, for HTTP/2 and for mounting in another site.
+
+twisted.web reads the whole body before it asks for an answer, so requests are judged only when they are
+complete; everything else is as on our own channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as WebRequest
+from zope.interface import implementer
+
+from dstreams.config.schema import Config
+from dstreams.http.messages import Application, Body, Frame, Request, Response
+from dstreams.storage.interface import Storage
+from dstreams.streams.streams import Streams
+from dstreams.timers import Scheduler
+
+_log = Logger()
+
+
+def build_resource(
+    storage: Storage | None = None,
+    config: Config | None = None,
+    *,
+    reactor: Scheduler | None = None,
+    ready: Callable[[], bool] = lambda: True,
+) -> StreamsResource:
+    """A Durable Streams server as a twisted.web resource, for a place in another site.
+
+    Serves the streams below ``http.stream_base_path`` and the health paths, both relative to where it is mounted.
+    The storage is opened here; closing :attr:`StreamsResource.streams` at shutdown is the caller's part.
+
+    :param storage: where the streams live; memory when it is left out.
+    :param config: all defaults when it is left out.
+    :param reactor: the reactor; the installed one when it is left out.
+    :param ready: whether ``/readyz`` says yes.
+    :raise StorageError: when the storage can't be opened.
+    """
+    from dstreams.http.assembly import assemble
+    from dstreams.storage.memory import MemoryStorage
+
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        reactor = cast("Scheduler", installed)
+    assembly = assemble(storage or MemoryStorage(), config or Config(), reactor, ready)
+    assembly.streams.open()
+    return StreamsResource(assembly.application, assembly.streams)
+
+
+class StreamsResource(Resource):
+    """Answers everything below the place where it is mounted.
+
+    :param application: what answers.
+    :param streams: the engine behind it.
+    """
+
+    isLeaf = True
+
+    def __init__(self, application: Application, streams: Streams) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._application = application
+        self.streams = streams
+
+    def render(self, request: WebRequest) -> int:
+        """Answer; the method is the application's concern."""
+        asked = read_request(request)
+        assert asked.body is not None
+        response: Response | Deferred[Response]
+        if len(asked.body) > self._application.max_body_bytes:
+            response = self._application.judge(asked) or self._application.refuse(
+                asked, 413, f"A request body may have {self._application.max_body_bytes} bytes at most"
+            )
+        else:
+            response = self._application.respond(asked)
+        if isinstance(response, Deferred):
+            request.notifyFinish().addErrback(lambda _: response.cancel())
+            response.addCallback(lambda answered: write_response(request, answered))
+            response.addErrback(lambda failure: _log.failure("writing an answer failed", failure))
+        else:
+            write_response(request, response)
+        return NOT_DONE_YET
+
+
+def read_request(request: WebRequest) -> Request:
+    """A twisted.web request as one of ours."""
+    headers = {
+        name.lower(): b", ".join(value.strip(b" \t") for value in values)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
+    # postpath has been unquoted already; the path as sent is the last len(postpath) segments of request.path.
+    segments = request.path.split(b"/")
+    mounted_at = len(segments) - len(request.postpath or [])
+    assert request.content is not None
+    body = request.content.read()
+    return Request(
+        method=request.method,
+        path=b"/" + b"/".join(segments[mounted_at:]),
+        query=request.uri.partition(b"?")[2],
+        headers=headers,
+        content_length=len(body),
+        scheme=b"https" if request.isSecure() else b"http",
+        peer=getattr(request.getClientAddress(), "host", ""),
+        root=b"/".join(segments[:mounted_at]),
+        body=body,
+    )
+
+
+def write_response(request: WebRequest, response: Response) -> None:
+    """Send one of our responses as twisted.web's answer."""
+    if request._disconnected or request.finished:
+        if not isinstance(response.body, bytes):
+            response.body.stop()
+        return
+    request.defaultContentType = None
+    request.setResponseCode(response.status)
+    for line in response.head.splitlines():
+        name, _, value = line.partition(b": ")
+        request.responseHeaders.addRawHeader(name, value)
+    body = response.body
+    if isinstance(body, bytes):
+        if response.status not in (204, 304) and (body or request.method != b"HEAD"):
+            request.setHeader(b"content-length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+    elif request.method == b"HEAD":
+        body.stop()
+        request.finish()
+    else:
+        if body.length is not None:
+            request.setHeader(b"content-length", b"%d" % body.length)
+        _RequestSink(request, body).begin()
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class _RequestSink:
+    """Where a streamed body goes: a twisted.web request (a ``Sink``)."""
+
+    _request: WebRequest
+    _body: Body | None
+    _paused: bool = field(default=False, init=False)
+
+    def begin(self) -> None:
+        """Send the head at once: a live body may have nothing to say for a while."""
+        body = self._body
+        assert body is not None
+        self._request.notifyFinish().addErrback(self._gone)
+        self._request.registerProducer(self, True)
+        self._request.write(b"")
+        body.start(self)
+
+    def write(self, data: bytes) -> bool:
+        """Send ``data``; ``False`` when the client is slower."""
+        self._request.write(data)
+        return not self._paused
+
+    def write_frame(self, frame: Frame) -> bool:
+        """Send bytes shared with other readers."""
+        return self.write(frame.data)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        self._body = None
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def abort(self) -> None:
+        """The body can't be completed."""
+        self._body = None
+        self._request.loseConnection()
+
+    def pauseProducing(self) -> None:
+        """The client is slower than the body."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The client has caught up."""
+        self._paused = False
+        if self._body is not None:
+            self._body.resume()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._gone(None)
+
+    def _gone(self, _: Failure | None) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.stop()

@@ -1,0 +1,115 @@
+"""Streamed bodies: where they go, and the one that the channel makes itself, of large answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from dstreams.http.limits import WRITE_PIECE_BYTES
+from dstreams.http.messages import Frame, Sink
+from dstreams.http.outlet import Outlet
+
+_log = Logger()
+
+
+@define(eq=False)
+class ChannelSink:
+    """Where one streamed body goes (a :class:`Sink`). Deaf once the body has ended or was cut off.
+
+    :param outlet: the connection's way out.
+    :param chunked: whether the body is sent in chunks.
+    :param missing: how many bytes are owed when the length was announced, else ``None``.
+    :param on_end: called once, with whether the body is complete as announced.
+    """
+
+    _outlet: Outlet
+    _chunked: bool
+    _missing: int | None
+    _on_end: Callable[[bool], None]
+    _open: bool = field(default=True, init=False)
+
+    def write(self, data: bytes) -> bool:
+        """See :meth:`Sink.write`."""
+        if self._open and data:  # an empty chunk would end the body
+            if self._chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            elif self._missing is not None:
+                if len(data) > self._missing:
+                    _log.error("a response body is longer than it announced")
+                    self.abort()
+                    return False
+                self._missing -= len(data)
+            self._outlet.write(data)
+        return not self._outlet.blocked and self._open
+
+    def write_frame(self, frame: Frame) -> bool:
+        """See :meth:`Sink.write_frame`."""
+        if not (self._chunked and self._open and frame.data):
+            return self.write(frame.data)
+        self._outlet.write(frame.chunked)
+        return not self._outlet.blocked and self._open
+
+    def finish(self) -> None:
+        """See :meth:`Sink.finish`."""
+        if not self._open:
+            return
+        if self._missing:
+            _log.error("a response body is shorter than it announced")
+            self.abort()
+            return
+        self._open = False
+        if self._chunked:
+            self._outlet.write(b"0\r\n\r\n")
+        self._on_end(True)
+
+    def abort(self) -> None:
+        """See :meth:`Sink.abort`."""
+        if self._open:
+            self._open = False
+            self._on_end(False)
+
+    def close(self) -> None:
+        """Take nothing more: the response has come to an end without the body's doing."""
+        self._open = False
+
+
+@define(eq=False)
+class BytesBody:
+    """A large body that is all there (a ``Body``), sent in pieces as the client takes them.
+
+    :param data: the bytes.
+    """
+
+    _data: bytes
+    _position: int = field(default=0, init=False)
+    _sink: Sink | None = field(default=None, init=False)
+
+    @property
+    def length(self) -> int:
+        """The number of bytes."""
+        return len(self._data)
+
+    def start(self, sink: Sink) -> None:
+        """Send as many pieces as the client takes."""
+        self._sink = sink
+        self.resume()
+
+    def resume(self) -> None:
+        """Send on until the client is slower than we are, or all is sent."""
+        sink = self._sink
+        while sink is not None:
+            start = self._position
+            self._position = start + WRITE_PIECE_BYTES
+            takes_more = sink.write(self._data[start : self._position])
+            if self._position >= len(self._data):
+                self._sink = None
+                sink.finish()
+                return
+            if not takes_more:
+                return
+
+    def stop(self) -> None:
+        """The client has gone."""
+        self._sink = None

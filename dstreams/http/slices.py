@@ -1,0 +1,128 @@
+"""The answer that carries a run of messages: 200 or 304 (PROTOCOL 5.6, 9.1.5, 10.1)."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.eventually import then
+from dstreams.http import caching
+from dstreams.http.context import Context
+from dstreams.http.messages import Request, Response, Sink
+from dstreams.protocol.etags import format_etag, matches
+from dstreams.protocol.headers import IF_NONE_MATCH_KEY
+from dstreams.protocol.json_mode import wrap
+from dstreams.protocol.offsets import format_offset
+from dstreams.streams.reading import Slice
+
+_log = Logger()
+
+PIECE_BYTES = 256 * 1024
+"""How much of a large answer is fetched and handed to the transport at a time: what one stalled client can pin."""
+
+
+def answer(
+    context: Context, request: Request, found: Slice, cursor: int | None = None
+) -> Response | Deferred[Response]:
+    """The messages, or 304 when the client has them.
+
+    :param cursor: the ``Stream-Cursor`` of a live answer.
+    """
+    etag = format_etag(found.stream_id, found.start, found.end, found.closed)
+    head = b"%bStream-Next-Offset: %b\r\nETag: %b\r\n" % (
+        caching.for_read(context, found.config),
+        format_offset(found.end),
+        etag,
+    )
+    if found.up_to_date:
+        head += b"Stream-Up-To-Date: true\r\n"
+    if found.closed:
+        head += b"Stream-Closed: true\r\n"
+    if cursor is not None:
+        head += b"Stream-Cursor: %d\r\n" % cursor
+    known = request.headers.get(IF_NONE_MATCH_KEY)
+    if known is not None and matches(known, etag):
+        return Response(304, head)
+    content_type = found.config.content_type
+    head += b"Content-Type: %b\r\n" % content_type.value.encode("latin-1")
+    if len(found) > PIECE_BYTES:
+        return Response(200, head, SliceBody(found, content_type.is_json))
+    if not len(found):
+        return Response(200, head, wrap(b"") if content_type.is_json else b"")
+    data = found.read(found.start, found.end)
+    return then(data, lambda stored: Response(200, head, wrap(stored) if content_type.is_json else stored))
+
+
+@define(eq=False)
+class SliceBody:
+    """A large run of messages, fetched while it is sent (a ``Body``).
+
+    In JSON mode the stored form, every message followed by a comma, becomes an array: a bracket before it,
+    and one in place of the last comma.
+    """
+
+    _slice: Slice
+    _is_json: bool
+    _position: int = field(init=False)
+    _sink: Sink | None = field(default=None, init=False)
+    _fetching: bool = field(default=False, init=False)
+
+    @_position.default
+    def _begin(self) -> int:
+        return self._slice.start
+
+    @property
+    def length(self) -> int:
+        """The bytes that will be sent."""
+        return len(self._slice) + self._is_json
+
+    def start(self, sink: Sink) -> None:
+        """Send the first piece, and as many more as the client takes."""
+        self._sink = sink
+        self.resume()
+
+    def resume(self) -> None:
+        """Send on until the client is slower than we are."""
+        while self._sink is not None and not self._fetching:
+            end = min(self._position + PIECE_BYTES, self._slice.end)
+            data = self._slice.read(self._position, end)
+            if isinstance(data, Deferred):
+                self._fetching = True
+                data.addCallback(self._fetched, end).addErrback(self._failed)
+                return
+            if not self._send(data, end):
+                return
+
+    def stop(self) -> None:
+        """The client has gone."""
+        self._sink = None
+
+    def _fetched(self, data: bytes, end: int) -> None:
+        self._fetching = False
+        if self._sink is not None and self._send(data, end):
+            self.resume()
+
+    def _failed(self, failure: Failure) -> None:
+        self._fetching = False
+        _log.failure("a read failed while its answer was being sent", failure)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abort()
+
+    def _send(self, data: bytes, end: int) -> bool:
+        """Send one piece; whether there is more to send, and the client takes it."""
+        sink = self._sink
+        assert sink is not None
+        last = end == self._slice.end
+        if self._is_json:
+            opening = b"[" if self._position == self._slice.start else b""
+            data = opening + (data[:-1] + b"]" if last else data)
+        self._position = end
+        takes_more = sink.write(data)
+        if last:
+            self._sink = None
+            sink.finish()
+            return False
+        return takes_more

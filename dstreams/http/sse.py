@@ -1,0 +1,304 @@
+"""Server-Sent Events: a read that goes on (PROTOCOL 5.8).
+
+Every wake-up formats what is new once. The readers that have all before it, which is nearly all of them, are
+handed the same bytes object. A reader whose connection is slower than the stream is left alone; when its
+transport has drained it catches up from storage, so that nothing queues for it meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.eventually import then
+from dstreams.http.context import Context
+from dstreams.http.messages import Frame, Response, Sink
+from dstreams.model.state import StreamState
+from dstreams.protocol.cursors import interval, next_cursor
+from dstreams.protocol.offsets import NOW, format_offset
+from dstreams.protocol.problems import ProtocolError
+from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
+from dstreams.streams.live import Audience
+from dstreams.streams.reading import Slice
+from dstreams.timers import Timer
+
+_log = Logger()
+
+EVENT_BYTES = 256 * 1024
+"""The most stored bytes in one data event, if a message isn't larger; also the most that is handed to a transport at
+a time, so that a large event doesn't wait in the memory of every reader's connection."""
+
+JITTER = 0.1
+"""The part of its lifetime by which a reader may be asked earlier or later to come back, so that readers that came
+together don't come back together."""
+
+_HEARTBEAT = Frame(HEARTBEAT)
+
+_HEAD = (
+    b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+    # X-Accel-Buffering: nginx would hold events back otherwise.
+)
+
+
+def follow(context: Context, state: StreamState, offset: int, cursor: int | None) -> Response | Deferred[Response]:
+    """Send all after ``offset`` and go on with what is appended.
+
+    :param offset: a position, or ``NOW``.
+    :param cursor: the cursor that the client sent back.
+    :raise InvalidOffset: (or the Deferred fails) when the offset isn't one of this stream.
+    """
+    position = state.tail if offset == NOW else offset
+    head = _HEAD
+    if state.config.content_type.sse_encoding is SseEncoding.BASE64:
+        head += b"Stream-SSE-Data-Encoding: base64\r\n"
+    # Read ahead of the answer: an offset that isn't one of this stream must get its 400.
+    checked = context.streams.read(state, position, EVENT_BYTES)
+    context.streams.renew(state)
+    return then(checked, lambda _: Response(200, head, SseReader(context, state, position, cursor)))
+
+
+@define(eq=False)
+class LiveFrame:
+    """One wake-up's events, as all caught-up readers get them.
+
+    :param start: the position of the readers it is for.
+    :param end: their position afterwards.
+    :param tail: the stream's tail when it was made.
+    :param closed: whether the stream was closed then; ``final`` says that this is the last frame.
+    :param events: the data event, or nothing.
+    :param shared: the data event and the control event with the cursor of ``interval``.
+    """
+
+    start: int
+    end: int
+    tail: int
+    closed: bool
+    final: bool
+    up_to_date: bool
+    interval: int
+    events: bytes
+    shared: Frame
+
+
+def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int) -> LiveFrame:
+    """Format what is new.
+
+    A text event isn't cut inside a character: the bytes of an unfinished one wait for the rest, unless there
+    will be none.
+
+    :param data: the slice's bytes.
+    :param tail: the stream's tail, ``closed`` whether it is closed.
+    :param current: the cursor interval.
+    """
+    encoding = found.config.content_type.sse_encoding
+    held_back = 0
+    if encoding is SseEncoding.TEXT and not found.closed:
+        held_back = incomplete_suffix(data)
+        if held_back:
+            data = data[:-held_back]
+    end = found.end - held_back
+    events = data_event(data, encoding) if data else b""
+    control = control_event(format_offset(end), current, found.up_to_date, found.closed)
+    return LiveFrame(
+        found.start, end, tail, closed, found.closed, found.up_to_date, current, events, Frame(events + control)
+    )
+
+
+@define(eq=False)
+class SseReader:
+    """One SSE connection (a ``Body`` and a ``Watcher``)."""
+
+    _context: Context
+    _state: StreamState
+    _position: int
+    _cursor: int | None
+    _sink: Sink | None = field(default=None, init=False)
+    _audience: Audience | None = field(default=None, init=False)
+    _timer: Timer | None = field(default=None, init=False)
+    _last_event: float = field(default=0.0, init=False)
+    _ends_at: float = field(default=0.0, init=False)
+    _greeted: bool = field(default=False, init=False)
+    _paused: bool = field(default=False, init=False)
+    _fetching: bool = field(default=False, init=False)
+    _ending: bool = field(default=False, init=False)
+    # Whether _cursor is one that we sent on this connection, rather than the client's.
+    _cursor_is_ours: bool = field(default=False, init=False)
+    # What is left of an event that is too large to hand over at once.
+    _rest: memoryview | None = field(default=None, init=False)
+
+    @property
+    def length(self) -> None:
+        """Nobody knows."""
+        return
+
+    def start(self, sink: Sink) -> None:
+        """Begin: what lies behind the tail first, at least one control event."""
+        self._sink = sink
+        self._audience = self._context.streams.watch(self._state, self)
+        now = self._last_event = self._context.wheel.seconds()
+        lifetime = self._context.settings.sse_lifetime
+        if lifetime:
+            self._ends_at = now + lifetime * random.uniform(1 - JITTER, 1 + JITTER)
+        self._set_timer(now)
+        self._ending = self._context.streams.ending
+        self._advance()
+
+    def wake(self) -> None:
+        """Something has changed. A reader that is behind finds it by itself."""
+        if not (self._paused or self._fetching):
+            self._advance()
+
+    def resume(self) -> None:
+        """The connection has drained: catch up."""
+        self._paused = False
+        if self._rest is not None:
+            self._send_rest()
+        if not (self._paused or self._fetching):
+            self._advance()
+
+    def end(self) -> None:
+        """Finish after the control event that follows what has been begun."""
+        self._ending = True
+        if self._greeted and self._rest is None:
+            self._finish()
+
+    def stop(self) -> None:
+        """The client has gone."""
+        self._release()
+
+    def _advance(self) -> None:
+        """Send all that is new, as far as the connection takes it."""
+        while self._sink is not None and not self._paused:
+            try:
+                state = self._context.streams.incarnation(self._state.id)
+            except ProtocolError:
+                self._finish()  # deleted or expired
+                return
+            if self._greeted and self._position == state.tail and not state.closed:
+                if self._ending:
+                    self._finish()
+                return
+            frame = self._frame(state)
+            if isinstance(frame, Deferred):
+                self._fetching = True
+                frame.addCallback(self._fetched).addErrback(self._failed)
+                return
+            if not self._deliver(frame):
+                return
+
+    def _frame(self, state: StreamState) -> LiveFrame | Deferred[LiveFrame]:
+        """The frame that begins where this reader is; shared if another reader has had it made."""
+        audience = self._audience
+        assert audience is not None
+        current = interval(self._context.clocks.wall())
+        last = audience.frame
+        if (
+            isinstance(last, LiveFrame)
+            and last.start == self._position
+            and last.tail == state.tail
+            and last.closed == state.closed
+            and last.interval == current
+        ):
+            return last
+        tail, closed = state.tail, state.closed
+        found = self._context.streams.read(state, self._position, EVENT_BYTES)
+
+        def made(found: Slice) -> LiveFrame | Deferred[LiveFrame]:
+            data = found.read(found.start, found.end) if len(found) else b""
+            return then(data, lambda stored: keep(make_frame(found, stored, tail, closed, current)))
+
+        def keep(frame: LiveFrame) -> LiveFrame:
+            audience.frame = frame
+            return frame
+
+        return then(found, made)
+
+    def _fetched(self, frame: LiveFrame) -> None:
+        self._fetching = False
+        if self._sink is not None and self._deliver(frame):
+            self._advance()
+
+    def _failed(self, failure: Failure) -> None:
+        self._fetching = False
+        _log.failure("a live read failed", failure)
+        sink = self._sink
+        self._release()
+        if sink is not None:
+            sink.abort()
+
+    def _deliver(self, frame: LiveFrame) -> bool:
+        """Send a frame; whether to go on with the next."""
+        if not frame.events and self._greeted and not frame.final:
+            return False  # only the beginning of a character: wait for the rest
+        self._greeted = True
+        self._position = frame.end
+        self._last_event = self._context.wheel.seconds()
+        self._ending = self._ending or frame.final
+        self._send(frame.shared if self._keeps_pace(frame) else self._own_frame(frame))
+        if self._ending and self._rest is None:
+            self._finish()
+            return False
+        return not self._paused
+
+    def _keeps_pace(self, frame: LiveFrame) -> bool:
+        """Whether the shared cursor isn't below the one this client has had."""
+        return self._cursor is None or self._cursor < frame.interval or frame.final
+
+    def _own_frame(self, frame: LiveFrame) -> Frame:
+        """The same events with a cursor ahead of the client's own."""
+        if not self._cursor_is_ours:
+            self._cursor = next_cursor(self._cursor, frame.interval)
+            self._cursor_is_ours = True
+        control = control_event(format_offset(frame.end), self._cursor, frame.up_to_date, frame.final)
+        return Frame(frame.events + control)
+
+    def _send(self, frame: Frame) -> None:
+        assert self._sink is not None
+        if len(frame.data) <= 2 * EVENT_BYTES:
+            self._paused = not self._sink.write_frame(frame)
+        else:
+            self._rest = memoryview(frame.data)
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        while self._rest is not None and self._sink is not None and not self._paused:
+            piece, self._rest = bytes(self._rest[:EVENT_BYTES]), self._rest[EVENT_BYTES:] or None
+            self._paused = not self._sink.write(piece)
+        if self._rest is None and self._ending:
+            self._finish()
+
+    def _set_timer(self, now: float) -> None:
+        """One timer for the heartbeat and the end of life, whichever is first."""
+        due = self._last_event + self._context.settings.sse_heartbeat
+        if self._ends_at:
+            due = min(due, self._ends_at)
+        self._timer = self._context.wheel.call_later(due - now, self._tick)
+
+    def _tick(self) -> None:
+        now = self._context.wheel.seconds()
+        if self._ends_at and now >= self._ends_at:
+            self._ends_at = 0.0
+            self.end()
+        if self._sink is None:
+            return
+        if now - self._last_event >= self._context.settings.sse_heartbeat:
+            self._last_event = now
+            if not self._paused and self._rest is None:
+                self._paused = not self._sink.write_frame(_HEARTBEAT)
+        self._set_timer(now)
+
+    def _finish(self) -> None:
+        sink = self._sink
+        self._release()
+        if sink is not None:
+            sink.finish()
+
+    def _release(self) -> None:
+        self._sink = self._rest = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._context.streams.unwatch(self._state.id, self)

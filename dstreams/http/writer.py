@@ -1,0 +1,145 @@
+"""The writing half of a connection: responses as bytes, small ones whole, others as they are produced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from dstreams.http.limits import WRITE_PIECE_BYTES
+from dstreams.http.messages import Body, Request, Response
+from dstreams.http.outlet import Outlet
+from dstreams.http.replies import BODILESS, DateLine, connection_line, head_bytes, small_response
+from dstreams.http.sink import BytesBody, ChannelSink
+
+_log = Logger()
+
+
+@define(eq=False)
+class ResponseWriter:
+    """Writes one response after the other.
+
+    :param outlet: the connection's way out.
+    :param date: the ``Date`` header.
+    :param on_end: called at the end of each response, with whether it is complete; if not, the client must be
+        told by cutting the connection.
+    """
+
+    _outlet: Outlet
+    _date: DateLine
+    _on_end: Callable[[bool], None]
+    keep_alive: bool = field(default=True, init=False)
+    """Whether the connection goes on after the present response."""
+    _is_1_0: bool = field(default=False, init=False)
+    _is_head: bool = field(default=False, init=False)
+    _body: Body | None = field(default=None, init=False)
+    _sink: ChannelSink | None = field(default=None, init=False)
+
+    @property
+    def body(self) -> Body | None:
+        """The streamed body that is being sent."""
+        return self._body
+
+    def begin(self, request: Request | None, is_1_0: bool, keep_alive: bool) -> None:
+        """A request has come; :meth:`send` will answer it.
+
+        :param request: the request, or ``None`` when it couldn't be read.
+        :param is_1_0: whether it speaks HTTP/1.0.
+        :param keep_alive: whether the connection goes on after the answer.
+        """
+        self._is_head = request is not None and request.method == b"HEAD"
+        self._is_1_0 = is_1_0
+        self.keep_alive = keep_alive
+
+    def send(self, response: Response) -> None:
+        """Write a response, or begin to.
+
+        :raises Exception: the response is unusable, and nothing of it was written.
+        """
+        body = response.body
+        if not isinstance(body, bytes):
+            self._send_stream(response, body)
+        elif self._is_head:
+            self._send_head(response, len(body))
+        elif len(body) > WRITE_PIECE_BYTES and response.status not in BODILESS:
+            self._send_stream(response, BytesBody(body))
+        else:
+            connection = connection_line(self.keep_alive, self._is_1_0)
+            self._outlet.write(small_response(response, body, self._date.current(), connection))
+            self._on_end(True)
+
+    def resume(self) -> None:
+        """The client has taken what it was sent."""
+        if self._body is not None:
+            try:
+                self._body.resume()
+            except Exception:
+                self._break_off()
+
+    def stop(self) -> None:
+        """The client has gone, or was cut off: nothing more is written."""
+        body = self._let_go()
+        if body is not None:
+            stop_body(body)
+
+    def _send_head(self, response: Response, length: int | None) -> None:
+        """A response without its body: to HEAD, or with a status that has none."""
+        framing = b""
+        if length and response.status not in BODILESS:
+            framing = b"Content-Length: %d\r\n" % length
+        self._write_head(response, framing)
+        self._on_end(True)
+
+    def _send_stream(self, response: Response, body: Body) -> None:
+        length = body.length
+        if self._is_head or response.status in BODILESS:
+            stop_body(body)
+            self._send_head(response, length)
+            return
+        framing, chunked = b"", False
+        if length is not None:
+            framing = b"Content-Length: %d\r\n" % length
+        elif self._is_1_0:
+            self.keep_alive = False  # the end of the connection is the end of the body
+        else:
+            framing, chunked = b"Transfer-Encoding: chunked\r\n", True
+        mark = self._outlet.mark()
+        self._write_head(response, framing)
+        self._body = body
+        self._sink = ChannelSink(self._outlet, chunked, length, self._stream_ended)
+        try:
+            body.start(self._sink)
+        except Exception:
+            if self._body is body and self._outlet.take_back(mark):
+                self._let_go()
+                raise
+            self._break_off()
+
+    def _write_head(self, response: Response, framing: bytes) -> None:
+        connection = connection_line(self.keep_alive, self._is_1_0)
+        self._outlet.write(head_bytes(response, self._date.current(), connection, framing))
+
+    def _stream_ended(self, complete: bool) -> None:
+        self._let_go()
+        self._on_end(complete)
+
+    def _break_off(self) -> None:
+        """The body has raised in the middle of a response, or after its end."""
+        _log.failure("a response body failed while it was being sent")
+        if self._let_go() is not None:
+            self._on_end(False)
+
+    def _let_go(self) -> Body | None:
+        body, sink, self._body, self._sink = self._body, self._sink, None, None
+        if sink is not None:
+            sink.close()
+        return body
+
+
+def stop_body(body: Body) -> None:
+    """Tell a body that it isn't wanted."""
+    try:
+        body.stop()
+    except Exception:
+        _log.failure("a response body failed when it was stopped")
