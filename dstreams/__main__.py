@@ -1,0 +1,18 @@
+"""``python -m dstreams ARGUMENTS``: the same as ``twistd --pidfile= -n durable-streams ARGUMENTS``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the server in the foreground; returns when it has stopped."""
+    # Here, because the module is also found by tools that only look around.
+    from twisted.scripts.twistd import run
+
+    sys.argv[:] = ["twistd", "--pidfile=", "-n", "durable-streams", *sys.argv[1:]]
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""``python -m dstreams.config reference|example``: print the reference page or the example file."""
+
+from __future__ import annotations
+
+import sys
+
+from dstreams.config.reference import example, reference
+
+PAGES = {"reference": reference, "example": example}
+
+
+def main(arguments: list[str]) -> None:
+    """Print one page."""
+    if len(arguments) != 1 or arguments[0] not in PAGES:
+        raise SystemExit(f"usage: python -m dstreams.config {'|'.join(PAGES)}")
+    sys.stdout.write(PAGES[arguments[0]]())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,54 @@
+"""What one layer says: values with their origin, and what was wrong with it."""
+
+from __future__ import annotations
+
+from attrs import define, field, frozen
+
+from dstreams.config.keys import Key, Value
+from dstreams.config.problems import Problem, shown
+from dstreams.startup import StartupPhase
+
+
+@frozen
+class Setting:
+    """One key as one layer sets it.
+
+    :param value: of the key's type.
+    :param origin: where it was set, for messages: ``DS_HTTP__CACHE``, ``the file server.toml``.
+    """
+
+    key: Key
+    value: Value
+    origin: str
+
+    def problem(self, phase: StartupPhase, why: str) -> Problem:
+        """What is wrong with this setting.
+
+        :param why: what is wrong and the remedy, without the key and the value.
+        """
+        return wrong_value(phase, self.key.path, self.value, self.origin, why)
+
+
+@define(eq=False)
+class Layer:
+    """What was read from one place.
+
+    :param settings: by path.
+    """
+
+    settings: dict[str, Setting] = field(factory=dict)
+    problems: list[Problem] = field(factory=list)
+
+    def set(self, key: Key, value: Value, origin: str) -> None:
+        """Add one setting."""
+        self.settings[key.path] = Setting(key, value, origin)
+
+
+def wrong_value(phase: StartupPhase, path: str, value: object, origin: str, why: str) -> Problem:
+    """A value that can't be used: ``server.bind_address = 'x' (DS_SERVER__BIND_ADDRESS): why``."""
+    return Problem(phase, f"{path} = {shown(value)} ({origin}): {why}")
+
+
+def choice(words: tuple[str, ...]) -> str:
+    """The remedy for a word that isn't one of ``words``."""
+    return f"must be {words[0]}" if len(words) == 1 else f"must be one of {', '.join(words)}"

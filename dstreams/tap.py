@@ -1,0 +1,70 @@
+"""``twistd``'s view of the server: the options of ``durable-streams``, and the service they make.
+
+Nothing imported from here may import klein or the reactor: which reactor it is, is settled only after the
+options have been read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import ClassVar
+
+from twisted.python import usage
+
+from dstreams.config import ConfigError, load_config
+from dstreams.services import ServerService, build_server
+
+_EXAMPLES = """
+Examples:
+  twistd -n durable-streams
+      in the foreground, on port 4437, in memory
+  twistd -n durable-streams --profile dev
+      the same, for this machine only
+  twistd -n durable-streams --config server.toml
+      as the file says; docs/reference/configuration.md lists its keys
+  DS_SERVER__BIND_ADDRESS=127.0.0.1:8080 twistd -n durable-streams
+      every key has an environment variable, which wins over the file
+
+Options before the word durable-streams are twistd's own: --pidfile= keeps it from
+writing twistd.pid, without -n it becomes a daemon that writes twistd.log.
+"""
+
+
+class Options(usage.Options):
+    """The options after the word ``durable-streams``."""
+
+    synopsis = "[--config FILE] [--profile NAME]"
+
+    longdesc = (
+        "A Durable Streams server: append-only streams over HTTP, read from any offset, followed live by"
+        " long-polling and Server-Sent Events. Each configuration key comes from, in this order, the built-in"
+        " default, the profile, the configuration file, and the environment; the last one wins."
+    )
+
+    optParameters: ClassVar[list[list[object]]] = [
+        ["config", "c", None, "A TOML file with configuration keys."],
+        ["profile", "p", None, "A built-in set of values: default, or dev (this machine only)."],
+    ]
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help text, with examples that keep their lines."""
+        return f"{super().getUsage(width).rstrip()}\n{_EXAMPLES}"
+
+
+def makeService(options: Options) -> ServerService:
+    """The server as the command line, the configuration file and the environment describe it.
+
+    :raise SystemExit: with status 1, after a line on stderr for everything that is wrong. twistd hasn't
+        forked yet, so that the operator sees it in either mode.
+    """
+    try:
+        config = load_config(options["config"], options["profile"], os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from None
+    from twisted.internet import reactor
+
+    parent = getattr(options, "parent", None)
+    foreground = parent is None or bool(parent.get("nodaemon", True))
+    return build_server(config, reactor, foreground=foreground)
