@@ -1,4 +1,4 @@
-"""Cursors: numbers that keep shared caches from serving the same live answer for ever (PROTOCOL section 10.1).
+"""Cursors: numbers that keep shared caches from serving one live answer for ever (PROTOCOL section 10.1).
 
 Time is cut into intervals and a cursor is an interval's number. A client sends the last cursor back, and gets
 one that is never lower.

@@ -62,12 +62,8 @@ def format_expires_at(seconds: float) -> bytes:
     """
     whole = math.floor(seconds)
     fraction = seconds - whole
-    for digits in (3, 6, 9):
-        unit = 10**digits
-        parts = round(fraction * unit)
-        if whole + parts / unit == seconds:
-            break
-    carry, parts = divmod(parts, unit)
+    digits = next((few for few in (3, 6) if whole + round(fraction, few) == seconds), 9)
+    carry, parts = divmod(round(fraction * 10**digits), 10**digits)
     moment = _UNIX_EPOCH + timedelta(seconds=whole + carry)
     return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}.{parts:0{digits}d}Z".encode("ascii")
 

@@ -76,7 +76,7 @@ def _split_array(body: bytes) -> tuple[bytes, tuple[int, ...]]:
         # Called from a stack so deep that the parser has less room than MAX_DEPTH.
         raise _too_deep() from None
     except msgspec.DecodeError as error:
-        # Nothing is known that only the first parser takes; if there is, it is the client's problem, not a 500.
+        # Nothing is known that only the first parser takes; if there is, it gets a 400, not a 500.
         raise InvalidJson(str(error)) from None
     if not elements:
         return b"", ()

@@ -1,7 +1,7 @@
 """Server-sent events: the frames of a live read (PROTOCOL section 5.8, WHATWG HTML section 9.2).
 
-The event stream format knows three line ends and strips one space after a colon. Both are minded here, so that
-a reader gets the text that was appended, but for CR and CRLF, which the format turns into LF.
+The event stream format knows three line ends and strips one space after a colon. Both are minded here, so
+that a reader gets the text that was appended, but for CR and CRLF, which the format turns into LF.
 """
 
 from __future__ import annotations

@@ -134,5 +134,5 @@ class EncodingTests:
     def test_default(self) -> None:
         """A stream created without a type is plain bytes."""
         assert parse_content_type(b"application/octet-stream") == DEFAULT
-        assert DEFAULT == ContentType("application/octet-stream", "application/octet-stream")
+        assert ContentType("application/octet-stream", "application/octet-stream") == DEFAULT
         assert not DEFAULT.is_json

@@ -68,7 +68,7 @@ class NextCursorTests:
 
     @given(st.none() | st.integers(0, 10**17), st.integers(0, 10**17))
     def test_strictly_ahead_of_the_client(self, client: int | None, current: int) -> None:
-        """The answer is above the client's cursor, not below the current interval, and at most an hour ahead."""
+        """The cursor exceeds the client's, isn't below the current interval, and is at most an hour ahead."""
         cursor = next_cursor(client, current)
         assert cursor >= current
         if client is not None:

@@ -109,7 +109,7 @@ class ParseTests:
     @given(st.datetimes(timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))))
     @example(datetime(2030, 1, 31, 12, 0, 0, 1, tzinfo=UTC))
     def test_agrees_with_the_standard_library(self, moment: datetime) -> None:
-        """Every moment that the standard library writes is read as the same instant, or lies outside years 1 to 9999."""
+        """What the standard library writes is read as the same instant, unless beyond years 1 to 9999."""
         try:
             universal = moment.astimezone(UTC)
         except OverflowError:

@@ -226,8 +226,7 @@ class DepthTests:
     @pytest.mark.parametrize("nest", [_arrays, _objects, _mixed, _beside_strings])
     def test_limit_is_exact(self, nest: Callable[[int], bytes]) -> None:
         """The stated depth is taken in every form, and one level more is refused."""
-        if nest is not _beside_strings:
-            split_messages(nest(MAX_DEPTH))
+        split_messages(nest(MAX_DEPTH))
         with pytest.raises(InvalidJson, match="at most 512 levels"):
             split_messages(nest(MAX_DEPTH + 1))
 
@@ -266,13 +265,13 @@ class DepthTests:
             split_messages(b"[" * (room + 1) + document.encode() + b"]" * (room + 1))
 
     def test_deep_call_stack_is_no_crash(self) -> None:
-        """A body that the splitter can't follow from where it is called is refused, not an error of ours."""
-        frame_room = sys.getrecursionlimit() - 300
+        """Called where Python leaves too little stack, a body is split or refused, nothing else."""
 
         def descend(levels: int) -> tuple[bytes, tuple[int, ...]]:
             return split_messages(_arrays(MAX_DEPTH)) if levels == 0 else descend(levels - 1)
 
         try:
-            descend(frame_room)
-        except InvalidJson as error:
-            assert "nested too deeply" in (error.detail or "")
+            split = descend(sys.getrecursionlimit() - 300)
+        except InvalidJson:
+            return
+        assert _messages(*split) == [_arrays(MAX_DEPTH - 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,5 +124,5 @@ class CheckTests:
             except (BadRequest, ProducerFenced, SequenceConflict):
                 continue
         assert accepted == sorted(set(accepted))
-        for (epoch, seq), (next_epoch, next_seq) in zip(accepted, accepted[1:], strict=False):
+        for (epoch, seq), (next_epoch, next_seq) in pairwise(accepted):
             assert next_seq == (seq + 1 if next_epoch == epoch else 0)

@@ -148,7 +148,7 @@ class IncompleteSuffixTests:
     @given(st.text(min_size=1), st.data())
     @example("a😀", None)
     def test_no_cut_is_inside_a_character(self, text: str, data: st.DataObject | None) -> None:
-        """Cut anywhere, what remains after leaving out the suffix is whole characters, and at most one is missing."""
+        """Cut anywhere and less the suffix, a text is whole characters; the next one was incomplete."""
         encoded = text.encode()
         cuts = range(len(encoded) + 1) if data is None else [data.draw(st.integers(0, len(encoded)))]
         for cut in cuts:
