@@ -10,8 +10,8 @@ A connection is in one of a few phases::
                                  |                                had sent everything
                                  +-----------------------------> CLOSING
 
-``_serve`` is the only loop: it takes steps while there is input to take them on, so pipelined requests
-neither recurse nor wait for each other's writes.
+``_serve`` is the only loop: it takes steps while there is input to take them on, and then writes. So
+pipelined requests neither recurse nor wait for each other's writes.
 
 Where a body isn't wanted the request is judged by its head (``Application.judge``), and what remains of the
 body is dropped: a connection that is closed with unread bytes is reset, and the reset destroys the answer.
@@ -73,7 +73,7 @@ class Phase(Enum):
     CLOSED = "gone"
 
 
-# Bound once: looking a member up in its class takes three times as long as a global.
+# Bound once: looking a member up in its class takes 0.15 us, and a request does so about ten times.
 _HEAD = Phase.HEAD
 _BODY = Phase.BODY
 _RESPONDING = Phase.RESPONDING
@@ -237,11 +237,22 @@ class HttpChannel(protocol.Protocol):
     # -- turns
 
     def _serve(self) -> None:
-        """Take steps while there is input for them and the client takes the answers."""
+        """Take a turn: use the input as far as the client takes the answers, and send these."""
         outlet = self._outlet
         outlet.corked = True
+        held_up = True
+        while held_up:
+            self._take_steps()
+            held_up = outlet.blocked
+            # Still corked: a transport that asks for a pause in the middle of this write isn't closed there.
+            outlet.flush()
+            held_up = held_up and not outlet.blocked
+        outlet.corked = False
+        self._settle()
+
+    def _take_steps(self) -> None:
         goes_on = True
-        while goes_on and not outlet.blocked:
+        while goes_on and not self._outlet.blocked:
             phase = self._phase
             if phase is _HEAD:
                 goes_on = self._read_head()
@@ -251,8 +262,6 @@ class HttpChannel(protocol.Protocol):
                 goes_on = self._drain()
             else:
                 break
-        outlet.uncork()
-        self._settle()
 
     def _settle(self) -> None:
         """At the end of a turn: note how long what comes next may take."""
@@ -485,6 +494,7 @@ class HttpChannel(protocol.Protocol):
             self._writer.send(response)
         except Exception:
             self._writer.send(self._apology("writing a response failed"))
+        self._request = None  # a live body may last for hours, and has taken what it needs
 
     def _answer_early(self, response: Response, unread: int | None) -> None:
         """Answer before the body has arrived.
@@ -502,7 +512,6 @@ class HttpChannel(protocol.Protocol):
 
     def _response_ended(self, complete: bool) -> None:
         """The response has been written, in this turn or in one of its own."""
-        self._request = None
         if not complete:
             self._phase = _CLOSING
             self._transport.abortConnection()

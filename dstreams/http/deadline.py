@@ -14,8 +14,8 @@ from dstreams.timers import Timer, TimerWheel
 class Deadline:
     """A point in time that moves with every request, on a timer that doesn't.
 
-    Moving it later is an assignment: the timer that is set fires early, looks, and is set again. That is 0.1
-    us a request, where cancelling and setting a reactor timer takes 3.
+    Moving it later is an assignment: the timer that is set fires early, looks, and is set again. That is
+    0.15 us a request, where cancelling and setting a reactor timer takes 1.2.
 
     :param wheel: the timers.
     :param passed: called when the time has come; the deadline is off then.

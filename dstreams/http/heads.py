@@ -115,7 +115,7 @@ def prefix_fault(prefix: bytes, scanned: int, limits: HttpLimits) -> HeadFault |
 
 
 def _is_clean(prefix: bytes, scanned: int) -> bool:
-    """A quick look at the new bytes (6 ns each; the expression that finds the place takes 23)."""
+    """A quick look at the new bytes (3 ns each; the expression that finds the place takes 23)."""
     # A CR at the end waits for its LF; one at the end of what was scanned has waited.
     start = scanned - 1 if scanned and prefix[scanned - 1] == 13 else scanned
     piece = prefix[start : len(prefix) - prefix.endswith(b"\r")]
@@ -188,7 +188,7 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
     """The headers, once llhttp has found the whole head in order."""
     fields = _Fields()
     try:
-        # A parser for every head: a new one costs 0.16 us (bench/channel.py takes 8), and one that is used
+        # A parser for every head: a new one costs 0.16 us of 6.5 (bench/channel.py), and one that is used
         # again waits for the last request's body, or refuses to go on after "Connection: close".
         HttpRequestParser(fields).feed_data(head)
     except HttpParserUpgrade:
@@ -214,8 +214,8 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
 
 
 def _version_fault(line: bytes) -> HeadFault:
-    version = line.rpartition(b" ")[2]
-    if _VERSION.fullmatch(version) is not None:
+    _, space, version = line.rpartition(b" ")
+    if space and _VERSION.fullmatch(version) is not None:
         return HeadFault(505, "This server speaks HTTP/1.1 and HTTP/1.0 here")
     return HeadFault(400, "The request line doesn't end in HTTP/1.1")
 

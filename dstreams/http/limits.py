@@ -38,7 +38,8 @@ class HttpLimits:
     :param drain_bytes: the announced length up to which a body that nobody wants is read, so that the
         connection can go on. Reading it costs less than a new connection.
     :param linger_bytes: what is read and dropped after an answer that ends the connection: closing earlier
-        would reset the connection and destroy the answer (RFC 9112 section 9.6). Dropping 64 MiB takes 20 ms.
+        would reset the connection and destroy the answer (RFC 9112 section 9.6). It costs
+        little.
     :param drain_timeout: how long either may take.
     :param read_ahead_bytes: what is kept of the requests that follow an unanswered one; then the transport is
         asked to wait. One read of Twisted's, so that a pipeline is never idle.

@@ -47,7 +47,7 @@ class Outlet:
 
     _transport: Transport
     corked: bool = field(default=False, init=False)
-    """Whether writes are joined until :meth:`uncork`: the channel is taking a turn."""
+    """Whether writes are joined until :meth:`flush`: the channel is taking a turn."""
     blocked: bool = field(default=False, init=False)
     """Whether the transport has asked for a pause."""
     _pieces: list[bytes] = field(factory=list, init=False)
@@ -62,18 +62,19 @@ class Outlet:
         self._pieces.append(data)
         self._size += len(data)
         if self._size >= WRITE_PIECE_BYTES:
-            self._flush()
+            self.flush()
 
     def cork(self) -> bool:
         """Hold back what is written; whether that was so before."""
         corked, self.corked = self.corked, True
         return corked
 
-    def uncork(self) -> None:
-        """Send what was held back; from here on everything is sent at once."""
-        self.corked = False
-        if self._pieces:
-            self._flush()
+    def flush(self) -> None:
+        """Send what was held back."""
+        while self._pieces:
+            pieces, self._pieces, self._size = self._pieces, [], 0
+            self._flushes += 1
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def mark(self) -> tuple[int, int]:
         """The present place in what is held back, for :meth:`take_back`."""
@@ -87,8 +88,3 @@ class Outlet:
         del self._pieces[count:]
         self._size = sum(map(len, self._pieces))
         return True
-
-    def _flush(self) -> None:
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        self._flushes += 1
-        self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))

@@ -31,7 +31,7 @@ _STATUS_LINES: dict[int, bytes] = {
 
 @define(eq=False)
 class DateLine:
-    """The ``Date`` header, formatted once a second (formatting takes 3 us, asking here 0.1).
+    """The ``Date`` header, formatted once a second (formatting takes 2.5 us, asking here 0.3).
 
     :param now: the wall clock, in seconds since 1970.
     """
@@ -56,30 +56,19 @@ def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
     return b"Connection: keep-alive\r\n" if is_1_0 else b""
 
 
-def head_bytes(response: Response, date: bytes, connection: bytes, framing: bytes) -> bytes:
-    """The head of a response, up to and with the empty line.
+def response_bytes(
+    response: Response, date: bytes, connection: bytes, framing: bytes, body: bytes = b""
+) -> bytes:
+    """A response, or its head when there is more to come.
 
     :param date: the ``Date`` line.
     :param connection: the ``Connection`` line, or nothing.
     :param framing: the line that says where the body ends, or nothing.
+    :param body: the body, when it is sent at once.
     """
     status = response.status
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
-    return b"%b%b%b%b%b\r\n" % (line, response.head, date, connection, framing)
-
-
-def small_response(response: Response, body: bytes, date: bytes, connection: bytes) -> bytes:
-    """A whole response that may have a body.
-
-    One expression of its own, because most answers are made here: 0.3 us less than by way of
-    :func:`head_bytes`.
-    """
-    status = response.status
-    if status in BODILESS:
-        return head_bytes(response, date, connection, b"")
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
-    parts = (line, response.head, date, connection, len(body), body)
-    return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % parts
+    return b"%b%b%b%b%b\r\n%b" % (line, response.head, date, connection, framing, body)
 
 
 def internal_error() -> Response:

@@ -28,6 +28,8 @@ class ChannelSink:
     _chunked: bool
     _missing: int | None
     _on_end: Callable[[bool], None]
+    waiting: bool = field(default=False, init=False)
+    """Whether the body was told to wait until the client has caught up."""
     _open: bool = field(default=True, init=False)
 
     def write(self, data: bytes) -> bool:
@@ -42,14 +44,14 @@ class ChannelSink:
                     return False
                 self._missing -= len(data)
             self._outlet.write(data)
-        return not self._outlet.blocked and self._open
+        return self._takes_more()
 
     def write_frame(self, frame: Frame) -> bool:
         """See :meth:`Sink.write_frame`."""
         if not (self._chunked and self._open and frame.data):
             return self.write(frame.data)
         self._outlet.write(frame.chunked)
-        return not self._outlet.blocked and self._open
+        return self._takes_more()
 
     def finish(self) -> None:
         """See :meth:`Sink.finish`."""
@@ -73,6 +75,12 @@ class ChannelSink:
     def close(self) -> None:
         """Take nothing more: the response has come to an end without the body's doing."""
         self._open = False
+
+    def _takes_more(self) -> bool:
+        if self._outlet.blocked:
+            self.waiting = True
+            return False
+        return self._open
 
 
 @define(eq=False)

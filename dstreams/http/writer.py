@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from dstreams.http.limits import WRITE_PIECE_BYTES
 from dstreams.http.messages import Body, Request, Response
 from dstreams.http.outlet import Outlet
-from dstreams.http.replies import BODILESS, DateLine, connection_line, head_bytes, small_response
+from dstreams.http.replies import BODILESS, DateLine, connection_line, response_bytes
 from dstreams.http.sink import BytesBody, ChannelSink
 
 _log = Logger()
@@ -60,18 +60,18 @@ class ResponseWriter:
         body = response.body
         if not isinstance(body, bytes):
             self._send_stream(response, body)
-        elif self._is_head:
+        elif self._is_head or response.status in BODILESS:
             self._send_head(response, len(body))
-        elif len(body) > WRITE_PIECE_BYTES and response.status not in BODILESS:
+        elif len(body) > WRITE_PIECE_BYTES:
             self._send_stream(response, BytesBody(body))
         else:
-            connection = connection_line(self.keep_alive, self._is_1_0)
-            self._outlet.write(small_response(response, body, self._date.current(), connection))
+            self._write(response, b"Content-Length: %d\r\n" % len(body), body)
             self._on_end(True)
 
     def resume(self) -> None:
         """The client has taken what it was sent."""
-        if self._body is not None:
+        if self._body is not None and self._sink is not None and self._sink.waiting:
+            self._sink.waiting = False
             try:
                 self._body.resume()
             except Exception:
@@ -88,7 +88,7 @@ class ResponseWriter:
         framing = b""
         if length and response.status not in BODILESS:
             framing = b"Content-Length: %d\r\n" % length
-        self._write_head(response, framing)
+        self._write(response, framing)
         self._on_end(True)
 
     def _send_stream(self, response: Response, body: Body) -> None:
@@ -105,7 +105,7 @@ class ResponseWriter:
         else:
             framing, chunked = b"Transfer-Encoding: chunked\r\n", True
         mark = self._outlet.mark()
-        self._write_head(response, framing)
+        self._write(response, framing)
         self._body = body
         self._sink = ChannelSink(self._outlet, chunked, length, self._stream_ended)
         try:
@@ -116,9 +116,9 @@ class ResponseWriter:
                 raise
             self._break_off()
 
-    def _write_head(self, response: Response, framing: bytes) -> None:
+    def _write(self, response: Response, framing: bytes, body: bytes = b"") -> None:
         connection = connection_line(self.keep_alive, self._is_1_0)
-        self._outlet.write(head_bytes(response, self._date.current(), connection, framing))
+        self._outlet.write(response_bytes(response, self._date.current(), connection, framing, body))
 
     def _stream_ended(self, complete: bool) -> None:
         self._let_go()
