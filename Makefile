@@ -45,7 +45,7 @@ lint: $(DEVELOPED) ## Check formatting, style, types, and which way imports poin
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: format
 format: $(DEVELOPED) ## Format the code and mend what can be mended without thinking.

@@ -1,0 +1,111 @@
+"""``DS_*`` environment variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstreams.config.environment import read_environment
+from dstreams.config.schema import KEYS
+
+
+def values(environ: dict[str, str]) -> dict[str, object]:
+    """The values that an environment sets; it must be free of problems."""
+    layer = read_environment(environ)
+    assert layer.problems == []
+    return {path: setting.value for path, setting in layer.settings.items()}
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    """What is wrong with an environment that sets nothing."""
+    layer = read_environment(environ)
+    assert layer.settings == {}
+    return [str(problem) for problem in layer.problems]
+
+
+class VariableTests:
+    """Every key has a variable, whose text is taken as it is."""
+
+    def test_names(self) -> None:
+        """A variable is named after the key's place, with two underscores between the levels."""
+        assert values({"DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS": "5"}) == {
+            "transport.connection.long_poll_timeout_secs": 5
+        }
+
+    def test_every_key(self) -> None:
+        """The default of every key can be given as a variable."""
+        environ = {
+            key.variable: str(key.default).lower() if key.type is bool else str(key.default)
+            for key in KEYS.values()
+        }
+        assert values(environ) == {path: key.default for path, key in KEYS.items()}
+
+    @pytest.mark.parametrize("text", ["", " ", " /x ", "true", "1"])
+    def test_strings(self, text: str) -> None:
+        """A string is taken verbatim, also when it is empty."""
+        assert values({"DS_HTTP__CORS_ORIGINS": text}) == {"http.cors_origins": text}
+
+    @pytest.mark.parametrize(
+        ("text", "number"), [("0", 0), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1)]
+    )
+    def test_numbers(self, text: str, number: int) -> None:
+        """A number is decimal digits, with an optional plus sign."""
+        assert values({"DS_LIMITS__MAX_STREAM_BYTES": text}) == {"limits.max_stream_bytes": number}
+
+    @pytest.mark.parametrize(
+        "text", ["", " 1", "1 ", "-1", "1.0", "1e3", "0x10", "1_000", "\u0661", "++1", str(2**63)]
+    )
+    def test_bad_numbers(self, text: str) -> None:
+        """Nothing else is a number."""
+        (problem,) = problems({"DS_LIMITS__MAX_STREAM_BYTES": text})
+        assert problem.startswith("[load_config] limits.max_stream_bytes = ")
+        assert "(DS_LIMITS__MAX_STREAM_BYTES): must be" in problem
+
+    @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+    def test_booleans(self, text: str, value: bool) -> None:
+        """A boolean is exactly true or false."""
+        assert values({"DS_HTTP__ALLOW_WILDCARD_CORS": text}) == {"http.allow_wildcard_cors": value}
+
+    @pytest.mark.parametrize("text", ["", "1", "0", "yes", "TRUE", "True", " true", "on"])
+    def test_bad_booleans(self, text: str) -> None:
+        """Nothing else is a boolean."""
+        (problem,) = problems({"DS_HTTP__ALLOW_WILDCARD_CORS": text})
+        assert problem == (
+            f"[load_config] http.allow_wildcard_cors = {text!r} (DS_HTTP__ALLOW_WILDCARD_CORS):"
+            " must be exactly true or false"
+        )
+
+    @pytest.mark.parametrize("text", ["public", "Public", "PUBLIC"])
+    def test_words(self, text: str) -> None:
+        """A word may be in upper case."""
+        assert values({"DS_HTTP__CACHE": text}) == {"http.cache": "public"}
+
+    @pytest.mark.parametrize("text", ["", "shared", " public"])
+    def test_bad_words(self, text: str) -> None:
+        """An unknown word is refused with the known ones."""
+        assert problems({"DS_HTTP__CACHE": text}) == [
+            f"[load_config] http.cache = {text!r} (DS_HTTP__CACHE): must be one of no-store, private, public"
+        ]
+
+
+class UnknownVariableTests:
+    """A variable that looks like ours and isn't is taken for a slip of the pen."""
+
+    def test_suggests_the_nearest(self) -> None:
+        """A misspelt key or section is refused with the nearest known variable."""
+        (problem,) = problems({"DS_SERVR__BIND_ADRESS": "x"})
+        assert problem == (
+            "[load_config] unknown environment variable DS_SERVR__BIND_ADRESS = 'x': did you mean"
+            " DS_SERVER__BIND_ADDRESS?"
+        )
+
+    def test_nothing_near(self) -> None:
+        """Where nothing is near, the remedy is to remove it."""
+        (problem,) = problems({"DS_QQQ__ZZZ": ""})
+        assert problem.endswith(": remove it")
+
+    @pytest.mark.parametrize(
+        "name", ["DS_PORT", "DS_SERVICE_HOST", "DS_", "PATH", "XDS_A__B", "ds_server__port"]
+    )
+    def test_others(self, name: str) -> None:
+        """Variables of other programs are left alone."""
+        assert values({name: "x"}) == {}

@@ -1,0 +1,155 @@
+"""What a configuration must fulfil beyond its types."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstreams.config.keys import Value
+from dstreams.config.schema import DAY, KEYS, YEAR, Config
+from dstreams.config.settings import Setting
+from dstreams.config.validation import HEALTH_PATHS, validate, warnings
+
+
+def problems(path: str, value: Value) -> list[str]:
+    """What is wrong when one key has a value."""
+    settings = {each.path: Setting(each, each.default, "default") for each in KEYS.values()}
+    settings[path] = Setting(KEYS[path], value, "here")
+    return [str(problem) for problem in validate(settings)]
+
+
+def why(path: str, value: Value) -> str:
+    """What is wrong with the one key, without the key and its value."""
+    (problem,) = problems(path, value)
+    start = f"[validate_config] {path} = {value!r} (here): "
+    assert problem.startswith(start)
+    return problem.removeprefix(start)
+
+
+class RangeTests:
+    """Numbers have ranges."""
+
+    def test_defaults(self) -> None:
+        """The defaults are valid."""
+        assert validate({key.path: Setting(key, key.default, "default") for key in KEYS.values()}) == []
+
+    @pytest.mark.parametrize(
+        "path", [path for path, key in KEYS.items() if key.type is int and key.declaration.least == 1]
+    )
+    def test_at_least_one(self, path: str) -> None:
+        """Limits and timeouts can't be zero or negative."""
+        assert problems(path, 1) == []
+        assert why(path, 0) == "must be at least 1"
+        assert why(path, -5) == "must be at least 1"
+
+    @pytest.mark.parametrize(
+        ("path", "most"),
+        [
+            ("server.shutdown_grace_secs", DAY),
+            ("transport.connection.long_poll_timeout_secs", DAY),
+            ("transport.connection.sse_reconnect_interval_secs", YEAR),
+        ],
+    )
+    def test_durations(self, path: str, most: int) -> None:
+        """Durations have an upper bound, far below what timers can't hold."""
+        assert problems(path, most) == []
+        assert why(path, most + 1) == f"must be at most {most}"
+
+    @pytest.mark.parametrize(
+        "path", ["server.shutdown_grace_secs", "transport.connection.sse_reconnect_interval_secs"]
+    )
+    def test_zero(self, path: str) -> None:
+        """A grace time of nothing and an SSE stream without end are allowed."""
+        assert problems(path, 0) == []
+
+
+class RuleTests:
+    """Texts follow rules."""
+
+    def test_bind_address(self) -> None:
+        """The address must be an IP address and a port."""
+        assert "host names aren't looked up" in why("server.bind_address", "localhost:80")
+
+    @pytest.mark.parametrize(
+        "path", ["/", "/v1/stream", "/a", "/a/b.c/-_~", "/!$&'()*+,;=:@", "/healthz2", "/x/health"]
+    )
+    def test_base_paths(self, path: str) -> None:
+        """A path of one or more segments is good, and so is the root."""
+        assert problems("http.stream_base_path", path) == []
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("", "begin with /"), ("v1", "begin with /"), (" /v1", "begin with /"),
+            ("/v1/", "not end with /"), ("//", "not end with /"),
+            ("//v1", "empty segment"), ("/a//b", "empty segment"),
+            ("/a?b", "are allowed"), ("/a#b", "are allowed"), ("/%41", "are allowed"),
+            ("/a b", "are allowed"), ("/a ", "are allowed"), ("/a\n", "are allowed"),
+            ("/a\x7f", "are allowed"), ("/é", "are allowed"), ("/{a}", "are allowed"),
+            ("/a\\b", "are allowed"), ("/.", "leave it out"), ("/a/../b", "leave it out"),
+            ("/healthz", "overlaps"), ("/readyz", "overlaps"), ("/health/streams", "overlaps"),
+        ],
+    )  # fmt: skip
+    def test_bad_base_paths(self, path: str, reason: str) -> None:
+        """Everything that would be ambiguous in a URL, or hide the health checks, is refused."""
+        assert reason in why("http.stream_base_path", path)
+
+    @given(st.text(max_size=30))
+    def test_any_base_path(self, path: str) -> None:
+        """No text makes the check fail, and what passes is a plain path."""
+        if problems("http.stream_base_path", path) == []:
+            assert path.startswith("/")
+            assert path.isascii()
+            assert path.isprintable()
+            assert f"/{path.split('/')[1]}" not in HEALTH_PATHS
+
+    @pytest.mark.parametrize(
+        "origins",
+        [
+            "*", " * ", "https://app.example", "https://app.example, http://localhost:3000", "null",
+            "http://[::1]:8080", "capacitor://localhost", "chrome-extension://abcdef",
+        ],
+    )  # fmt: skip
+    def test_origins(self, origins: str) -> None:
+        """All origins, or a list of them as browsers send them."""
+        assert problems("http.cors_origins", origins) == []
+
+    @pytest.mark.parametrize(
+        ("origins", "reason"),
+        [
+            ("", "empty entry"), (",", "empty entry"), ("https://a,", "empty entry"),
+            ("https://a, *", "mixes *"), ("app.example", "isn't an origin"), ("https://", "isn't an origin"),
+            ("https://a/b", "isn't an origin"), ("https://a b", "isn't an origin"),
+            ("https://a\r\nX: y", "isn't an origin"),
+            ("https://é.example", "isn't an origin"), ("https://u@a", "isn't an origin"),
+            ("https://App.example", "browsers send as 'https://app.example'"),
+            ("https://app.example/", "browsers send as 'https://app.example'"),
+            ("https://app.example:443", "browsers send as 'https://app.example'"),
+            ("http://app.example:080", "browsers send as 'http://app.example:80'"),
+        ],
+    )  # fmt: skip
+    def test_bad_origins(self, origins: str, reason: str) -> None:
+        """An entry that no browser would ever send is refused, where possible with what it sends."""
+        assert reason in why("http.cors_origins", origins)
+
+    @pytest.mark.parametrize("count", [3, 6, 255])
+    def test_shard_count(self, count: int) -> None:
+        """A shard count that isn't a power of two is refused."""
+        assert "power of two" in why("storage.acid_shard_count", count)
+
+    @pytest.mark.parametrize("directory", ["", "  "])
+    def test_data_dir(self, directory: str) -> None:
+        """A blank directory is refused."""
+        assert "must not be blank" in why("storage.data_dir", directory)
+
+
+class WarningTests:
+    """Valid but doubtful settings are warned about."""
+
+    def test_wildcard(self) -> None:
+        """Letting every origin in is warned about once, until it is said to be meant."""
+        assert len(warnings(Config())) == 1
+        assert warnings(evolve(Config(), http=evolve(Config().http, allow_wildcard_cors=True))) == []
+        assert warnings(evolve(Config(), http=evolve(Config().http, cors_origins="https://a"))) == []

@@ -1,0 +1,10 @@
+// The official suite, pointed at the server whose address the environment gives. The suite's own
+// command line finds no tests under vitest 4, which leaves node_modules out; called from here it does.
+import { runConformanceTests } from "@durable-streams/server-conformance-tests"
+
+const baseUrl = process.env.CONFORMANCE_BASE_URL
+if (!baseUrl) {
+  throw new Error("CONFORMANCE_BASE_URL must be the server's origin, such as http://127.0.0.1:4437")
+}
+
+runConformanceTests({ baseUrl })

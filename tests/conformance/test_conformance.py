@@ -1,0 +1,84 @@
+"""The official conformance suite, all of it, against each way of serving the protocol."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.suite import HERE, missing, run_suite
+from tests.servers import ChildServer, child_server, twistd_server
+
+PASSING = 332
+"""How many tests version 0.3.6 of the suite has, without those that ask for subscriptions."""
+
+OPT_IN = "Reserved subscription APIs "
+"""How the full names begin of the tests that only run when they are asked for."""
+
+SETTINGS = {"DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS": "3"}
+"""The suite gives a long-poll five seconds to end with a 204 whose headers it checks; with the default of
+thirty it gives up and checks nothing, and elsewhere it waits a minute."""
+
+Start = Callable[[Path], AbstractContextManager[ChildServer]]
+
+
+def channel(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The server as everybody starts it, on its own HTTP/1.1 channel."""
+    return twistd_server(directory, environ=SETTINGS)
+
+
+def file_fast(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The same, kept in files that aren't synced."""
+    return _durable(directory, "file-fast")
+
+
+def file_durable(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The same, kept in files that are."""
+    return _durable(directory, "file-durable")
+
+
+def acid(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The same, kept in SQLite."""
+    return _durable(directory, "acid")
+
+
+def _durable(directory: Path, mode: str) -> AbstractContextManager[ChildServer]:
+    # Checkpoints happen all the time, so that reads come from memory, from files, and from both.
+    settings = {
+        "DS_STORAGE__MODE": mode,
+        "DS_STORAGE__DATA_DIR": str(directory / "data"),
+        "DS_STORAGE__CHECKPOINT_BYTES": "20000",
+    }
+    return twistd_server(directory, environ=SETTINGS | settings)
+
+
+def resource(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The twisted.web resource that embedders mount."""
+    return child_server(directory, [sys.executable, str(HERE / "resource_server.py")], SETTINGS)
+
+
+@pytest.fixture
+def _suite() -> None:
+    why = missing()
+    if why is None:
+        return
+    if os.environ.get("CI", "").lower() in ("", "0", "false"):
+        pytest.skip(f"the conformance suite was left out: {why}")
+    pytest.fail(f"the conformance suite must run where CI is set, but {why}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_suite")
+@pytest.mark.parametrize("start", [channel, resource, file_fast, file_durable, acid])
+def test_conformance(start: Start, tmp_path: Path) -> None:
+    """Every test of the official suite passes, and none is skipped but those for subscriptions."""
+    with start(tmp_path) as server:
+        outcome = run_suite(server.url, tmp_path)
+    if outcome.failed:
+        pytest.fail(f"{len(outcome.failed)} failed:\n\n" + "\n\n".join(outcome.failed), pytrace=False)
+    assert [name for name in outcome.skipped if not name.startswith(OPT_IN)] == []
+    assert len(outcome.passed) == PASSING

@@ -1,0 +1,109 @@
+"""Servers as child processes, for tests that need the real thing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+TWISTD = Path(sys.executable).with_name("twistd")
+"""The command of the environment that the tests run in."""
+
+START_SECONDS = 60
+"""How long a child may take to listen; on a busy machine imports alone take seconds."""
+
+STOP_SECONDS = 60
+"""How long a child may take to stop after SIGTERM."""
+
+_LISTENING = re.compile(r"listening on (\S+):(\d+)$", re.MULTILINE)
+
+
+@frozen
+class ChildServer:
+    """A server that runs in another process.
+
+    :param log: the file with all that it printed.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Its origin: ``http://127.0.0.1:49152``."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without the server's own variables: tests begin from the defaults."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
+    # The checkout comes first, whatever else is installed.
+    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    return environment | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"} | variables
+
+
+@contextmanager
+def twistd_server(
+    directory: Path, *arguments: str, environ: Mapping[str, str] | None = None
+) -> Iterator[ChildServer]:
+    """``twistd -n durable-streams`` on a port of its own, stopped at the end.
+
+    :param directory: where it runs and leaves its log.
+    :param arguments: what follows ``durable-streams``.
+    :param environ: variables to set.
+    """
+    command = [str(TWISTD), "--pidfile=", "-n", "durable-streams", *arguments]
+    bind = {"DS_SERVER__BIND_ADDRESS": "127.0.0.1:0"}
+    with child_server(directory, command, bind | dict(environ or {})) as server:
+        yield server
+
+
+@contextmanager
+def child_server(
+    directory: Path, command: Sequence[str], environ: Mapping[str, str]
+) -> Iterator[ChildServer]:
+    """Any server that prints ``listening on HOST:PORT`` at the end of a line."""
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=child_environment(**environ),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield ChildServer(process, _await_port(process, log), log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the server did not stop:\n{log.read_text()}") from None
+
+
+def _await_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        ended = process.poll()
+        found = _LISTENING.search(log.read_text(errors="replace"))
+        if found is not None:
+            return int(found[2])
+        if ended is not None:
+            raise AssertionError(f"the server ended with status {ended}:\n{log.read_text()}")
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not listen within {START_SECONDS} s:\n{log.read_text()}")
