@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from dstreams import __version__
 from dstreams.config import BindAddress, Config, parse_bind_address, warnings
+from dstreams.progress import Progress, on_terminal
 from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.interface import StorageError
 from dstreams.timers import Scheduler
@@ -49,7 +50,7 @@ class Reactor(Scheduler, Protocol):
 class Engine(Protocol):
     """The streams, as far as starting and stopping goes."""
 
-    def open(self) -> Deferred[None] | None:
+    def open(self, progress: Progress) -> Deferred[None] | None:
         """Make the streams ready; raises, or fails with, a ``StorageError``."""
 
     def end_live(self) -> None:
@@ -63,7 +64,10 @@ class Connections(Protocol):
     """A factory's open connections."""
 
     def drain(self) -> Deferred[None]:
-        """Close idle connections now and the others after their answer; fires when there are none left."""
+        """Close idle connections now and the others after their answer; fires when there are none left.
+
+        It may be called again, and what it returned may be cancelled.
+        """
 
     def abort(self) -> None:
         """Cut all that are left."""
@@ -71,12 +75,16 @@ class Connections(Protocol):
 
 @define
 class Readiness:
-    """Whether the server wants traffic: what ``/readyz`` says."""
+    """Whether the server wants traffic: what ``/readyz`` says.
+
+    :param failure: why the storage takes no more changes, ``None`` while it does.
+    """
 
     ready: bool = False
+    failure: Callable[[], str | None] = lambda: None
 
     def __call__(self) -> bool:
-        return self.ready
+        return self.ready and self.failure() is None
 
 
 @frozen
@@ -137,16 +145,12 @@ class StorageService(Service):
     async def _open(self) -> None:
         mode = self._config.storage.mode
         try:
-            await maybeDeferred(self._engine.open)
+            await maybeDeferred(self._engine.open, on_terminal())
         except (StorageError, OSError) as error:
             cause = f"failed to open {mode} storage: {error}"
             raise StartupError(StartupPhase.START_SERVER, cause) from error
-        limits = self._config.limits
         _log.info(
-            "storage: {mode}, up to {total} bytes, {each} bytes per stream",
-            mode=mode,
-            total=limits.max_memory_bytes,
-            each=limits.max_stream_bytes,
+            "storage: {where}, {limits}", where=_storage_place(self._config), limits=_limits(self._config)
         )
 
     def stopService(self) -> Deferred[None]:
@@ -218,6 +222,8 @@ class SiteService(Service):
         except DeferredTimeout:
             _log.warn("cutting the connections that are left after {grace} s", grace=grace)
             connections.abort()
+            # What they were reading or writing is let go of only when they are really gone.
+            await connections.drain()
 
 
 class ServerService(Service):
@@ -249,11 +255,12 @@ class ServerService(Service):
         :raise StartupError: see ``raises``.
         """
         super().startService()
-        self._error = None
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._failed)
         if self._raises and self._error is not None:
-            # A new one: where this one came from would fill a page of the log.
+            # Logged here, because twistd reports only the first hundred characters, and raised anew, because
+            # where it came from would fill a page.
+            _log.critical("{error}", error=str(self._error))
             raise StartupError(self._error.phase, self._error.cause)
         self._starting.addCallback(self._tell)
 
@@ -263,6 +270,7 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _start(self) -> None:
+        self._error = None
         for child in self._children:
             await maybeDeferred(child.startService)
             self._started.append(child)
@@ -315,7 +323,8 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     from dstreams.http.channel import HttpFactory
     from dstreams.http.limits import HttpLimits
 
-    assembly = assemble(build_storage(config), config, reactor, readiness)
+    assembly = assemble(build_storage(config, reactor), config, reactor, readiness)
+    readiness.failure = lambda: assembly.streams.failure
     factory = HttpFactory(assembly.application, assembly.wheel, HttpLimits())
     return SiteParts(assembly.streams, factory, factory)
 
@@ -343,6 +352,18 @@ def _exit_with_failure() -> None:
         if stream is not None:
             stream.flush()
     os._exit(1)
+
+
+def _storage_place(config: Config) -> str:
+    """Which mode, and where its files are."""
+    mode = config.storage.mode
+    return mode if mode == "memory" else f"{mode} in {os.path.abspath(config.storage.data_dir)}"
+
+
+def _limits(config: Config) -> str:
+    limits = config.limits
+    total = limits.max_memory_bytes if config.storage.mode == "memory" else limits.max_disk_bytes
+    return f"up to {total or 'any number of'} bytes, {limits.max_stream_bytes} bytes per stream"
 
 
 def endpoint_description(address: BindAddress) -> str:

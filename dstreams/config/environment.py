@@ -52,12 +52,12 @@ def _parse(key: Key, text: str) -> Value:
         return _parse_boolean(text)
     if key.type is int:
         return _parse_number(text)
-    words = key.declaration.words
-    if not words:
+    if not key.declaration.words:
         return text
-    if text.lower() not in words:
-        raise ValueError(choice(words))
-    return text.lower()
+    word = key.declaration.word(text.lower())
+    if word is None:
+        raise ValueError(choice(key.declaration.words))
+    return word
 
 
 def _parse_boolean(text: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar, get_type_hints
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 Value = str | int | bool
 """What a key can hold."""
@@ -29,14 +29,21 @@ class Declaration:
 
     :param about: one sentence for the reference.
     :param words: the allowed words of a key that holds one of a few; empty for every other.
+    :param aliases: other spellings, and the words they stand for.
     :param least: the smallest number allowed.
     :param most: the largest number allowed.
     """
 
     about: str
     words: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(factory=dict)
     least: int = 0
     most: int = LARGEST
+
+    def word(self, text: str) -> str | None:
+        """The allowed word that ``text`` is or stands for, ``None`` when it is neither."""
+        word = self.aliases.get(text, text)
+        return word if word in self.words else None
 
 
 @frozen
@@ -59,9 +66,17 @@ class Key:
         return VARIABLE_PREFIX + self.path.upper().replace(".", LEVEL_SEPARATOR)
 
 
-def key(default: _V, about: str, *, words: tuple[str, ...] = (), least: int = 0, most: int = LARGEST) -> _V:
+def key(
+    default: _V,
+    about: str,
+    *,
+    words: tuple[str, ...] = (),
+    aliases: Mapping[str, str] | None = None,
+    least: int = 0,
+    most: int = LARGEST,
+) -> _V:
     """A field of a section class that is a configuration key; see :class:`Declaration`."""
-    declaration = Declaration(about=about, words=words, least=least, most=most)
+    declaration = Declaration(about=about, words=words, aliases=aliases or {}, least=least, most=most)
     return attrs.field(default=default, metadata={_KEY: declaration})
 
 

@@ -38,7 +38,13 @@ class Limits:
     """How much clients may store, and what they may call it."""
 
     max_memory_bytes: int = key(
-        104_857_600, "The most bytes that all streams together may hold in memory.", least=1
+        104_857_600,
+        "The most bytes that all streams together may take in `memory` mode: payload and a fixed charge for each"
+        " stream, message and producer.",
+        least=1,
+    )
+    max_disk_bytes: int = key(
+        0, "The most payload bytes of all streams together in the other modes; 0 for as many as the disk holds."
     )
     max_stream_bytes: int = key(10_485_760, "The most bytes that one stream may hold.", least=1)
     max_stream_name_bytes: int = key(1024, "The longest stream name, in bytes of its decoded form.", least=1)
@@ -76,8 +82,28 @@ class Http:
 class Storage:
     """Where the streams are kept."""
 
-    mode: str = key("memory", "How streams are stored; this version has `memory` only.", words=STORAGE_MODES)
-    data_dir: str = key("./data/streams", "The directory of the storage modes that use files.")
+    mode: str = key(
+        "memory",
+        "What an acknowledged append survives: nothing; a killed process; a power loss; the same, in SQLite.",
+        words=STORAGE_MODES,
+        aliases={"fast": "file-fast", "file": "file-durable", "durable": "file-durable", "redb": "acid"},
+    )
+    data_dir: str = key("./data/streams", "The directory of all modes but `memory`.")
+    checkpoint_bytes: int = key(
+        67_108_864,
+        "How large the journal of the file modes may grow before it is written into the data files.",
+        least=4096,
+        most=1 << 40,
+    )
+    acid_shard_count: int = key(
+        16, "Into how many databases `acid` divides the streams: a power of two, fixed for a directory.", least=1, most=256
+    )
+    acid_backend: str = key(
+        "file",
+        "Whether the databases of `acid` are files, or in memory for tests.",
+        words=("file", "in-memory"),
+        aliases={"memory": "in-memory", "inmemory": "in-memory"},
+    )
 
 
 @frozen(kw_only=True)

@@ -99,6 +99,8 @@ def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
         layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, value, origin, why))
     else:
         assert isinstance(value, str | int | bool)
+        if isinstance(value, str) and key.declaration.words:
+            value = key.declaration.word(value) or value
         layer.set(key, value, origin)
 
 
@@ -108,7 +110,7 @@ def _wrong_type(key: Key, value: object) -> str | None:
     if type(value) is not key.type:
         return f"must be {_TYPE_NAMES[key.type]}" + _unquoted(key, value)
     words = key.declaration.words
-    if words and value not in words:
+    if words and key.declaration.word(str(value)) is None:
         return choice(words)
     if isinstance(value, int) and abs(value) > LARGEST:
         return f"must be at most {LARGEST}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from dstreams.config.addresses import parse_bind_address
 from dstreams.config.problems import Problem
@@ -40,7 +41,6 @@ def validate(settings: Mapping[str, Setting]) -> list[Problem]:
         why = _out_of_range(setting)
         rule = _RULES.get(path)
         if why is None and rule is not None:
-            assert isinstance(setting.value, str)
             why = rule(setting.value)
         if why is not None:
             problems.append(setting.problem(StartupPhase.VALIDATE_CONFIG, why))
@@ -73,10 +73,12 @@ def _bind_address(text: str) -> str | None:
     return None
 
 
-def _storage_mode(word: str) -> str | None:
-    return (
-        None if word == "memory" else "this version has memory only; the durable modes come with a later one"
-    )
+def _data_dir(text: str) -> str | None:
+    return None if text.strip() else "must not be blank; give the path of a directory"
+
+
+def _power_of_two(number: int) -> str | None:
+    return None if not number & (number - 1) else "must be a power of two: 1, 2, 4, ... 256"
 
 
 def _cors_origins(text: str) -> str | None:
@@ -133,10 +135,11 @@ def _stream_base_path(text: str) -> str | None:
     return None
 
 
-_RULES: Mapping[str, Callable[[str], str | None]] = {
+_RULES: Mapping[str, Callable[[Any], str | None]] = {
     "server.bind_address": _bind_address,
-    "storage.mode": _storage_mode,
+    "storage.data_dir": _data_dir,
+    "storage.acid_shard_count": _power_of_two,
     "http.cors_origins": _cors_origins,
     "http.stream_base_path": _stream_base_path,
 }
-"""The checks of text values: what is wrong and the remedy, or ``None``."""
+"""The checks of values by key: what is wrong and the remedy, or ``None``."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.threads import deferToThreadPool
 
 from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
@@ -13,8 +17,11 @@ from dstreams.http.context import Context, HttpSettings
 from dstreams.http.health import build_health
 from dstreams.http.mounted import MountedSite
 from dstreams.protocol.names import NameLimits
+from dstreams.storage.acid import AcidStorage
+from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
+from dstreams.storage.sync import choose_syncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
 from dstreams.timers import Scheduler, TimerWheel
@@ -34,10 +41,27 @@ class Assembly:
     wheel: TimerWheel
 
 
-def build_storage(config: Config) -> Storage:
-    """The storage backend of ``storage.mode``, not opened yet."""
-    assert config.storage.mode == "memory", "validation admits no other"
-    return MemoryStorage()
+def build_storage(config: Config, reactor: Any) -> Storage:
+    """The storage backend of ``storage.mode``, not opened yet.
+
+    :param reactor: watches descriptors and runs threads for the modes that use files.
+    """
+    chosen = config.storage
+    if chosen.mode == "memory":
+        return MemoryStorage()
+    run = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    if chosen.mode == "acid":
+        in_memory = chosen.acid_backend == "in-memory"
+        return AcidStorage(chosen.data_dir, chosen.acid_shard_count, run, in_memory=in_memory)
+    make_syncer = partial(choose_syncer, reactor, run) if chosen.mode == "file-durable" else None
+    return FileStorage(chosen.data_dir, make_syncer, run, chosen.checkpoint_bytes)
+
+
+def store_limits(config: Config) -> StoreLimits:
+    """How much may be stored: memory is bounded by one key, disks by another that may say nothing."""
+    limits = config.limits
+    total = limits.max_memory_bytes if config.storage.mode == "memory" else limits.max_disk_bytes or sys.maxsize
+    return StoreLimits(total, limits.max_stream_bytes)
 
 
 def http_settings(config: Config) -> HttpSettings:
@@ -72,8 +96,7 @@ def assemble(
 
     clocks = clocks or Clocks()
     wheel = TimerWheel(scheduler)
-    limits = StoreLimits(config.limits.max_memory_bytes, config.limits.max_stream_bytes)
-    streams = Streams(storage, wheel, limits, clocks)
+    streams = Streams(storage, wheel, store_limits(config), clocks)
     context = Context(streams, http_settings(config), wheel, clocks)
 
     def status() -> dict[str, object]:

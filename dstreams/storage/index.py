@@ -9,6 +9,8 @@ The queries below need no more than a sequence: they serve both.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -23,6 +25,25 @@ def entries(ends: tuple[int, ...]) -> Iterable[int]:
         return (ends[0] << 1 | APPEND_END,)
     last = len(ends) - 1
     return (end << 1 | (APPEND_END if index == last else 0) for index, end in enumerate(ends))
+
+
+def packed(entries: array[int]) -> bytes:
+    """Entries as they lie on the disk."""
+    if sys.byteorder == "big":
+        entries = entries[:]
+        entries.byteswap()
+    return entries.tobytes()
+
+
+def unpacked(data: bytes) -> array[int]:
+    """The inverse of :func:`packed`.
+
+    :raise ValueError: when ``data`` isn't a whole number of entries.
+    """
+    entries = array("Q", data)
+    if sys.byteorder == "big":
+        entries.byteswap()
+    return entries
 
 
 def count_up_to(index: Sequence[int], position: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress as Progress
 
 
 class StorageError(Exception):
@@ -19,10 +20,6 @@ class StorageError(Exception):
 
 class StorageFull(StorageError):
     """There is no room for the bytes of this commit."""
-
-
-Progress = Callable[[str, int, int], None]
-"""Told of long work: what is being done, how much is done, and how much there is (0: unknown)."""
 
 
 @frozen
@@ -69,14 +66,21 @@ class ByteSource(Protocol):
 class Storage(Protocol):
     """A storage backend: commits changes in order and keeps their bytes."""
 
-    name: str
-    """The mode's name in the configuration."""
+    @property
+    def name(self) -> str:
+        """The mode's name in the configuration."""
 
-    immediate: bool
-    """Whether ``commit`` keeps the mode's promise before it returns."""
+    @property
+    def immediate(self) -> bool:
+        """Whether ``commit`` keeps the mode's promise before it returns."""
 
-    charges: Charges
-    """What counts against the total limit besides payload."""
+    @property
+    def persistent(self) -> bool:
+        """Whether anything outlives the process, so that what is only noted in memory should be handed over too."""
+
+    @property
+    def charges(self) -> Charges:
+        """What counts against the total limit besides payload."""
 
     @property
     def failure(self) -> str | None:

@@ -17,7 +17,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.storage import index
-from dstreams.storage.interface import Charges, Progress
+from dstreams.storage.interface import Charges, Progress, StorageFull
 
 CHARGES = Charges(stream=1024, message=9, producer=320)
 """Measured with ``bench/memory.py``: what each costs in this process, rounded up."""
@@ -38,9 +38,15 @@ class MemoryStream:
         """Add the messages of one append."""
         if self._data is None:
             self._data, self._entries = bytearray(data), array("Q", index.entries(ends))
-        else:
+            return
+        entries = cast("array[int]", self._entries)
+        count = len(entries)
+        try:
+            entries.extend(index.entries(ends))
             self._data += data
-            cast("array[int]", self._entries).extend(index.entries(ends))
+        except MemoryError:
+            del entries[count:]
+            raise StorageFull("there is no memory left") from None
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` up to ``end``."""
@@ -69,6 +75,7 @@ class MemoryStorage:
 
     name: str = field(default="memory", init=False)
     immediate: bool = field(default=True, init=False)
+    persistent: bool = field(default=False, init=False)
     charges: Charges = field(default=CHARGES, init=False)
     _streams: dict[int, MemoryStream] = field(factory=dict, init=False)
     # Begins at the clock, so that an ETag from before a restart matches nothing after it.

@@ -1,0 +1,103 @@
+"""``durable-streams``: what an operator types besides starting the server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dstreams import __version__
+from dstreams.progress import on_terminal
+from dstreams.storage.check import Report, check_acid, check_files, repair_files
+from dstreams.storage.directory import MANIFEST, DirectoryLock, read_members
+from dstreams.storage.disk import OsDisk
+from dstreams.storage.interface import StorageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param arguments: the words after the program's name; those of the process when left out.
+    :return: the exit status: 0 when all is well, 1 when something is wrong, 2 for a wrong command line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="durable-streams",
+        description="Tools for a Durable Streams server. The server itself is: twistd -n durable-streams",
+    )
+    parser.add_argument("--version", action="version", version=f"durable-streams {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="verify a data directory",
+        description="Verify a data directory that no server is using: checksums, message boundaries, references.",
+    )
+    check.add_argument("directory", metavar="DIR", help="the data directory (storage.data_dir)")
+    check.add_argument(
+        "--repair",
+        action="store_true",
+        help="where the journal is damaged in the middle, set the rest of it aside; without --yes, only say so",
+    )
+    check.add_argument("--yes", action="store_true", help="with --repair: do it")
+    commands.add_parser("version", help="print the version")
+    options = parser.parse_args(arguments)
+    if options.command == "version":
+        print(f"durable-streams {__version__}")
+        return 0
+    return _check(options.directory, options.repair, options.yes)
+
+
+def _check(directory: str, repair: bool, yes: bool) -> int:
+    """The command ``check``."""
+    lock = DirectoryLock()
+    try:
+        manifest = _manifest(directory)
+        lock.acquire(directory)
+        if manifest.get("layout") == "acid":
+            report = check_acid(directory, int(manifest["shard_count"]), on_terminal())
+        else:
+            report = check_files(directory, on_terminal())
+        _print(report)
+        if repair and report.broken is not None:
+            _repair(directory, report, yes)
+    except (StorageError, OSError) as error:
+        print(f"durable-streams check: {error}", file=sys.stderr)
+        return 1
+    finally:
+        lock.release()
+    return 1 if report.problems else 0
+
+
+def _manifest(directory: str) -> dict[str, Any]:
+    """What kind of store it is.
+
+    :raise StorageError: when it is none.
+    """
+    disk = OsDisk()
+    if MANIFEST not in disk.list(directory):
+        raise StorageError(f"{directory} is not a data directory: it has no {MANIFEST}")
+    return read_members(disk, f"{directory}/{MANIFEST}")
+
+
+def _print(report: Report) -> None:
+    for problem in report.problems:
+        print(problem)
+    found = f"{len(report.problems)} problem(s)" if report.problems else "no problems"
+    print(
+        f"{report.streams} stream(s), {report.data_bytes} bytes, {report.batches} batch(es) in the journal: {found}"
+    )
+
+
+def _repair(directory: str, report: Report, yes: bool) -> None:
+    print("a repair gives up:" if not yes else "giving up:")
+    for each in report.dropped:
+        print(f"  {each}")
+    if not yes:
+        print("nothing was changed; add --yes to do it")
+        return
+    for line in repair_files(directory, report):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Chunks: how a stream's bytes and the index of its messages lie in a shard.
+
+Form
+    A row of ``chunks``: ``stream_id``; ``start``, the absolute position of the first byte; ``checksum``;
+    ``entries``, the index entries (see ``index``, unsigned 64-bit little-endian) of the messages that end in the
+    chunk; ``data``, the bytes. The checksum is CRC-32 over stream_id and start (unsigned 64-bit little-endian
+    each), entries, data, in this order. Rows are clustered by (stream_id, start): a read is one run of rows.
+
+Invariants
+    C1. A stream's chunks follow each other without gap or overlap: the first begins at the stream's own start,
+        each next one where the one before ends, the last one ends at the tail. No chunk is empty.
+    C2. A chunk's entries are those e with start < e >> 1 <= start + len(data), ascending. A chunk need not end at
+        a message's end: a message of more than CHUNK_BYTES lies in several.
+    C3. A row is replaced only in a transaction that leaves C1 and C2 true, and only by one with the same bytes at
+        the same positions: what was once readable at a position stays so.
+
+How they come about
+    An append to a stream adds one row for a group: a small one, when the appends are small. Rows of a few bytes
+    would make reads slow, so the last run of small rows, the *open run*, is replaced by one row when it has
+    MERGE_ROWS rows or MERGE_BYTES bytes; from MERGE_BYTES on a row is left alone. Measured on 100 streams: as many
+    bytes written as by rewriting the last row with every append up to 4 KiB (16 KiB: a third more), and reads of
+    345 MB/s against 150 for small rows.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Final
+from zlib import crc32
+
+from attrs import frozen
+
+from dstreams.storage import index
+from dstreams.storage.interface import StorageError
+from dstreams.storage.stream_rows import Connection
+
+SCHEMA = """
+CREATE TABLE chunks (
+    stream_id INTEGER NOT NULL, start INTEGER NOT NULL, checksum INTEGER NOT NULL, entries BLOB NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (stream_id, start)
+) WITHOUT ROWID
+"""
+
+CHUNK_BYTES: Final = 64 * 1024
+"""The most bytes of a chunk: reading a piece of an answer fetches at most two of them in vain."""
+
+MERGE_BYTES: Final = 16 * 1024
+MERGE_ROWS: Final = 32
+
+_KEY = struct.Struct("<QQ")
+
+Row = tuple[int, int, int, bytes, bytes]
+"""The columns of a chunk."""
+
+Earlier = Callable[[], "tuple[bytes, array[int]]"]
+
+
+@frozen
+class OpenRun:
+    """The small rows at the end of a stream, which are to become one.
+
+    :param start: the position at which the first of them begins.
+    :param rows: how many there are; with none, ``start`` is the tail.
+    """
+
+    start: int
+    rows: int
+
+
+@frozen
+class Placement:
+    """What an append writes.
+
+    :param rows: chunks to add; the first may replace one that begins at the same position.
+    :param replaced_from: chunks that begin beyond this position go first; ``None`` when none does.
+    :param run: the open run afterwards.
+    """
+
+    rows: Sequence[Row]
+    replaced_from: int | None
+    run: OpenRun
+
+
+def place(
+    stream_id: int, run: OpenRun, earlier: Earlier, start: int, data: bytes, new: array[int]
+) -> Placement:
+    """Put new bytes of a stream into chunks.
+
+    :param run: the stream's open run.
+    :param earlier: gives the bytes and entries of that run; asked only when it has rows.
+    :param start: where ``data`` begins: the stream's tail.
+    :param new: the entries of ``data``.
+    """
+    tail = start + len(data)
+    if run.rows and run.rows < MERGE_ROWS and tail - run.start < MERGE_BYTES:
+        return Placement([_row(stream_id, start, new, data)], None, OpenRun(run.start, run.rows + 1))
+    if run.rows:
+        before, entries = earlier()
+        data, new = before + data, entries + new
+    rows = list(_cut(stream_id, run.start, data, new))
+    last = rows[-1]
+    after = OpenRun(last[1], 1) if len(last[4]) < MERGE_BYTES else OpenRun(tail, 0)
+    return Placement(rows, run.start if run.rows > 1 else None, after)
+
+
+def _cut(stream_id: int, start: int, data: bytes, entries: array[int]) -> Iterator[Row]:
+    done = 0
+    for offset in range(0, len(data), CHUNK_BYTES):
+        part = data[offset : offset + CHUNK_BYTES]
+        count = index.count_up_to(entries, start + offset + len(part))
+        yield _row(stream_id, start + offset, entries[done:count], part)
+        done = count
+
+
+def _row(stream_id: int, start: int, entries: array[int], data: bytes) -> Row:
+    packed = index.packed(entries)
+    return stream_id, start, _checksum(stream_id, start, packed, data), packed, data
+
+
+def _checksum(stream_id: int, start: int, entries: bytes, data: bytes) -> int:
+    return crc32(data, crc32(entries, crc32(_KEY.pack(stream_id, start))))
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+_COLUMNS = "SELECT stream_id, start, checksum, entries, data FROM chunks"
+_FROM = (
+    _COLUMNS + " WHERE stream_id = ? AND start >="
+    " coalesce((SELECT start FROM chunks WHERE stream_id = ? AND start <= ? ORDER BY start DESC LIMIT 1), 0)"
+)
+"""The chunk that holds a position, and those after it."""
+
+
+def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
+    """A stream's bytes from ``start`` up to ``end``.
+
+    :raise StorageError: when they aren't all there as they were written.
+    """
+    parts = []
+    reached = start
+    for row in _rows(database, _FROM + " AND start < ? ORDER BY start", stream_id, stream_id, start, end):
+        begin, data = row[1], row[4]
+        if begin > reached or begin + len(data) <= reached:
+            break
+        parts.append(data[reached - begin : end - begin])
+        reached = min(end, begin + len(data))
+    if reached != end:
+        raise StorageError(
+            f"the chunks of stream {stream_id} end at {reached}, but there are bytes up to {end}"
+        )
+    return b"".join(parts)
+
+
+def is_boundary(database: Connection, stream_id: int, position: int) -> bool:
+    """Whether a message ends at ``position``."""
+    sql = _COLUMNS + " WHERE stream_id = ? AND start < ? ORDER BY start DESC LIMIT 1"
+    return any(
+        index.is_boundary(_entries(row), position) for row in _rows(database, sql, stream_id, position)
+    )
+
+
+def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:
+    """The end of the last message within ``limit`` bytes from ``start``; of the first when none is.
+
+    :raise StorageError: when no message follows.
+    """
+    bound = start + limit
+    within = _FROM + " AND start < ? AND length(entries) > 0 ORDER BY start DESC"
+    for row in _rows(database, within, stream_id, stream_id, start, bound):
+        entries = _entries(row)
+        count = index.count_up_to(entries, bound)
+        if count and entries[count - 1] >> 1 > start:
+            return entries[count - 1] >> 1
+    return next(_ends(database, stream_id, start))[0]
+
+
+def append_ends(database: Connection, stream_id: int, position: int) -> list[int]:
+    """The message ends after ``position``, up to the first that also ends an append.
+
+    :raise StorageError: when no message follows.
+    """
+    found = []
+    for end, ends_append in _ends(database, stream_id, position):
+        found.append(end)
+        if ends_append:
+            break
+    return found
+
+
+def _ends(database: Connection, stream_id: int, position: int) -> Iterator[tuple[int, bool]]:
+    """The message ends after ``position``, and whether each also ends an append."""
+    sql = _FROM + " AND length(entries) > 0 ORDER BY start"
+    for row in _rows(database, sql, stream_id, stream_id, position):
+        entries = _entries(row)
+        for number in range(index.count_up_to(entries, position), len(entries)):
+            yield entries[number] >> 1, bool(entries[number] & index.APPEND_END)
+    raise StorageError(f"the chunks of stream {stream_id} have no message that ends after {position}")
+
+
+def _entries(row: Row) -> array[int]:
+    return index.unpacked(row[3])
+
+
+def _rows(database: Connection, sql: str, *parameters: int) -> Iterator[Row]:
+    """Chunks, each checked."""
+    with closing(database.execute(sql, parameters)) as found:
+        for row in found:
+            fault = damage(row)
+            if fault is not None:
+                raise StorageError(fault)
+            yield row
+
+
+def damage(row: Row) -> str | None:
+    """What is wrong with a chunk by itself (``None``: nothing)."""
+    stream_id, start, checksum, entries, data = row
+    is_blobs = isinstance(entries, bytes) and isinstance(data, bytes)
+    if not is_blobs or checksum != _checksum(stream_id, start, entries, data):
+        return f"the chunk of stream {stream_id} at {start} is damaged: its checksum is wrong"
+    return None
+
+
+def every(database: Connection) -> Any:
+    """All chunks of a shard, stream by stream and in order."""
+    return database.execute(_COLUMNS + " ORDER BY stream_id, start")

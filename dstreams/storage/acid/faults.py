@@ -1,0 +1,51 @@
+"""What an SQLite error means for the store: nothing happened, no room, or nothing can be trusted any more."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dstreams.storage.interface import StorageError, StorageFull
+
+_BUSY, _LOCKED, _NOMEM, _FULL = 5, 6, 7, 13
+
+
+class StoreFailed(StorageError):
+    """The disk may say something else than the memory, or can't be trusted: the store takes no more changes."""
+
+
+_PASSING: Final = frozenset((_BUSY, _LOCKED, _NOMEM))
+
+
+def fault(error: BaseException, doing: str) -> StorageError:
+    """The error of a statement before a commit as the storage's own; its transaction is rolled back.
+
+    A full disk, a lock that another process holds, and lack of memory pass. All else is final: an I/O error, a
+    damaged file, a row that should not be there.
+
+    :param doing: what was tried, for the log.
+    """
+    text = f"{doing}: {error}"
+    code = _code(error)
+    if code == _FULL:
+        return StorageFull(text)
+    if code in _PASSING or isinstance(error, MemoryError):
+        return StorageError(text)
+    return StoreFailed(text)
+
+
+def commit_fault(error: BaseException, doing: str) -> StorageError:
+    """The error of a commit as the storage's own.
+
+    SQLite reports a full disk before it has written the frame that makes a transaction valid. After any other
+    error that frame may be in the WAL, and the next start may find the transaction committed.
+    """
+    text = f"{doing}: {error}"
+    return StorageFull(text) if _code(error) == _FULL else StoreFailed(text)
+
+
+def _code(error: BaseException) -> int | None:
+    """SQLite's primary result code, from sqlite3's or apsw's exceptions."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        code = getattr(error, "result", None)
+    return code & 0xFF if isinstance(code, int) else None

@@ -1,0 +1,140 @@
+"""A directory of shards: making it, and opening it as a whole or not at all."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from attrs import frozen
+
+from dstreams.storage.acid.shard import MEMORY, Shard
+from dstreams.storage.directory import check_manifest, read_members, write_members
+from dstreams.storage.disk import Disk
+from dstreams.storage.interface import StorageError
+from dstreams.storage.stream_rows import Connect
+
+FOLDER: Final = "acid"
+IDENTITY: Final = "shards.json"
+
+CACHE_BYTES: Final = 64 * 1024 * 1024
+LEAST_CACHE_BYTES: Final = 512 * 1024
+"""All shards together keep CACHE_BYTES of their databases in memory, each at least LEAST_CACHE_BYTES."""
+
+
+@frozen
+class Layout:
+    """Where the shards are and how they are opened.
+
+    :param directory: the data directory.
+    :param shard_count: a power of two.
+    :param exclusive: see ``Shard``.
+    """
+
+    disk: Disk
+    directory: str
+    shard_count: int
+    connect: Connect
+    exclusive: bool
+
+    @property
+    def cache_bytes(self) -> int:
+        """What each connection may keep of its database in memory."""
+        return max(LEAST_CACHE_BYTES, CACHE_BYTES // self.shard_count)
+
+    def open(self) -> list[Shard]:
+        """Open all shards, made first when the directory is empty.
+
+        :raise StorageError: when one is missing, damaged, or not what it should be.
+        """
+        check_manifest(
+            self.disk,
+            self.directory,
+            {"layout": "acid", "format": 1, "shard_count": self.shard_count, "hash": "crc32"},
+        )
+        folder = f"{self.directory}/{FOLDER}"
+        self.disk.make_directories(folder)
+        found = set(self.disk.list(folder))
+        if IDENTITY not in self.disk.list(self.directory):
+            return self._create(folder, found)
+        store = str(read_members(self.disk, f"{self.directory}/{IDENTITY}").get("store"))
+        missing = [name for name in self._names() if name not in found]
+        if missing:
+            raise StorageError(
+                f"{folder}: {len(missing)} of {self.shard_count} shards are missing ({', '.join(missing[:3])});"
+                " restore the directory from a backup"
+            )
+
+        def prepare(shard: Shard) -> None:
+            shard.verify(store)
+            shard.configure()
+
+        return self._open_all([f"{folder}/{name}" for name in self._names()], prepare)
+
+    def open_in_memory(self) -> list[Shard]:
+        """Shards that are gone when they are closed."""
+        return self._open_all([MEMORY] * self.shard_count, lambda shard: shard.create(MEMORY))
+
+    def _create(self, folder: str, found: set[str]) -> list[Shard]:
+        """Make the shards; what an interrupted first start has left is made anew."""
+        self._remove_empty(folder, found)
+        store = uuid.uuid4().hex
+        shards = self._open_all(
+            [f"{folder}/{name}" for name in self._names()], lambda shard: shard.create(store)
+        )
+        self.disk.sync_directory(folder)
+        self.disk.sync_directory(self.directory)
+        write_members(self.disk, self.directory, IDENTITY, {"store": store})
+        return shards
+
+    def _remove_empty(self, folder: str, found: set[str]) -> None:
+        for name in sorted(found):
+            if name.endswith(".db"):
+                self._check_empty(f"{folder}/{name}")
+        for name in sorted(found):
+            self.disk.unlink(f"{folder}/{name}")
+
+    def _check_empty(self, path: str) -> None:
+        """Only a shard that was never used may be made anew."""
+        try:
+            database = self.connect(path)
+            try:
+                tables = database.execute(
+                    "SELECT count(*) FROM sqlite_master WHERE name = 'streams'"
+                ).fetchone()[0]
+                used = tables and database.execute("SELECT count(*) FROM streams").fetchone()[0]
+            finally:
+                database.close()
+        except Exception as error:
+            raise unusable(path, error) from error
+        if used:
+            raise StorageError(
+                f"{self.directory} has no {IDENTITY}, but {path} holds streams; restore the directory from a backup"
+            )
+
+    def _open_all(self, paths: Sequence[str], prepare: Callable[[Shard], None]) -> list[Shard]:
+        shards: list[Shard] = []
+        for number, path in enumerate(paths):
+            try:
+                shards.append(Shard(number, path, self.connect, self.cache_bytes, self.exclusive))
+                prepare(shards[-1])
+            except Exception as error:
+                close_all(shards)
+                raise error if isinstance(error, StorageError) else unusable(path, error) from error
+        return shards
+
+    def _names(self) -> Sequence[str]:
+        return [f"shard_{number:02x}.db" for number in range(self.shard_count)]
+
+
+def close_all(shards: Sequence[Shard]) -> None:
+    """Close shards that were only looked at."""
+    for shard in shards:
+        shard.close(clean=False)
+
+
+def unusable(path: str, error: Exception) -> StorageError:
+    """What an operator reads about a shard that can't be opened."""
+    return StorageError(
+        f"{path} can't be used: {error}; if it is damaged, restore the directory from a backup"
+    )

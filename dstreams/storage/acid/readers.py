@@ -1,0 +1,88 @@
+"""Reading from the shards, in threads, beside the one that writes: WAL mode lets both go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from attrs import define, field
+
+from dstreams.storage.acid.shard import Shard
+from dstreams.storage.interface import StorageError
+from dstreams.storage.stream_rows import Connect, Connection
+
+_T = TypeVar("_T")
+
+MAX_IDLE: Final = 32
+"""How many connections stay open for the next read. Reads under way have one each."""
+
+
+@define(eq=False)
+class Readers:
+    """Connections to read with. May be used from several threads."""
+
+    _shards: Sequence[Shard]
+    _connect: Connect
+    _cache_bytes: int
+    # The oldest first; a list's append, pop and remove are atomic.
+    _idle: list[tuple[int, Connection]] = field(factory=list, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def ask(self, shard: int, question: Callable[..., _T], *arguments: int) -> _T:
+        """Run a question of ``chunks`` on a shard.
+
+        :raise StorageError: when it can't be answered.
+        """
+        path = self._shards[shard].path
+        if self._shards[shard].exclusive:
+            return self._ask(path, self._shards[shard].database, question, arguments)
+        try:
+            database = self._take(shard) or self._open(path)
+        except Exception as error:
+            raise StorageError(f"opening {path} to read: {error}") from error
+        try:
+            answer = self._ask(path, database, question, arguments)
+        except BaseException:
+            database.close()
+            raise
+        self._idle.append((shard, database))
+        self._close_down_to(0 if self._closed else MAX_IDLE)
+        return answer
+
+    def close(self) -> None:
+        """Close the idle ones; those in use close when their read is over."""
+        self._closed = True
+        self._close_down_to(0)
+
+    def _close_down_to(self, count: int) -> None:
+        while len(self._idle) > count:
+            try:
+                _, database = self._idle.pop(0)
+            except IndexError:
+                return  # another thread was faster
+            database.close()
+
+    @staticmethod
+    def _ask(path: str, database: Connection, question: Callable[..., _T], arguments: tuple[int, ...]) -> _T:
+        try:
+            return question(database, *arguments)
+        except StorageError as error:
+            raise StorageError(f"{path}: {error}") from error
+        except Exception as error:
+            raise StorageError(f"reading {path}: {error}") from error
+
+    def _take(self, shard: int) -> Connection | None:
+        for each in reversed(self._idle[:]):
+            if each[0] == shard:
+                try:
+                    self._idle.remove(each)
+                except ValueError:
+                    continue  # another thread was faster
+                return each[1]
+        return None
+
+    def _open(self, path: str) -> Connection:
+        database = self._connect(path)
+        database.execute("PRAGMA query_only = ON")
+        database.execute(f"PRAGMA cache_size = -{self._cache_bytes // 1024}")
+        return database

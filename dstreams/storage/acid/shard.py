@@ -1,0 +1,308 @@
+"""One shard: an SQLite database in WAL mode.
+
+Tables
+    ``identity``   one row: ``store`` (the store's identity, from shards.json), ``shard`` (this one's number),
+                   ``last_id`` (no stream of this shard that was ever deleted had a higher id)
+    ``streams``    a row for every stream, soft-deleted ones included: see ``stream_rows``
+    ``producers``  a row for every producer of every stream: see ``stream_rows``
+    ``chunks``     the bytes: see ``chunks``
+    ``removed``    the ids of deleted streams whose chunks may still be there
+
+``PRAGMA application_id`` is APPLICATION_ID, ``PRAGMA user_version`` the format.
+
+Invariants
+    S1. What a group changes in a shard is one transaction, synced before the group is acknowledged.
+    S2. The shard of a stream is the home of its name (``group.home``), of a fork its source's; the source of every
+        fork is a row.
+    S3. ``tail`` and ``messages`` of a stream agree with its chunks and their entries.
+    S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
+
+A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
+stream's size (1 GB: 0.5 ms instead of seconds in which nothing else could be committed), and whoever is reading
+the stream can read on. What purges write is not synced for itself: they repeat what a crash undoes.
+
+Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, where their errors would go unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from attrs import define, field
+
+from dstreams.model.state import StreamState
+from dstreams.storage import stream_rows
+from dstreams.storage.acid import chunks
+from dstreams.storage.acid.group import Batch
+from dstreams.storage.interface import StorageError
+from dstreams.storage.stream_rows import Connect, Connection
+
+APPLICATION_ID: Final = 0x44534143
+"""``DSAC``."""
+
+FORMAT: Final = 1
+
+MEMORY: Final = ":memory:"
+
+_SCHEMA = """
+CREATE TABLE identity (
+    one INTEGER PRIMARY KEY CHECK (one = 1), store TEXT NOT NULL, shard INTEGER NOT NULL, last_id INTEGER NOT NULL
+);
+CREATE TABLE removed (stream_id INTEGER PRIMARY KEY)
+"""
+
+PURGE_ROWS: Final = 64
+"""How many chunks one slice of a purge removes, 4 MiB at most: commits wait for a slice."""
+
+VACUUM_PAGES: Final = 256
+"""How many pages one slice gives back to the file system."""
+
+FREE_PAGES: Final = 2048
+FREE_SHARE: Final = 4
+"""More than so many free pages, and more than a fourth of the file, go back; others are kept for new bytes."""
+
+
+@define(eq=False)
+class Shard:
+    """A shard's database and the connection that writes to it.
+
+    One thread at a time may use it.
+
+    :param number: which of the store's shards it is.
+    :param cache_bytes: how much of the database the connection may keep in memory.
+    :param exclusive: whether this is to be the only connection, which then reads, too: in memory there can be no
+        other, and without shared memory neither.
+    """
+
+    number: int
+    path: str
+    _connect: Connect
+    _cache_bytes: int
+    exclusive: bool
+    database: Connection = field(init=False)
+    _aside: Connection | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.database = self._connect(self.path)
+
+    def create(self, store: str) -> None:
+        """Make the tables in a database that is empty.
+
+        :param store: the store's identity.
+        """
+        database = self.database
+        # Synced once, at the end: a shard that a crash leaves half made is made anew.
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._use_wal()
+        self.begin()
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+        for statement in (*_SCHEMA.split(";"), chunks.SCHEMA):
+            database.execute(statement)
+        stream_rows.create_tables(database)
+        database.execute("INSERT INTO identity VALUES (1, ?, ?, 0)", (store, self.number))
+        self.commit()
+        self.configure()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def configure(self) -> None:
+        """Set what SQLite doesn't keep in the file.
+
+        :raise StorageError: when the file system can't do what WAL mode needs.
+        """
+        self._use_wal()
+        for pragma in (
+            "synchronous = FULL",
+            "fullfsync = ON",
+            "checkpoint_fullfsync = ON",
+            "wal_autocheckpoint = 0",
+            # Freed pages need not be written over with zeros, whatever SQLite was compiled to do.
+            "secure_delete = OFF",
+            "temp_store = MEMORY",
+            f"cache_size = -{self._cache_bytes // 1024}",
+        ):
+            self.database.execute(f"PRAGMA {pragma}")
+        # A file that can't be written to, or is locked by another program, is found now and not at the first commit.
+        self.begin()
+        self.roll_back()
+
+    def _use_wal(self) -> None:
+        if self.exclusive:
+            self.database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        mode = _value(self.database, "PRAGMA journal_mode = WAL")
+        if mode not in ("wal", "memory"):
+            raise StorageError(
+                f"{self.path} can't be used in SQLite's WAL mode ({mode}): its file system lacks shared memory;"
+                " choose a local one for storage.data_dir"
+            )
+
+    def verify(self, store: str) -> None:
+        """See that this is the shard that it should be.
+
+        :raise StorageError: when it isn't; the text says what it is.
+        """
+        application = _value(self.database, "PRAGMA application_id")
+        if application != APPLICATION_ID:
+            raise StorageError(f"{self.path} is no shard of this server; restore it from a backup")
+        version = _value(self.database, "PRAGMA user_version")
+        if version != FORMAT:
+            raise StorageError(f"{self.path} has format {version}; this version reads format {FORMAT}")
+        found = self.database.execute("SELECT store, shard FROM identity").fetchone()
+        if found != (store, self.number):
+            raise StorageError(
+                f"{self.path} is another shard ({found}) than it should be ({(store, self.number)}): files of"
+                " different stores, or of different names, were mixed; restore the directory from a backup"
+            )
+
+    # --- loading -----------------------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        """How many streams there are."""
+        return stream_rows.count(self.database)
+
+    def load(self) -> Iterator[StreamState]:
+        """Every stream's state, without fork counts."""
+        return stream_rows.load(self.database)
+
+    def last_id(self) -> int:
+        """The highest id of a deleted stream."""
+        return int(_value(self.database, "SELECT last_id FROM identity"))
+
+    def removed(self) -> list[int]:
+        """The deleted streams that are to be purged."""
+        return [row[0] for row in self.database.execute("SELECT stream_id FROM removed ORDER BY stream_id")]
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def write(self, batch: Batch) -> None:
+        """Write a group's part into the transaction."""
+        database = self.database
+        if batch.removed:
+            self.remove(batch.removed)
+        if batch.created:
+            stream_rows.store(database, batch.created)
+        if batch.changed:
+            stream_rows.update(database, batch.changed)
+            stream_rows.store_producers(database, batch.producers)
+        if batch.replaced:
+            database.executemany("DELETE FROM chunks WHERE stream_id = ? AND start > ?", batch.replaced)
+        if batch.chunks:
+            database.executemany("INSERT OR REPLACE INTO chunks VALUES (?,?,?,?,?)", batch.chunks)
+
+    def remove(self, stream_ids: Sequence[int]) -> None:
+        """Remove streams in the transaction; their chunks are purged later."""
+        stream_rows.remove(self.database, stream_ids)
+        self.database.executemany(
+            "INSERT OR IGNORE INTO removed VALUES (?)", [(each,) for each in stream_ids]
+        )
+        self.database.execute("UPDATE identity SET last_id = max(last_id, ?)", (max(stream_ids),))
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        self.database.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the transaction, if there is one."""
+        try:
+            self.database.execute("ROLLBACK")
+        except Exception as error:
+            if "no transaction" not in str(error):  # SQLite rolls back by itself after some errors
+                raise
+
+    # --- upkeep ------------------------------------------------------------------------------------------------
+
+    def checkpoint_aside(self) -> None:
+        """Copy committed pages from the WAL into the database, while commits go on.
+
+        In its own thread and on a connection of its own. What is committed meanwhile is left for
+        :meth:`checkpoint`.
+        """
+        if self.exclusive:
+            return
+        if self._aside is None:
+            self._aside = self._connect(self.path)
+            self._aside.execute("PRAGMA synchronous = FULL")
+            self._aside.execute("PRAGMA checkpoint_fullfsync = ON")
+        self._aside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def checkpoint(self) -> None:
+        """Copy the rest, between two commits, so that the WAL begins anew (unless somebody reads just then)."""
+        self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def purge(self, stream_ids: Sequence[int]) -> tuple[list[int], int]:
+        """Remove a slice of deleted streams' chunks, in a transaction that isn't synced.
+
+        :return: the streams of which something may be left, and how many pages were written, about.
+        """
+        database, budget, done = self.database, PURGE_ROWS, 0
+        database.execute("PRAGMA synchronous = NORMAL")
+        try:
+            self.begin()
+            while done < len(stream_ids) and budget > 0:
+                stream_id = stream_ids[done]
+                budget -= _purge_stream(database, stream_id, budget)
+                if budget > 0:
+                    database.execute("DELETE FROM removed WHERE stream_id = ?", (stream_id,))
+                    budget -= 1
+                    done += 1
+            self.commit()
+        except BaseException:
+            self.roll_back()
+            raise
+        finally:
+            database.execute("PRAGMA synchronous = FULL")
+        return list(stream_ids[done:]), 2 * (PURGE_ROWS - budget)
+
+    def give_back(self) -> bool:
+        """Give a slice of free pages back to the file system; whether there are more."""
+        if not self.has_free_pages():
+            return False
+        self.database.execute("PRAGMA synchronous = NORMAL")
+        try:
+            # It takes one page per step.
+            self.database.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        finally:
+            self.database.execute("PRAGMA synchronous = FULL")
+        return True
+
+    def has_free_pages(self) -> bool:
+        """Whether there are more free pages in the file than it should keep."""
+        free = int(_value(self.database, "PRAGMA freelist_count"))
+        return free > FREE_PAGES and free * FREE_SHARE > int(_value(self.database, "PRAGMA page_count"))
+
+    def close(self, clean: bool) -> None:
+        """Close the database.
+
+        :param clean: copy the WAL into it first, so that the next start finds none.
+        """
+        try:
+            if clean:
+                self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            if self._aside is not None:
+                self._aside.close()
+            self.database.close()
+
+
+def _purge_stream(database: Connection, stream_id: int, limit: int) -> int:
+    """Remove up to ``limit`` of a stream's chunks; how many."""
+    last = database.execute(
+        "SELECT start FROM chunks WHERE stream_id = ? ORDER BY start LIMIT 1 OFFSET ?", (stream_id, limit - 1)
+    ).fetchone()
+    if last is not None:
+        database.execute("DELETE FROM chunks WHERE stream_id = ? AND start <= ?", (stream_id, last[0]))
+        return limit
+    count = int(_value(database, "SELECT count(*) FROM chunks WHERE stream_id = ?", stream_id))
+    if count:
+        database.execute("DELETE FROM chunks WHERE stream_id = ?", (stream_id,))
+    return count
+
+
+def _value(database: Connection, sql: str, *parameters: Any) -> Any:
+    return database.execute(sql, parameters).fetchone()[0]

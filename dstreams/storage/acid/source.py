@@ -1,0 +1,81 @@
+"""A stream's bytes: the newest from memory, all others from its shard."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from attrs import define
+from twisted.internet.defer import Deferred
+
+from dstreams.storage import index
+from dstreams.storage.acid import chunks
+
+_T = TypeVar("_T")
+
+
+class Fetch(Protocol):
+    """Asks a shard."""
+
+    def __call__(self, question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
+        """Answer a question of ``chunks`` at once, or from a thread."""
+
+
+@define(eq=False, weakref_slot=True)
+class Hold:
+    """As long as it exists, the chunks of a stream aren't purged."""
+
+
+@define(eq=False)
+class StreamBytes:
+    """The bytes of one stream as they stood at one moment (a ``ByteSource``).
+
+    The shard has all of them, also those in memory; what it has beyond the tail of that moment is never asked for.
+
+    :param fetch: asks the stream's shard.
+    :param written: where ``memory`` begins.
+    :param memory: the newest bytes; they may grow.
+    :param entries: the index entries of the messages in memory.
+    :param hold: keeps the chunks, if bytes are only there.
+    """
+
+    _fetch: Fetch
+    _stream_id: int
+    _written: int
+    _memory: bytearray
+    _entries: array[int]
+    _hold: Hold | None
+
+    def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
+        """The bytes from ``start`` up to ``end``."""
+        if start >= self._written:
+            with memoryview(self._memory) as view:
+                return bytes(view[start - self._written : end - self._written])
+        return self._ask(chunks.read, start, end)
+
+    def is_boundary(self, position: int) -> bool | Deferred[bool]:
+        """Whether a message ends at ``position``."""
+        if position > self._written:
+            return index.is_boundary(self._entries, position)
+        return self._ask(chunks.is_boundary, position)
+
+    def extent(self, start: int, limit: int) -> int | Deferred[int]:
+        """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
+        if start >= self._written:
+            return index.extent(self._entries, start, limit)
+        return self._ask(chunks.extent, start, limit)
+
+    def append_ends(self, position: int) -> Sequence[int] | Deferred[Sequence[int]]:
+        """The message ends after ``position``, up to the first that also ends an append."""
+        if position >= self._written:
+            return index.append_ends(self._entries, position)
+        return self._ask(chunks.append_ends, position)
+
+    def _ask(self, question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
+        found: _T | Deferred[_T] = self._fetch(question, self._stream_id, *arguments)
+        hold = self._hold
+        if hold is not None and isinstance(found, Deferred):
+            # Whoever asked may go before the answer comes.
+            found.addBoth(lambda answer, _: answer, hold)
+        return found

@@ -1,0 +1,276 @@
+"""The ``acid`` mode's storage: opening, committing, reading, closing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Change, Create, Delete
+from dstreams.model.state import StreamState
+from dstreams.storage.acid.check import problems
+from dstreams.storage.acid.faults import StoreFailed
+from dstreams.storage.acid.group import Group, Planner, home
+from dstreams.storage.acid.layout import Layout, close_all
+from dstreams.storage.acid.readers import Readers
+from dstreams.storage.acid.recovery import Recovery
+from dstreams.storage.acid.shard import Shard
+from dstreams.storage.acid.source import Hold, StreamBytes
+from dstreams.storage.acid.tails import Tail, Tails
+from dstreams.storage.acid.upkeep import Upkeep
+from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
+from dstreams.storage.directory import DirectoryLock
+from dstreams.storage.disk import Disk, OsDisk
+from dstreams.storage.interface import Charges, Progress, StorageError
+from dstreams.storage.stream_rows import Connect, connect
+from dstreams.storage.sync import Run, run_inline
+
+_log = Logger()
+_T = TypeVar("_T")
+
+MAX_SHARDS: Final = 256
+
+PARALLEL_COMMITS: Final = 8
+
+MEMORY_CHARGES: Final = Charges(stream=2048, message=9, producer=448)
+"""For ``in-memory``: measured, what each costs in this process, rounded up."""
+
+
+@define(eq=False)
+class AcidStorage:
+    """The ``acid`` mode (a ``Storage``).
+
+    :param directory: the data directory; not used in memory.
+    :param shard_count: a power of two, 1 to 256; a store keeps the one it was made with.
+    :param run: runs work in a thread.
+    :param in_memory: whether the databases live in memory, where nothing outlives the process: the same code, but
+        everything happens at once and on the reactor's thread.
+    :param recent_bytes: how many of the newest bytes stay in memory for live readers.
+    :param parallel: how many shards may be committed at once.
+    :param free_space: gives the free bytes of the disk; the file system says, when it is left out.
+    :param exclusive: whether each database has one connection only, which needs no shared memory; reads then wait
+        for commits, so ``run`` must not use threads.
+    """
+
+    _directory: str
+    _shard_count: int
+    _run: Run
+    _in_memory: bool = field(default=False, kw_only=True)
+    _recent_bytes: int = field(default=32 * 1024 * 1024, kw_only=True)
+    _parallel: int = field(default=PARALLEL_COMMITS, kw_only=True)
+    _disk: Disk = field(factory=OsDisk, kw_only=True)
+    _connect: Connect = field(default=connect, kw_only=True)
+    _lock: DirectoryLock | None = field(factory=DirectoryLock, kw_only=True)
+    _free_space: FreeSpace | None = field(default=None, kw_only=True)
+    _exclusive: bool = field(default=False, kw_only=True)
+    _now_ns: Callable[[], int] = field(default=time.time_ns, kw_only=True)
+    name: str = field(default="acid", init=False)
+    immediate: bool = field(init=False)
+    persistent: bool = field(init=False)
+    charges: Charges = field(init=False)
+    failure: str | None = field(default=None, init=False)
+    """Why the store takes no more changes, if so."""
+    _shards: list[Shard] = field(init=False)
+    _catalog: Catalog = field(init=False)
+    _writer: Writer = field(init=False)
+    _readers: Readers = field(init=False)
+    _tails: Tails = field(init=False)
+    _planner: Planner = field(init=False)
+    _upkeep: Upkeep = field(init=False)
+    _fork_shards: dict[int, int] = field(init=False)
+    # Held by a commit, a slice of upkeep, and at last for ever by close.
+    _turn: DeferredLock = field(factory=DeferredLock, init=False)
+    _holds: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
+    _last_id: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        count = self._shard_count
+        if not 1 <= count <= MAX_SHARDS or count & (count - 1):
+            raise ValueError(
+                f"the number of shards must be a power of two from 1 to {MAX_SHARDS}, not {count}"
+            )
+        self.immediate, self.persistent = self._in_memory, not self._in_memory
+        self.charges = MEMORY_CHARGES if self._in_memory else Charges()
+        if self._in_memory:
+            self._run, self._lock, self._parallel, self._free_space = run_inline, None, 1, _unlimited
+            self._exclusive = True
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    def open(self, catalog: Catalog, progress: Progress) -> None:
+        """Take the directory, rebuild the state of all streams, and make the store ready.
+
+        :raise StorageError: the text says what is wrong and what to do.
+        """
+        if self._lock is not None:
+            self._lock.acquire(self._directory)
+        try:
+            self._open(catalog, progress)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _open(self, catalog: Catalog, progress: Progress) -> None:
+        layout = Layout(self._disk, self._directory, self._shard_count, self._connect, self._exclusive)
+        try:
+            shards = self._shards = layout.open_in_memory() if self._in_memory else layout.open()
+        except OSError as error:
+            raise StorageError(f"opening the store in {self._directory}: {error}") from error
+        try:
+            recovery = Recovery(catalog, shards)
+            recovery.run(progress)
+        except BaseException:
+            close_all(shards)
+            raise
+        self._catalog = catalog
+        self._fork_shards = recovery.fork_shards
+        # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
+        self._last_id = max(recovery.last_id, self._now_ns() >> 10)
+        self._tails = Tails(self._recent_bytes)
+        self._planner = Planner(catalog, self._shard_count, self._tails, self._fork_shards)
+        self._writer = Writer(shards, self._free_space or free_space(self._directory), self._parallel)
+        self._readers = Readers(shards, self._connect, layout.cache_bytes)
+        self._upkeep = Upkeep(shards, self._run, self._turn, self._holds.__contains__, self._fail)
+        for number, removed in recovery.to_clear.items():
+            self._upkeep.removed(number, removed)
+        self._upkeep.go_on()
+
+    def next_stream_id(self) -> int:
+        """A number that no stream of this store ever had."""
+        self._last_id += 1
+        return self._last_id
+
+    # --- committing --------------------------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
+        """Write the group, a transaction for each shard; it is durable when the Deferred fires."""
+        if self.failure is not None:
+            raise StorageError(self.failure)
+        if not self.immediate:
+            return self._turn.run(self._commit, changes).addCallback(self._committed)
+        group = self._planner.plan(changes)
+        try:
+            self._writer.write(group)
+        except StoreFailed as error:
+            self._fail(str(error))
+            raise
+        self._keep(group)
+        self._upkeep.go_on()
+        return None
+
+    def _commit(self, changes: Sequence[Change]) -> Deferred[None]:
+        """Holding the turn."""
+        if self.failure is not None:  # upkeep failed meanwhile
+            raise StorageError(self.failure)
+        group = self._planner.plan(changes)
+        written: Deferred[None] = self._run(self._writer.write, group)
+        return written.addCallbacks(lambda _: self._keep(group), self._not_written)
+
+    def _not_written(self, failure: Failure) -> Failure:
+        if failure.check(StoreFailed):
+            self._fail(failure.getErrorMessage())
+        return failure
+
+    def _committed(self, _: object) -> None:
+        self._upkeep.go_on()
+
+    def _fail(self, why: str) -> None:
+        if self.failure is None:
+            self.failure = f"the store takes no more changes until the server is restarted: {why}"
+            self._upkeep.halt()
+            _log.critical("{why}", why=self.failure)
+
+    def _keep(self, group: Group) -> None:
+        """The group is committed: make its bytes readable. The engine applies it next."""
+        self._fork_shards.update(group.forks)
+        for change in group.changes:
+            if isinstance(change, Append | Create):
+                if change.data:
+                    self._keep_bytes(change)
+            elif isinstance(change, Delete):
+                for stream_id in change.stream_ids:
+                    self._tails.forget(stream_id)
+                    self._fork_shards.pop(stream_id, None)
+        for stream_id, run in group.runs.items():
+            tail = self._tails.get(stream_id)
+            if tail is not None:
+                tail.run = run
+        for batch in group.batches.values():
+            self._upkeep.written(batch.shard, batch.pages)
+            if batch.removed:
+                self._upkeep.removed(batch.shard, batch.removed)
+
+    def _keep_bytes(self, change: Append | Create) -> None:
+        state = self._catalog.streams.get(change.stream_id)
+        if state is None:  # created in this very group
+            self._tails.append(change, change.start, 0)
+        else:
+            self._tails.append(change, state.start, state.messages)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def source(self, state: StreamState) -> StreamBytes:
+        """The bytes of a stream."""
+        stream_id = state.id
+        tail = self._tails.get(stream_id) or Tail(state.start, state.tail, state.messages)
+        hold = None
+        if tail.written > state.start:
+            hold = self._holds.get(stream_id)
+            if hold is None:
+                hold = self._holds[stream_id] = Hold()
+        shard = (
+            self._fork_shards[stream_id] if state.fork is not None else home(state.name, self._shard_count)
+        )
+
+        def fetch(question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
+            if self._in_memory:
+                return self._readers.ask(shard, question, *arguments)
+            done: Deferred[_T] = self._run(self._readers.ask, shard, question, *arguments)
+            return done
+
+        return StreamBytes(fetch, stream_id, tail.written, tail.data, tail.entries, hold)
+
+    # --- the rest ----------------------------------------------------------------------------------------------
+
+    def problems(self) -> list[str]:
+        """Check every shard against its invariants; may take long, and nothing else may go on meanwhile.
+
+        :return: what is wrong, a sentence each.
+        """
+        return problems(self._shards)
+
+    def close(self) -> Deferred[None] | None:
+        """Copy the WALs into the databases, so that the next start is quick, and let go of the directory."""
+        done = self._upkeep.stop()
+        done.addCallback(lambda _: self._turn.acquire())
+        done.addCallback(lambda _: self._run(self._close))
+        done.addErrback(
+            lambda failure: _log.failure("closing the shards failed; their WALs have it all", failure)
+        )
+        return done.addCallback(self._release)
+
+    def _close(self) -> None:
+        self._readers.close()
+        self._writer.close()
+        for shard in self._shards:
+            try:
+                shard.close(clean=self.failure is None)
+            except Exception:
+                _log.failure("closing {path} failed; its WAL has it all", path=shard.path)
+
+    def _release(self, result: _T) -> _T:
+        if self._lock is not None:
+            self._lock.release()
+        return result
+
+
+def _unlimited() -> None:
+    """In memory there is no disk that could be full."""

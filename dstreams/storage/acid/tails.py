@@ -1,0 +1,96 @@
+"""The newest bytes of the streams, in memory: what live readers are given, and what small chunks are merged from."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from typing import Final
+
+from attrs import define, field
+
+from dstreams.model.changes import Append, Create
+from dstreams.storage import index
+from dstreams.storage.acid.chunks import OpenRun
+from dstreams.storage.recent import Recent
+
+STREAM_SHARE: Final = 4
+"""One stream may hold the budget divided by this: a fast one doesn't push out all others."""
+
+OVERHEAD: Final = 640
+"""What a tail costs besides its bytes and entries: measured, rounded up."""
+
+
+@define(eq=False)
+class Tail(Recent):
+    """The newest bytes of one stream, and its open run of small chunks."""
+
+    run: OpenRun = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.run = OpenRun(self.written, 0)
+
+    @property
+    def cost(self) -> int:
+        """What it counts against the budget."""
+        return len(self.data) + 8 * len(self.entries) + OVERHEAD
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the open run is still in memory as a whole."""
+        return self.run.start >= self.written
+
+    def run_bytes(self) -> tuple[bytes, array[int]]:
+        """The bytes and entries of the open run."""
+        begin = self.run.start - self.written
+        return bytes(self.data[begin:]), self.entries[index.count_up_to(self.entries, self.run.start) :]
+
+
+@define(eq=False)
+class Tails:
+    """The tails of the streams that were written to last.
+
+    :param budget: how many bytes they may take together; the least recently written ones go first.
+    """
+
+    _budget: int
+    _tails: OrderedDict[int, Tail] = field(factory=OrderedDict, init=False)
+    used: int = field(default=0, init=False)
+
+    def get(self, stream_id: int) -> Tail | None:
+        """A stream's tail, if it is in memory."""
+        return self._tails.get(stream_id)
+
+    def append(self, change: Append | Create, start: int, number: int) -> None:
+        """Keep the messages of a committed change.
+
+        :param start: the stream's own start.
+        :param number: how many messages the stream had before.
+        """
+        tail = self._tails.get(change.stream_id)
+        if tail is None:
+            tail = self._tails[change.stream_id] = Tail(start, change.start, number)
+            self.used += OVERHEAD
+        else:
+            self._tails.move_to_end(change.stream_id)
+        tail.append(change.data, change.ends)
+        self.used += len(change.data) + 8 * len(change.ends)
+        if tail.cost * STREAM_SHARE > self._budget:
+            self._halve(change.stream_id, tail)
+        while self.used > self._budget:
+            self._halve(*next(iter(self._tails.items())))
+
+    def forget(self, stream_id: int) -> None:
+        """A stream is deleted."""
+        tail = self._tails.pop(stream_id, None)
+        if tail is not None:
+            self.used -= tail.cost
+
+    def _halve(self, stream_id: int, tail: Tail) -> None:
+        """Forget the older half of a large tail, or all of a small one."""
+        count = len(tail.entries) // 2
+        if tail.cost * STREAM_SHARE <= self._budget or not count:
+            self.forget(stream_id)
+            return
+        before = tail.cost
+        tail.drop((tail.entries[count - 1] >> 1) - tail.written, count)
+        self.used -= before - tail.cost

@@ -1,0 +1,152 @@
+"""What a store does beside its commits: checkpoints, and clearing away what was deleted.
+
+One thing at a time, a slice at a time. A slice that writes to a shard takes its turn with the commits; a
+checkpoint's larger part goes on beside them. Nothing here is needed for a promise: what a crash cuts off is done
+after the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.storage.acid.faults import StoreFailed, fault
+from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
+from dstreams.storage.sync import Run
+
+_log = Logger()
+
+LEAST_WAL_PAGES: Final = 1000
+WAL_PAGES: Final = 16_384
+"""A shard's WAL is copied into its database when it has so many pages: WAL_PAGES (64 MiB) divided by the number of
+shards, but at least LEAST_WAL_PAGES (4 MiB). Each time costs two syncs."""
+
+
+@define(eq=False)
+class Upkeep:
+    """Looks after the shards.
+
+    :param run: runs work in a thread.
+    :param turn: held by whatever writes to the shards.
+    :param held: whether somebody reads a deleted stream.
+    :param fail: called when the store can't go on.
+    """
+
+    _shards: Sequence[Shard]
+    _run: Run
+    _turn: DeferredLock
+    _held: Callable[[int], bool]
+    _fail: Callable[[str], None]
+    _wal_pages: list[int] = field(init=False)
+    _limit: int = field(init=False)
+    # In the order of deletion: a dict, used as a set that keeps it.
+    _removed: list[dict[int, None]] = field(init=False)
+    # The shards whose WAL is long, those in which something can be cleared away, and those where somebody reads
+    # what could be.
+    _long: set[int] = field(factory=set, init=False)
+    _crowded: set[int] = field(factory=set, init=False)
+    _held_up: set[int] = field(factory=set, init=False)
+    _stopped: bool = field(default=False, init=False)
+    _under_way: Deferred[None] | None = field(default=None, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        count = len(self._shards)
+        self._wal_pages = [0] * count
+        self._limit = max(LEAST_WAL_PAGES, WAL_PAGES // count)
+        self._removed = [{} for _ in self._shards]
+
+    @property
+    def purging(self) -> int:
+        """How many deleted streams' chunks are still there."""
+        return sum(map(len, self._removed))
+
+    def written(self, shard: int, pages: int) -> None:
+        """A commit has written to a shard."""
+        self._wal_pages[shard] += pages
+        if self._wal_pages[shard] >= self._limit:
+            self._long.add(shard)
+
+    def removed(self, shard: int, stream_ids: Sequence[int]) -> None:
+        """Streams have been deleted."""
+        self._removed[shard].update(dict.fromkeys(stream_ids))
+        self._crowded.add(shard)
+
+    def go_on(self) -> None:
+        """Do what is due, if anything; called after every commit."""
+        if self._under_way is not None or self._stopped:
+            return
+        for shard in list(self._held_up):
+            if not all(map(self._held, self._removed[shard])):
+                self._held_up.discard(shard)
+                self._crowded.add(shard)
+        if self._long or self._crowded:
+            done = self._under_way = Deferred.fromCoroutine(self._work())
+            done.addErrback(self._failed).addBoth(self._over)
+
+    def halt(self) -> None:
+        """Begin nothing new."""
+        self._stopped = True
+
+    def stop(self) -> Deferred[None]:
+        """Begin nothing new; fires when what is under way is over."""
+        self.halt()
+        if self._under_way is None:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        return done
+
+    def _over(self, _: object) -> None:
+        self._under_way = None
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("upkeep of the shards failed", failure)
+        assert failure.value is not None
+        error = fault(failure.value, "upkeep of the shards")
+        if isinstance(error, StoreFailed):
+            self._fail(str(error))
+
+    async def _work(self) -> None:
+        # A shard is taken off its set before the work: an error must not make it begin again at once.
+        while not self._stopped:
+            if self._long:
+                await self._checkpoint(self._long.pop())
+            elif self._crowded:
+                await self._clear(self._crowded.pop())
+            else:
+                return
+
+    async def _checkpoint(self, number: int) -> None:
+        shard = self._shards[number]
+        self._wal_pages[number] = 0
+        await self._run(shard.checkpoint_aside)
+        await self._turn.run(self._run, shard.checkpoint)
+        self._wal_pages[number] = 0
+        self._long.discard(number)
+
+    async def _clear(self, number: int) -> None:
+        """Purge a slice, or give back a slice of free pages, or be done with a shard."""
+        shard, removed = self._shards[number], self._removed[number]
+        ids = list(islice((each for each in removed if not self._held(each)), PURGE_ROWS))
+        if ids:
+            left, pages = await self._turn.run(self._run, shard.purge, ids)
+            for each in set(ids).difference(left):
+                del removed[each]
+            self.written(number, pages)
+        elif await self._turn.run(self._run, shard.give_back):
+            self.written(number, VACUUM_PAGES)
+        else:
+            if removed:
+                self._held_up.add(number)
+            return
+        self._crowded.add(number)

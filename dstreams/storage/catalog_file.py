@@ -1,0 +1,135 @@
+"""The catalog on disk: every stream's state as of the last checkpoint, in one SQLite database.
+
+It is written only by checkpoints and read only at start. ``position`` is the number of the first journal batch that
+it may lack: recovery loads the catalog and replays the journal from there. A stream's row may be newer than that,
+since requests go on while a checkpoint runs; replaying what a row has already changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+from attrs import define, field
+
+from dstreams.model.state import StreamState
+from dstreams.storage import stream_rows
+from dstreams.storage.interface import StorageError, StorageFull
+from dstreams.storage.stream_rows import Connect, Connection, StreamRow, connect
+
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS checkpoint (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, position INTEGER NOT NULL,
+    last_id INTEGER NOT NULL
+)
+"""
+
+_SCHEMA_REMOVED = "CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY)"
+"""Deleted streams whose files may still be there."""
+
+
+@define(eq=False)
+class CatalogFile:
+    """The database.
+
+    :raise StorageError: when it is damaged or of another format.
+    """
+
+    _path: str
+    _connect: Connect = connect
+    _database: Connection = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            self._database = self._connect(self._path)
+            # The directory's lock keeps others out already; so the WAL needs no index file in shared memory.
+            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            mode = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute(_SCHEMA)
+            self._database.execute(_SCHEMA_REMOVED)
+            stream_rows.create_tables(self._database)
+            found = self._database.execute("SELECT format FROM checkpoint").fetchone()
+        except Exception as error:
+            raise self._unreadable(error) from error
+        if mode != "wal":
+            # SQLite says so and goes on. In the mode that it fell back to, a power loss may take back a commit.
+            raise StorageError(f"{self._path}: SQLite can't use a write-ahead log here, but journal_mode {mode!r}")
+        if found is not None and found[0] != FORMAT:
+            raise StorageError(f"{self._path} has format {found[0]}; this version reads format {FORMAT}")
+
+    def position(self) -> tuple[int, int]:
+        """The first journal batch that the catalog may lack, and the highest stream id it knows of."""
+        found = self._database.execute("SELECT position, last_id FROM checkpoint").fetchone()
+        return (0, 0) if found is None else (found[0], found[1])
+
+    def removed(self) -> set[int]:
+        """The deleted streams whose files may still be there."""
+        return {row[0] for row in self._database.execute("SELECT id FROM removed")}
+
+    def count(self) -> int:
+        """How many streams there are."""
+        return stream_rows.count(self._database)
+
+    def load(self) -> Iterator[StreamState]:
+        """Every stream's state, without fork counts and in no order.
+
+        :raise StorageError:
+        """
+        try:
+            yield from stream_rows.load(self._database)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def save(self, rows: Sequence[StreamRow], removed: Sequence[int], position: int, last_id: int) -> None:
+        """Store a checkpoint durably, all or nothing. May run in a thread.
+
+        :param rows: streams to add or replace.
+        :param removed: deleted streams whose files may be there after this checkpoint; others' are gone for good.
+        :param position: the first journal batch that the rows may lack.
+        :param last_id: the highest stream id ever given out.
+        :raise StorageFull: when there is no room.
+        :raise StorageError: when the disk or the database is broken.
+        """
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._remove(removed)
+            stream_rows.store(self._database, rows)
+            self._database.execute(
+                "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (FORMAT, position, last_id)
+            )
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+            raise (StorageFull if full else StorageError)(f"writing the catalog {self._path}: {error}") from error
+
+    def _remove(self, stream_ids: Sequence[int]) -> None:
+        """Remove deleted streams, and note that their files may still be there."""
+        stream_rows.remove(self._database, stream_ids)
+        self._database.execute("DELETE FROM removed")
+        self._database.executemany("INSERT INTO removed VALUES (?)", [(stream_id,) for stream_id in stream_ids])
+
+    def _roll_back(self) -> None:
+        try:
+            self._database.execute("ROLLBACK")
+        except Exception:  # noqa: S110 (SQLite may have rolled back by itself)
+            pass
+
+    def problems(self) -> list[str]:
+        """What SQLite's own check finds wrong."""
+        return [each[0] for each in self._database.execute("PRAGMA integrity_check") if each[0] != "ok"]
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _unreadable(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"the catalog {self._path} can't be read ({error}); restore it from a backup,"
+            " or run 'durable-streams check' to see what is left"
+        )

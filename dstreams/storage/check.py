@@ -1,0 +1,208 @@
+"""Verifying a data directory offline, and giving up what can't be saved.
+
+A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data and index
+file against the catalog, every batch of the journal, and that each fork has its source. One of ``acid`` opens the
+databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair handles one kind of damage: a journal
+that breaks off in the middle. It sets aside (never deletes) the segments from the damage on, so that the store can be
+opened with what precedes it. Other damage needs a backup, or the loss of a stream that the operator deletes.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from itertools import pairwise
+
+from attrs import define, field
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Create
+from dstreams.model.state import StreamState
+from dstreams.storage import journal
+from dstreams.storage.acid import AcidStorage
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.data_files import ENTRY_BYTES, DataFiles
+from dstreams.storage.disk import Disk, OsDisk
+from dstreams.storage.index import APPEND_END
+from dstreams.storage.interface import Progress, StorageError
+from dstreams.storage.journal import Corruption, segment_name
+from dstreams.storage.records import decode
+from dstreams.storage.replay import Rebuild
+from dstreams.storage.sync import run_inline
+
+PROGRESS_EVERY = 1000
+"""How many streams or batches are checked between two notes of progress."""
+
+_READ_BYTES = 1 << 20
+
+
+@define(eq=False)
+class Report:
+    """What a check has found.
+
+    :param problems: one line for everything that is wrong.
+    :param streams: how many streams there are.
+    :param data_bytes: how many stored bytes they have of their own.
+    :param batches: how many batches of the journal the catalog doesn't cover yet.
+    :param broken: where the journal breaks off, if it does.
+    :param dropped: what a repair would give up, in words.
+    """
+
+    problems: list[str] = field(factory=list)
+    streams: int = 0
+    data_bytes: int = 0
+    batches: int = 0
+    broken: Corruption | None = None
+    dropped: list[str] = field(factory=list)
+
+
+def check_files(directory: str, progress: Progress, disk: Disk | None = None) -> Report:
+    """Check a store of the file modes. Nobody may be using it: hold its lock.
+
+    :param directory: the data directory.
+    """
+    disk = disk or OsDisk()
+    report = Report()
+    try:
+        catalog_file = CatalogFile(f"{directory}/catalog.db")
+    except StorageError as error:
+        report.problems.append(str(error))
+        return report
+    try:
+        report.problems += [f"{directory}/catalog.db: {each}" for each in catalog_file.problems()]
+        rebuild = Rebuild(Catalog())
+        _check_streams(disk, directory, catalog_file, rebuild, report, progress)
+        _check_journal(disk, directory, catalog_file.position()[0], rebuild, report, progress)
+        rebuild.finish()
+    except StorageError as error:
+        report.problems.append(str(error))
+    finally:
+        catalog_file.close()
+    return report
+
+
+def check_acid(directory: str, shard_count: int, progress: Progress) -> Report:
+    """Check a store of the mode ``acid``. Nobody may be using it: hold its lock.
+
+    :param shard_count: how many databases the store has; its manifest says so.
+    """
+    report = Report()
+    storage = AcidStorage(directory, shard_count, run_inline, lock=None, exclusive=True)
+    catalog = Catalog()
+    try:
+        storage.open(catalog, progress)
+    except StorageError as error:
+        report.problems.append(str(error))
+        return report
+    report.streams = len(catalog.streams)
+    report.data_bytes = sum(state.size for state in catalog.streams.values())
+    report.problems += storage.problems()
+    storage.close()
+    return report
+
+
+def repair_files(directory: str, report: Report, disk: Disk | None = None) -> list[str]:
+    """Set aside the journal from its damage on.
+
+    :param report: of a check made just before.
+    :return: what was done, one line each.
+    """
+    disk = disk or OsDisk()
+    broken = report.broken
+    if broken is None:
+        return []
+    folder = f"{directory}/journal"
+    done = []
+    for first in journal.segments(disk, folder):
+        path = f"{folder}/{segment_name(first)}"
+        if first >= broken.sequence:
+            disk.rename(path, path + ".damaged")
+            done.append(f"{path} was renamed to {path}.damaged")
+        elif path == broken.path:
+            _copy(disk, path, path + ".damaged")
+            file = disk.open(path)
+            file.truncate(broken.offset)
+            file.sync()
+            done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}.damaged")
+    disk.sync_directory(folder)
+    return done
+
+
+def _check_streams(
+    disk: Disk, directory: str, catalog_file: CatalogFile, rebuild: Rebuild, report: Report, progress: Progress
+) -> None:
+    """Every stream of the catalog against its files."""
+    files = DataFiles(disk, f"{directory}/data", run_inline)
+    total = catalog_file.count()
+    for number, state in enumerate(catalog_file.load(), 1):
+        rebuild.insert(state)
+        report.streams += 1
+        report.data_bytes += state.size
+        if state.size:
+            try:
+                report.problems += _check_stream(disk, files, state)
+            except OSError as error:
+                report.problems.append(f"stream {state.name!r}: {error}")
+        if not number % PROGRESS_EVERY:
+            progress("checking streams", number, total)
+
+
+def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]:
+    """What is wrong with one stream's files."""
+    problems = []
+    data_path, index_path = files.paths(state.id)
+    size = disk.open(data_path, write=False).size()
+    if size < state.size:
+        problems.append(f"stream {state.name!r}: {data_path} has {size} of {state.size} bytes")
+    entries = _read_index(disk, index_path, state.messages)
+    if len(entries) < state.messages:
+        problems.append(f"stream {state.name!r}: {index_path} has {len(entries)} of {state.messages} entries")
+        return problems
+    ends = [entry >> 1 for entry in entries]
+    if any(end <= before for before, end in pairwise([state.start, *ends])):
+        problems.append(f"stream {state.name!r}: {index_path} doesn't ascend")
+    if ends[-1] != state.tail or not entries[-1] & APPEND_END:
+        problems.append(f"stream {state.name!r}: {index_path} ends at {ends[-1]}, not at the tail {state.tail}")
+    return problems
+
+
+def _read_index(disk: Disk, path: str, count: int) -> array[int]:
+    data = disk.open(path, write=False).pread(count * ENTRY_BYTES, 0)
+    entries = array("Q", data[: len(data) - len(data) % ENTRY_BYTES])
+    if sys.byteorder == "big":
+        entries.byteswap()
+    return entries
+
+
+def _check_journal(
+    disk: Disk, directory: str, position: int, rebuild: Rebuild, report: Report, progress: Progress
+) -> None:
+    """Every batch that the catalog doesn't cover."""
+    try:
+        for batch in journal.replay(disk, f"{directory}/journal", position):
+            for change in decode(batch.payload):
+                fresh = rebuild.apply(change)
+                if isinstance(fresh, Append | Create):
+                    report.data_bytes += len(fresh.data)
+            report.batches += 1
+            if not report.batches % PROGRESS_EVERY:
+                progress("checking the journal", report.batches, 0)
+    except Corruption as error:
+        report.problems.append(str(error))
+        report.broken = error
+        report.dropped = [f"everything that was stored from batch {error.sequence} on: the rest of {error.path}"]
+        report.dropped += [
+            f"the segment {segment_name(first)}"
+            for first in journal.segments(disk, f"{directory}/journal")
+            if first >= error.sequence
+        ]
+    report.streams = len(rebuild.catalog.streams)
+
+
+def _copy(disk: Disk, source: str, target: str) -> None:
+    reading, writing = disk.open(source, write=False), disk.open(target, create=True)
+    size, offset = reading.size(), 0
+    while offset < size:
+        data = reading.pread(min(_READ_BYTES, size - offset), offset)
+        offset += writing.pwrite(data, offset)
+    writing.sync()

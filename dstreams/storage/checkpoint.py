@@ -1,0 +1,260 @@
+"""Checkpoints: from the journal into the data files and the catalog, while requests go on.
+
+The steps, and why a crash between any two loses nothing:
+
+1. P is the number of the first batch that hasn't been applied to the state yet. A new journal segment begins, so
+   that the older ones can be deleted at the next checkpoint at the latest.
+2. The messages of every stream that changed are written into its files, and with each stream its row is taken.
+   It holds at least what batches below P did; it may hold more.
+3. The file system that they are on is synced: the files have all that the rows say.
+4. In ``file-fast`` the journal's is synced too (it may be another): the batches below P are durable in their place, and
+   a row may tell of a batch at or after P, and the catalog must never know more than the journal.
+5. One transaction puts the rows and P into the catalog, and the ids of the streams whose files step 6 is to delete.
+   Until it is durable, recovery uses the old catalog and the old segments, and whatever the files hold beyond is
+   written again.
+6. Segments that hold only batches below P, and the files of streams whose removal the catalog knows now, are deleted.
+   What a crash leaves of them, the next checkpoint deletes; so it does with files that a reader still needs.
+
+What is written stays in memory until step 3 is done: if that fails, reads go on without the files.
+
+A checkpoint that fails for want of room, descriptors or memory is tried again later; the journal has everything. Any
+other failure ends all writing: the disk is broken, and the journal would only grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Change, Delete, concerned
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.data_files import DataFiles, Unwritten
+from dstreams.storage.disk import Disk, is_passing, storage_error
+from dstreams.storage.interface import StorageError, StorageFull
+from dstreams.storage.journal import Journal, segment_name, segments
+from dstreams.storage.stream_rows import StreamRow, row
+from dstreams.storage.sync import Run
+
+_log = Logger()
+
+SLICE_STREAMS = 500
+"""How many streams are collected in one turn of the reactor: about 2 ms."""
+
+SLICE_BYTES = 8 * 1024 * 1024
+"""How many bytes are copied for the writing thread in one turn."""
+
+MAX_BACKLOG = 512 * 1024 * 1024
+"""How many bytes a segment may reach while a checkpoint is under way before commits wait for it. What a segment
+holds is in memory too, and is replayed at the next start."""
+
+
+@define(eq=False)
+class Dirty:
+    """What has changed since the last checkpoint.
+
+    :param streams: the ids of changed streams.
+    :param removed: the ids of deleted ones.
+    :param producers: the ids of changed producers, by stream.
+    """
+
+    streams: set[int] = field(factory=set)
+    removed: set[int] = field(factory=set)
+    producers: dict[int, set[str]] = field(factory=dict)
+
+    def note(self, change: Change) -> None:
+        """A change has been committed."""
+        if isinstance(change, Append):
+            self.streams.add(change.stream_id)
+            if change.producer is not None:
+                self.producers.setdefault(change.stream_id, set()).add(change.producer.id)
+        elif isinstance(change, Delete):
+            self.removed.update(change.stream_ids)
+            self.streams.difference_update(change.stream_ids)
+            for stream_id in change.stream_ids:
+                self.producers.pop(stream_id, None)
+        else:
+            self.streams.update(concerned(change))
+
+    def merge(self, other: Dirty) -> None:
+        """Take back what a failed checkpoint was to write."""
+        self.streams |= other.streams - self.removed
+        self.removed |= other.removed
+        for stream_id, producers in other.producers.items():
+            if stream_id not in self.removed:
+                self.producers.setdefault(stream_id, set()).update(producers)
+
+
+@define(eq=False)
+class Checkpoints:
+    """Takes checkpoints, one at a time.
+
+    :param last_id: gives the highest stream id ever given out.
+    :param dirty: what the journal has and the catalog hasn't.
+    :param next_unapplied: the number of the first batch that hasn't been applied; kept up to date by the store.
+    :param leftover: deleted streams whose files may still be there.
+    """
+
+    _disk: Disk
+    _directory: str
+    _journal: Journal
+    _files: DataFiles
+    _catalog_file: CatalogFile
+    _catalog: Catalog
+    _run: Run
+    _last_id: Callable[[], int]
+    dirty: Dirty
+    next_unapplied: int
+    _leftover: set[int]
+    _under_way: Deferred[None] | None = field(default=None, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    # How long the newest segment has to be before a checkpoint that failed is tried again.
+    _retry_at: int = field(default=0, init=False)
+    count: int = field(default=0, init=False)
+    """How many have been taken."""
+    error: StorageError | None = field(default=None, init=False)
+    """Why the last one failed, if it did."""
+
+    def begin_if_due(self, size: int) -> bool:
+        """Begin one when the newest segment has reached ``size`` bytes.
+
+        :return: whether commits had better wait, because the one under way can't keep up with them.
+        """
+        length = self._journal.segment_bytes
+        if length < size or self._journal.dead is not None:
+            return False
+        backlogged = length > max(MAX_BACKLOG, 2 * size)
+        if self._under_way is None and (backlogged or length >= self._retry_at):
+            self._retry_at = length + size // 4
+            self.run()
+        # A new segment may have been begun just now.
+        return backlogged and self._journal.segment_bytes >= length
+
+    def finished(self) -> Deferred[None]:
+        """Fires when the one under way is over, however it ended."""
+        if self._under_way is None:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        return done
+
+    def run(self) -> Deferred[None]:
+        """Take a checkpoint, after the one under way."""
+        if self._under_way is not None:
+            return self.finished().addCallback(lambda _: self.run())
+        done = self._under_way = Deferred.fromCoroutine(self._take())
+        finished = self.finished()
+        done.addErrback(self._failed).addBoth(self._over)
+        return finished
+
+    def stop(self) -> Deferred[None]:
+        """Take a last one, unless there is nothing to write or no writing any more."""
+        if self._journal.dead is not None:
+            return self.finished()
+        if self._under_way is None and not (self.dirty.streams or self.dirty.removed):
+            return succeed(None)
+        return self.run()
+
+    def close(self) -> None:
+        """Close the catalog. No checkpoint is under way."""
+        self._catalog_file.close()
+
+    def _over(self, _: object) -> None:
+        self._under_way = None
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
+        error = failure.value
+        if isinstance(error, OSError):
+            passing, error = is_passing(error), storage_error(error, "a checkpoint failed")
+        else:
+            passing = isinstance(error, StorageFull)
+        if not passing:
+            self._journal.fail(f"a checkpoint failed: {error}")
+        self.error = error if isinstance(error, StorageError) else StorageError(f"a checkpoint failed: {error}")
+
+    async def _take(self) -> None:
+        if self._journal.dead is not None:
+            raise StorageError(f"no checkpoint is taken since {self._journal.dead}")
+        position = self.next_unapplied
+        self._journal.begin_segment()
+        dirty, self.dirty = self.dirty, Dirty()
+        try:
+            await self._write(dirty, position)
+        except BaseException:
+            self.dirty.merge(dirty)
+            raise
+        self.count += 1
+        self.error, self._retry_at = None, 0
+        await self._clean_up(position)
+
+    async def _write(self, dirty: Dirty, position: int) -> None:
+        rows: list[StreamRow] = []
+        written: list[tuple[int, int, int]] = []
+        for pieces, taken in self._slices(dirty):
+            await self._run(self._files.write, pieces)
+            written += [(piece.stream_id, len(piece.data), len(piece.entries)) for piece in pieces]
+            rows += taken
+        await self._sync(self._disk.sync_all, f"{self._directory}/data")
+        for stream_id, size, count in written:
+            self._files.written(stream_id, size, count)
+        if not self._journal.synced:
+            await self._sync(self._disk.sync_all, f"{self._directory}/journal")
+        removed = dirty.removed | self._leftover
+        await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
+        self._leftover = removed
+
+    def _slices(self, dirty: Dirty) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
+        """What is to be written, a bounded part at a time; a row and its messages are of one moment."""
+        pieces: list[Unwritten] = []
+        rows: list[StreamRow] = []
+        size = 0
+        for stream_id in dirty.streams:
+            state = self._catalog.streams.get(stream_id)
+            if state is None:
+                continue  # deleted meanwhile; the journal's new segment tells of it
+            piece = self._files.take_unwritten(stream_id)
+            if piece is not None:
+                pieces.append(piece)
+                size += len(piece.data)
+            rows.append(row(state, dirty.producers.get(stream_id, ())))
+            if len(rows) >= SLICE_STREAMS or size >= SLICE_BYTES:
+                yield pieces, rows
+                pieces, rows, size = [], [], 0
+        yield pieces, rows
+
+    async def _sync(self, sync: Callable[..., None], *arguments: str) -> None:
+        """A sync that fails ends all writing: what it was to make durable may be gone from the page cache."""
+        try:
+            await self._run(sync, *arguments)
+        except OSError as error:
+            self._journal.fail(f"a sync failed: {error}")
+            raise
+
+    async def _clean_up(self, position: int) -> None:
+        """Give back the space of what the catalog covers now."""
+        unneeded = [stream_id for stream_id in sorted(self._leftover) if self._files.release(stream_id)]
+        try:
+            await self._run(self._remove, position, unneeded)
+        except OSError:
+            _log.failure("what a checkpoint has made superfluous couldn't be deleted; the next one tries again")
+        else:
+            self._leftover = self._leftover.difference(unneeded)
+
+    def _remove(self, position: int, unneeded: list[int]) -> None:
+        """In the thread: delete segments and files."""
+        folder = f"{self._directory}/journal"
+        numbers = segments(self._disk, folder)
+        for first, following in pairwise(numbers):
+            if following <= position:
+                self._disk.unlink(f"{folder}/{segment_name(first)}")
+        self._files.remove(unneeded)
+

@@ -1,0 +1,139 @@
+"""A data directory: whose it is, and what is in it.
+
+``store.json`` says which layout and format the directory has; it is written once, when the store is made. ``lock``
+is held as long as a process uses the store and names that process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Any
+
+import orjson
+from attrs import define, field
+
+from dstreams.storage.disk import Disk, sync_directory, write_all
+from dstreams.storage.interface import StorageError
+
+MANIFEST = "store.json"
+LOCK = "lock"
+
+
+@define(eq=False)
+class DirectoryLock:
+    """Keeps other processes out of a data directory, until it is released or the process ends."""
+
+    _descriptor: int = field(default=-1, init=False)
+
+    def acquire(self, directory: str) -> None:
+        """Take the lock.
+
+        :raise StorageError: when another process has it, or the directory can't be used.
+        """
+        path = os.path.join(directory, LOCK)
+        try:
+            _make_directory(directory)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(
+                f"the data directory {directory} can't be used: {error.strerror}; storage.data_dir must be a directory"
+                " that this process may write to"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise StorageError(
+                f"the data directory {directory} is in use by process {owner or 'unknown'}; stop it, or give this"
+                " server a storage.data_dir of its own"
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageError(
+                f"the data directory {directory} can't be locked: {error.strerror}; storage.data_dir must be on a file"
+                " system that has flock"
+            ) from error
+        self._descriptor = descriptor
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            pass  # a full disk: the number is for people, the lock doesn't need it
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _make_directory(directory: str) -> None:
+    """Make a directory and those above it, so that they survive a power loss.
+
+    :raise OSError:
+    """
+    missing, above = [], os.path.abspath(directory)
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    for made in missing:
+        sync_directory(os.path.dirname(made))
+
+
+def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool:
+    """See that a directory holds the store that is asked for; make it one when it is empty.
+
+    :param expected: the members of ``store.json``; all must agree.
+    :return: whether the store is new.
+    :raise StorageError: when it is another one; the text names the difference.
+    """
+    path = f"{directory}/{MANIFEST}"
+    if MANIFEST in disk.list(directory):
+        _compare(path, read_members(disk, path), expected)
+        return False
+    others = [name for name in disk.list(directory) if name not in (LOCK, MANIFEST + ".new", "lost+found")]
+    if others:
+        raise StorageError(
+            f"{directory} has no {MANIFEST} but other files ({', '.join(others[:3])}); storage.data_dir must be"
+            " empty, or a store of this server"
+        )
+    write_members(disk, directory, MANIFEST, expected)
+    return True
+
+
+def write_members(disk: Disk, directory: str, name: str, members: dict[str, Any]) -> None:
+    """Write a small JSON file, durably: after a crash it is there as a whole or not at all."""
+    path = f"{directory}/{name}"
+    new = disk.open(path + ".new", create=True)
+    new.truncate(0)
+    write_all(new, orjson.dumps(members) + b"\n", 0)
+    new.sync()
+    disk.rename(path + ".new", path)
+    disk.sync_directory(directory)
+
+
+def read_members(disk: Disk, path: str) -> dict[str, Any]:
+    """What :func:`write_members` wrote.
+
+    :raise StorageError: when the file is damaged.
+    """
+    file = disk.open(path, write=False)
+    try:
+        found = orjson.loads(file.pread(file.size(), 0))
+    except orjson.JSONDecodeError as error:
+        raise StorageError(f"{path} is damaged: {error}; restore it from a backup") from None
+    if not isinstance(found, dict):
+        raise StorageError(f"{path} is damaged: it holds no object; restore it from a backup")
+    return found
+
+
+def _compare(path: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for member, value in expected.items():
+        if found.get(member) != value:
+            raise StorageError(
+                f"{path}: the store has {member} {found.get(member)!r}, but {value!r} is asked for; change the"
+                " configuration, or export the store and import it into a new one"
+            )

@@ -1,0 +1,252 @@
+"""The modes ``file-fast`` and ``file-durable``: a journal for the promise, data files for the reads.
+
+A commit is one batch in the journal: written in ``file-fast``, written and synced in ``file-durable``. What it
+carries stays in memory until a checkpoint writes it into the data files. See ``journal``, ``data_files``,
+``catalog_file`` for the files, ``checkpoint`` for the way from the one to the others.
+
+    <data_dir>/store.json   layout and format
+    <data_dir>/lock         held by the server that uses the directory
+    <data_dir>/journal/     segments
+    <data_dir>/data/        the streams' bytes
+    <data_dir>/catalog.db   the streams' state as of the last checkpoint
+
+Recovery loads the catalog and replays the journal from the position that the catalog names. It writes nothing into
+the data files, so it can be interrupted and repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Change, Create, Delete
+from dstreams.model.state import StreamState
+from dstreams.storage import journal
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.checkpoint import Checkpoints, Dirty
+from dstreams.storage.data_files import DataFiles
+from dstreams.storage.directory import DirectoryLock, check_manifest
+from dstreams.storage.disk import Disk, OsDisk
+from dstreams.storage.interface import ByteSource, Charges, Progress, StorageError
+from dstreams.storage.journal import Journal, Replay
+from dstreams.storage.records import MalformedRecord, decode, encode
+from dstreams.storage.replay import Rebuild
+from dstreams.storage.stream_rows import Connect, connect
+from dstreams.storage.sync import Run, Syncer
+
+_log = Logger()
+
+LAYOUT = {"layout": "files", "format": 1}
+
+
+@define(eq=False)
+class FileStorage:
+    """The file modes (a ``Storage``).
+
+    :param directory: the data directory.
+    :param make_syncer: gives the syncer of ``file-durable``, called in :meth:`open`; ``None`` for ``file-fast``.
+    :param run: runs work in a thread.
+    :param checkpoint_bytes: a checkpoint is due when the newest segment has as many bytes.
+    :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
+    """
+
+    _directory: str
+    _make_syncer: Callable[[], Syncer] | None
+    _run: Run
+    _checkpoint_bytes: int = 64 * 1024 * 1024
+    _disk: Disk = field(factory=OsDisk)
+    _connect: Connect = connect
+    _lock: DirectoryLock | None = field(factory=DirectoryLock)
+    _now_ns: Callable[[], int] = time.time_ns
+    persistent: bool = field(default=True, init=False)
+    charges: Charges = field(factory=Charges, init=False)
+    _syncer: Syncer | None = field(default=None, init=False)
+    _catalog: Catalog = field(init=False)
+    _journal: Journal = field(init=False)
+    _files: DataFiles = field(init=False)
+    _checkpoints: Checkpoints = field(init=False)
+    _last_id: int = field(default=0, init=False)
+
+    @property
+    def name(self) -> str:
+        """The mode's name."""
+        return "file-fast" if self._make_syncer is None else "file-durable"
+
+    @property
+    def immediate(self) -> bool:
+        """A write is all that ``file-fast`` promises."""
+        return self._make_syncer is None
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be written any more, if so."""
+        return self._journal.dead
+
+    def open(self, catalog: Catalog, progress: Progress) -> None:
+        """Take the directory, rebuild the state of all streams, and make the store ready.
+
+        :raise StorageError: the text says what is wrong and what to do.
+        """
+        if self._lock is not None:
+            self._lock.acquire(self._directory)
+        try:
+            self._open(catalog, progress)
+        except BaseException as error:
+            if self._lock is not None:
+                self._lock.release()
+            if isinstance(error, OSError):
+                raise StorageError(f"opening the store in {self._directory}: {error}") from error
+            raise
+
+    def _open(self, catalog: Catalog, progress: Progress) -> None:
+        directory, disk = self._directory, self._disk
+        check_manifest(disk, directory, LAYOUT)
+        for folder in ("journal", "data"):
+            disk.make_directories(f"{directory}/{folder}")
+        disk.sync_directory(directory)
+        self._catalog = catalog
+        self._files = DataFiles(disk, f"{directory}/data", self._run)
+        catalog_file = CatalogFile(f"{directory}/catalog.db", self._connect)
+        try:
+            self._recover(catalog_file, progress)
+        except BaseException:
+            catalog_file.close()
+            raise
+
+    def _recover(self, catalog_file: CatalogFile, progress: Progress) -> None:
+        """Load the catalog, replay the journal, and make ready to go on behind it."""
+        directory, disk = self._directory, self._disk
+        dirty = Dirty()
+        position, last_id = catalog_file.position()
+        found = journal.replay(disk, f"{directory}/journal", position)
+        rebuild = Rebuild(self._catalog)
+        self._load(catalog_file, rebuild, progress)
+        self._replay(found, rebuild, dirty, progress)
+        # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
+        self._last_id = max(rebuild.highest_id, last_id, self._now_ns() >> 10)
+        if self._make_syncer is not None:
+            self._syncer = self._make_syncer()
+            _log.info("journal syncs: {name}", name=self._syncer.name)
+        next_sequence = position if found.last is None else found.last.sequence + 1
+        self._journal = Journal(disk, f"{directory}/journal", next_sequence, self._syncer is not None)
+        self._journal.begin(found)
+        self._checkpoints = Checkpoints(
+            disk, directory, self._journal, self._files, catalog_file, self._catalog, self._run, self._newest_id,
+            dirty, next_sequence, catalog_file.removed(),
+        )  # fmt: skip
+
+    def _load(self, catalog_file: CatalogFile, rebuild: Rebuild, progress: Progress) -> None:
+        total = catalog_file.count()
+        for number, state in enumerate(catalog_file.load(), 1):
+            rebuild.insert(state)
+            if not number % 10_000:
+                progress("loading streams", number, total)
+
+    def _replay(self, found: Replay, rebuild: Rebuild, dirty: Dirty, progress: Progress) -> None:
+        for number, batch in enumerate(found, 1):
+            try:
+                for change in decode(batch.payload):
+                    self._recover_bytes(rebuild, change)
+                    dirty.note(change)
+            except MalformedRecord as error:
+                raise StorageError(f"the journal's batch {batch.sequence} can't be read by this version: {error}") from error
+            if not number % 1000:
+                progress("replaying the journal", number, 0)
+        if found.beyond:
+            _log.warn(
+                "the journal ends with batch {last}; what a crash left behind it is removed: {beyond}",
+                last=None if found.last is None else found.last.sequence,
+                beyond=", ".join(found.beyond),
+            )
+        rebuild.finish()
+
+    def _recover_bytes(self, rebuild: Rebuild, change: Change) -> None:
+        """Apply a change from the journal, and keep its bytes if the data files lack them."""
+        state = self._catalog.get(change.stream_id) if isinstance(change, Append) else None
+        messages = 0 if state is None else state.messages
+        fresh = rebuild.apply(change)
+        if isinstance(change, Delete):
+            for stream_id in change.stream_ids:
+                self._files.forget(stream_id)
+        elif fresh is not None and fresh.data:
+            self._files.append(fresh, fresh.start if state is None else state.start, messages)
+
+    def _newest_id(self) -> int:
+        return self._last_id
+
+    def next_stream_id(self) -> int:
+        """A number that no stream of this store ever had."""
+        self._last_id += 1
+        return self._last_id
+
+    def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
+        """Write the group as one batch; with a syncer, it is durable when the Deferred fires."""
+        if self._checkpoints.begin_if_due(self._checkpoint_bytes):
+            if self._syncer is None:
+                raise self._checkpoints.error or StorageError("the data files can't be written as fast as the journal")
+            return self._checkpoints.finished().addCallback(self._commit_after, changes)
+        self._journal.append(b"".join(map(encode, changes)))
+        if self._syncer is None:
+            self._keep(changes)
+            return None
+        return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
+
+    def _commit_after(self, _: None, changes: Sequence[Change]) -> Deferred[None] | None:
+        """The checkpoint that had to go first is over."""
+        if self._checkpoints.error is not None:
+            raise self._checkpoints.error
+        return self.commit(changes)
+
+    def _synced(self, _: None, changes: Sequence[Change]) -> None:
+        self._keep(changes)
+
+    def _sync_failed(self, failure: Failure) -> None:
+        self._journal.fail(f"a sync failed: {failure.getErrorMessage()}")
+        raise StorageError(self._journal.dead)
+
+    def _keep(self, changes: Sequence[Change]) -> None:
+        """The group is committed: make its bytes readable. The engine applies it next."""
+        self._checkpoints.next_unapplied = self._journal.next_sequence
+        files, streams, note = self._files, self._catalog.streams, self._checkpoints.dirty.note
+        for change in changes:
+            note(change)
+            if isinstance(change, Append):
+                if change.data:
+                    state = streams.get(change.stream_id)
+                    if state is None:  # created in this very group
+                        files.append(change, change.start, 0)
+                    else:
+                        files.append(change, state.start, state.messages)
+            elif isinstance(change, Create):
+                if change.data:
+                    files.append(change, change.start, 0)
+            elif isinstance(change, Delete):
+                for stream_id in change.stream_ids:
+                    files.forget(stream_id)
+
+    def source(self, state: StreamState) -> ByteSource:
+        """The bytes of a stream."""
+        return self._files.source(state)
+
+    def checkpoint(self) -> Deferred[None]:
+        """Write everything into the data files and the catalog now."""
+        return self._checkpoints.run()
+
+    def close(self) -> Deferred[None]:
+        """Take a last checkpoint, so that the next start is quick, and let go of the directory."""
+        done = self._checkpoints.stop()
+        done.addErrback(lambda failure: _log.failure("the last checkpoint failed; the journal has it all", failure))
+        return done.addCallback(self._release)
+
+    def _release(self, _: None) -> None:
+        if self._syncer is not None:
+            self._syncer.close()
+        self._checkpoints.close()
+        if self._lock is not None:
+            self._lock.release()

@@ -1,0 +1,319 @@
+"""The journal: an append-only log of batches, the only thing that a durable append waits for.
+
+It lies in segments; see ``segments`` for their bytes. Batches are appended to the newest one. Sequence numbers go up by
+one from batch to batch, also from segment to segment.
+
+Where the log ends
+    A segment is read up to the number with which the next one begins, the newest up to its end. The log ends at the
+    first batch that is missing or invalid: a crash has torn it, or what was written after it reached the disk first.
+    What is found behind that place doesn't belong to the log and is removed, unless it is proven that the missing
+    batch was durable once: by a later batch with flag 1, or because a checkpoint covers it. Then it is damaged, not
+    torn: that is corruption, and the journal refuses to open. So is a segment without a right header, and a gap
+    between the catalog and the oldest segment.
+
+Invariants
+    J1. A segment's header and directory entry are durable before a batch is written into it.
+    J2. Nothing is written behind bytes that may be torn: a failed write is cut away, or else the journal is dead.
+    J3. After a failed sync nothing is acknowledged any more. The kernel may have dropped the pages, so a second
+        sync that succeeds proves nothing.
+    J4. A segment is removed only when a checkpoint covers all of its batches, or when it lies behind the log's end.
+    J5. What recovery has read is durable before anything is written after it. It is synced; and because that sync may
+        be such a second one that proves nothing, the newest batch, the only one that a failed sync can have left in
+        doubt, is written once more, into the new segment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from dstreams.storage.disk import Disk, File, is_passing, storage_error, write_all
+from dstreams.storage.interface import StorageError, StorageFull
+from dstreams.storage.segments import (
+    DURABLE_BEFORE,
+    HEADER_SIZE,
+    MAX_BATCH_BYTES,
+    Batch,
+    Segment,
+    pack_batch,
+    pack_header,
+    segment_name,
+    segments,
+)
+
+__all__ = ["Batch", "Corruption", "Journal", "Replay", "begin_anew", "replay", "segment_name", "segments"]
+
+_NEW = ".new"
+
+
+class Corruption(StorageError):
+    """A file is damaged in a way that no crash explains.
+
+    :param sequence: the number of the batch that isn't there.
+    :param path: the segment in which it should be.
+    :param offset: where it should begin.
+    :param resume: the batch that the log is to go on with when what is damaged is given up.
+    """
+
+    def __init__(self, text: str, sequence: int, path: str, offset: int, resume: int) -> None:
+        super().__init__(text)
+        self.sequence = sequence
+        self.path = path
+        self.offset = offset
+        self.resume = resume
+
+
+@define(eq=False)
+class Journal:
+    """Appends batches to the newest segment.
+
+    :param directory: where the segments are.
+    :param next_sequence: the number of the next batch.
+    :param synced: whether the mode promises durability, so that flag 1 can be set.
+    """
+
+    _disk: Disk
+    _directory: str
+    next_sequence: int
+    _synced: bool
+    _file: File | None = field(default=None, init=False)
+    _end: int = field(default=0, init=False)
+    _first: int = field(default=0, init=False)
+    _salt: int = field(default=0, init=False)
+    _dead: str | None = field(default=None, init=False)
+
+    @property
+    def file(self) -> File:
+        """The segment that has to be synced for what was appended last."""
+        assert self._file is not None
+        return self._file
+
+    @property
+    def synced(self) -> bool:
+        """Whether every batch is synced before the next is written."""
+        return self._synced
+
+    @property
+    def dead(self) -> str | None:
+        """Why nothing can be appended any more, if so."""
+        return self._dead
+
+    @property
+    def segment_bytes(self) -> int:
+        """The length of the newest segment."""
+        return self._end
+
+    def begin(self, found: Replay) -> None:
+        """Begin to write behind what was read (J5).
+
+        :param found: read to its end.
+        :raise OSError: when that can't be made durable.
+        :raise StorageError: when no segment can be begun.
+        """
+        for segment in found.read:
+            segment.sync()
+        # An empty segment behind the newest batch would come to stand in the middle of what is written from now on.
+        last = None if found.last is None else segment_name(found.last.sequence)
+        for name in self._disk.list(self._directory):
+            if name in found.beyond or name.endswith(_NEW) or (last is not None and name > last):
+                self._disk.unlink(f"{self._directory}/{name}")
+        self._disk.sync_directory(self._directory)
+        self.begin_segment(found.last if self._synced else None)
+
+    def begin_segment(self, carried: Batch | None = None) -> int:
+        """Begin a new segment with the next batch.
+
+        :param carried: the newest batch, when it has to be written once more; the segment begins with it then.
+        :return: the number of the segment's first batch.
+        :raise StorageError: when it can't be made; the old segment goes on then, unless the journal is dead.
+        """
+        first = self.next_sequence if carried is None else carried.sequence
+        if self._file is not None and first == self._first:
+            return first  # nothing in it yet
+        path = f"{self._directory}/{segment_name(first)}"
+        salt = _salt()
+        content = pack_header(first, salt)
+        if carried is not None:
+            content += pack_batch(salt, first, self._flags, carried.payload)
+        doubt = False
+        try:
+            file = _prepare(self._disk, path, content)
+            # From here on nobody knows whether a crash leaves the segment there or not.
+            doubt = True
+            self._disk.sync_directory(self._directory)
+        except OSError as error:
+            failure = storage_error(error, f"beginning the journal segment {path}")
+            if doubt or not is_passing(error):
+                self.fail(str(failure))
+            raise failure from error
+        self._file, self._first, self._end, self._salt = file, first, len(content), salt
+        return first
+
+    @property
+    def _flags(self) -> int:
+        return DURABLE_BEFORE if self._synced else 0
+
+    def append(self, payload: bytes) -> int:
+        """Write one batch; it is durable when :attr:`file` has been synced.
+
+        :return: its sequence number.
+        :raise StorageFull: when there is no room; nothing of it is left, and later appends may succeed.
+        :raise StorageError: when it is too long, or the journal is dead, by this or an earlier failure.
+        """
+        if self._dead is not None:
+            raise StorageError(f"the journal takes no more writes since {self._dead}")
+        if len(payload) > MAX_BATCH_BYTES:
+            raise StorageError(f"a batch of {len(payload)} bytes is too long; the limit is {MAX_BATCH_BYTES}")
+        assert self._file is not None
+        sequence = self.next_sequence
+        batch = pack_batch(self._salt, sequence, self._flags, payload)
+        try:
+            write_all(self._file, batch, self._end)
+        except OSError as error:
+            self._cut_back(error)
+        self._end += len(batch)
+        self.next_sequence = sequence + 1
+        return sequence
+
+    def fail(self, why: str) -> None:
+        """Take no more writes (J3)."""
+        if self._dead is None:
+            self._dead = why
+
+    def _cut_back(self, error: OSError) -> None:
+        """Leave nothing of a failed write behind (J2)."""
+        failure = storage_error(error, f"writing to the journal segment {self.file.path}")
+        try:
+            self.file.truncate(self._end)
+        except OSError as second:
+            self.fail(f"{failure}, and cutting it back failed: {second}")
+            raise StorageError(self._dead) from second
+        if not isinstance(failure, StorageFull):
+            self.fail(str(failure))
+        raise failure from error
+
+
+def begin_anew(disk: Disk, directory: str, first: int) -> None:
+    """Let the log go on with batch ``first``: what is missing before it has been given up.
+
+    :raise OSError:
+    """
+    _prepare(disk, f"{directory}/{segment_name(first)}", pack_header(first, _salt()))
+    disk.sync_directory(directory)
+
+
+def _prepare(disk: Disk, path: str, content: bytes) -> File:
+    """Put a segment there as a whole or not at all (J1); its directory isn't synced yet."""
+    try:
+        file = disk.open(path + _NEW, create=True)
+        # One of this name may be left over from a start that failed right here.
+        file.truncate(0)
+        write_all(file, content, 0)
+        file.sync()
+        disk.rename(path + _NEW, path)
+    except OSError:
+        try:
+            disk.unlink(path + _NEW)
+        except OSError:
+            pass  # it is no segment under that name, and the next start removes it
+        raise
+    return file
+
+
+def _salt() -> int:
+    return int.from_bytes(os.urandom(4), "little")
+
+
+def replay(disk: Disk, directory: str, start: int) -> Replay:
+    """All batches from number ``start`` on, in order, read as they are asked for.
+
+    :param start: the first batch that no checkpoint covers.
+    """
+    return Replay(disk, directory, start)
+
+
+@define(eq=False)
+class Replay:
+    """Reads the log; iterate it once. Writes nothing."""
+
+    _disk: Disk
+    _directory: str
+    _start: int
+    last: Batch | None = field(default=None, init=False)
+    """The newest batch."""
+    read: list[Segment] = field(factory=list, init=False)
+    """The segments that hold the log."""
+    beyond: list[str] = field(factory=list, init=False)
+    """The names of segments behind the log's end: they hold nothing of it."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches.
+
+        :raise Corruption: when one is missing or damaged; the text says where and what to do.
+        """
+        numbers = self._numbers()
+        for index, first in enumerate(numbers):
+            segment = self._open(first)
+            self.read.append(segment)
+            following = numbers[index + 1] if index + 1 < len(numbers) else None
+            sequence, offset = first, HEADER_SIZE
+            for batch in segment.batches(following):
+                sequence, offset = batch.sequence + 1, batch.end
+                if batch.sequence >= self._start:
+                    self.last = batch
+                    yield batch
+            segment.release()
+            if sequence != following:
+                self._end(segment, sequence, offset, numbers[index + 1 :])
+                return
+
+    def _numbers(self) -> list[int]:
+        """The segments to read: from the newest on that begins at or before the start."""
+        numbers = segments(self._disk, self._directory)
+        before = sum(number <= self._start for number in numbers)
+        if before:
+            return numbers[before - 1 :]
+        if not numbers and not self._start:
+            return []
+        found = f"the oldest segment is {segment_name(numbers[0])}" if numbers else "it has no segments"
+        raise Corruption(
+            f"{self._directory}: batch {self._start} is missing, {found}. Restore the segments before it from a backup,"
+            " or run 'durable-streams check --repair' to give up what follows",
+            self._start,
+            f"{self._directory}/{segment_name(self._start)}",
+            0,
+            self._start,
+        )
+
+    def _open(self, first: int) -> Segment:
+        segment = Segment.open(self._disk, self._directory, first)
+        if not segment.read_header():
+            why = f"{segment.path} has no valid header; {_ADVICE}"
+            raise Corruption(why, first, segment.path, 0, max(first, self._start))
+        return segment
+
+    def _end(self, segment: Segment, sequence: int, offset: int, later: list[int]) -> None:
+        """Batch ``sequence`` should be at ``offset`` and isn't: is it torn, or damaged?"""
+        proof = segment.proof(offset, sequence)
+        for first in later if proof is None else ():
+            proof = self._open(first).proof(HEADER_SIZE, sequence)
+            if proof is not None:
+                break
+        why = None
+        if proof is not None:
+            why = f"but batch {proof} was written when it was durable"
+        elif sequence < self._start:
+            why = f"but a checkpoint covers it and all up to batch {self._start - 1}"
+        if why is not None:
+            what = f"{segment.path}: batch {sequence} at byte {offset} is missing or invalid"
+            resume = max(sequence, self._start)
+            raise Corruption(f"{what}, {why}; {_ADVICE}", sequence, segment.path, offset, resume)
+        self.beyond = [segment_name(first) for first in later]
+
+
+_ADVICE = (
+    "the file is damaged, not torn by a crash. Restore it from a backup, or run 'durable-streams check --repair'"
+    " to give up what follows"
+)

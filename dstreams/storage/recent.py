@@ -1,0 +1,38 @@
+"""The newest messages of a stream, in memory: the disk has them not yet, or need not be asked for them."""
+
+from __future__ import annotations
+
+from array import array
+
+from attrs import define, field
+
+from dstreams.storage import index
+
+
+@define(eq=False)
+class Recent:
+    """A run of messages of one stream that ends at its tail.
+
+    :param start: the stream's own start.
+    :param written: where the run begins; what lies before is only on the disk.
+    :param number: how many of the stream's messages lie before.
+    """
+
+    start: int
+    written: int
+    number: int
+    data: bytearray = field(factory=bytearray, init=False)
+    entries: array[int] = field(factory=lambda: array("Q"), init=False)
+
+    def append(self, data: bytes, ends: tuple[int, ...]) -> None:
+        """Add the messages of one append."""
+        self.data += data
+        self.entries.extend(index.entries(ends))
+
+    def drop(self, size: int, count: int) -> bool:
+        """Forget the first ``count`` messages, ``size`` bytes; whether that was all."""
+        # New objects rather than a cut in place: a source made before reads on from the old ones.
+        self.data, self.entries = self.data[size:], self.entries[count:]
+        self.written += size
+        self.number += count
+        return not self.data

@@ -1,0 +1,206 @@
+"""The binary form of Changes, as the journal holds them.
+
+All numbers are little-endian. A change is one byte that tells its kind, followed by:
+
+====  ==========  ==============================================================================================
+kind  change      fields
+====  ==========  ==============================================================================================
+1     Create      u64 stream id, f64 at, u32 n, u32 m, u32 d; n bytes of JSON (name, content type, TTL, expiry,
+                  fork, closed); m message lengths of u32 each; d bytes of data
+2     Append      u8 flags, u64 stream id, u64 start, f64 at, u32 m, u32 d; [flag 2: u16 i, u64 epoch, u64 seq,
+                  i bytes of producer id]; [flag 4: u16 s, s bytes of Stream-Seq]; m message lengths of u32 each,
+                  left out when m is 1; d bytes of data. Flag 1: the stream is closed.
+3     Delete      f64 at, u32 n, u32 r; n + r stream ids of u64 each: the removed, then the released
+4     SoftDelete  u64 stream id, f64 at
+5     Touch       u64 stream id, f64 at
+====  ==========  ==============================================================================================
+
+Message lengths rather than ends, because they fit into 32 bits whatever the position.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+import orjson
+
+from dstreams.model.changes import (
+    Append,
+    Change,
+    Create,
+    Delete,
+    ForkPoint,
+    SoftDelete,
+    StreamConfig,
+    Touch,
+)
+from dstreams.protocol.content_types import parse_content_type
+from dstreams.protocol.producers import Producer
+
+_CREATE = struct.Struct("<BQdIII")
+_APPEND = struct.Struct("<BBQQdII")
+_PRODUCER = struct.Struct("<HQQ")
+_SHORT = struct.Struct("<H")
+_DELETE = struct.Struct("<BdII")
+_ONE = struct.Struct("<BQd")
+
+_CLOSES, _HAS_PRODUCER, _HAS_STREAM_SEQ = 1, 2, 4
+
+
+class MalformedRecord(ValueError):
+    """Bytes that no version of this module wrote."""
+
+
+def encode(change: Change) -> bytes:
+    """A change as bytes."""
+    if isinstance(change, Append):
+        return _encode_append(change)
+    if isinstance(change, Create):
+        meta = orjson.dumps(config_members(change.config, change.fork) | {"name": change.name, "closed": change.closed})
+        lengths = _lengths(change.start, change.ends)
+        sizes = (len(meta), len(change.ends), len(change.data))
+        return _CREATE.pack(1, change.stream_id, change.at, *sizes) + meta + lengths + change.data
+    if isinstance(change, Delete):
+        ids = change.stream_ids + change.released
+        head = _DELETE.pack(3, change.at, len(change.stream_ids), len(change.released))
+        return head + struct.pack(f"<{len(ids)}Q", *ids)
+    return _ONE.pack(4 if isinstance(change, SoftDelete) else 5, change.stream_id, change.at)
+
+
+def _encode_append(change: Append) -> bytes:
+    flags, extra = 0, b""
+    if change.closes:
+        flags = _CLOSES
+    producer = change.producer
+    if producer is not None:
+        flags |= _HAS_PRODUCER
+        producer_id = producer.id.encode("latin-1")
+        extra = _PRODUCER.pack(len(producer_id), producer.epoch, producer.seq) + producer_id
+    if change.stream_seq is not None:
+        flags |= _HAS_STREAM_SEQ
+        extra += _SHORT.pack(len(change.stream_seq)) + change.stream_seq
+    ends, data = change.ends, change.data
+    if len(ends) > 1:
+        extra += _lengths(change.start, ends)
+    head = _APPEND.pack(2, flags, change.stream_id, change.start, change.at, len(ends), len(data))
+    return head + extra + data
+
+
+def decode(data: bytes) -> Iterator[Change]:
+    """The changes in the payload of a batch, in order.
+
+    :raise MalformedRecord: when the bytes aren't ours, although their checksum was right.
+    """
+    reader = _Reader(data)
+    try:
+        while reader.position < len(data):
+            kind = data[reader.position]
+            if kind not in _DECODERS:
+                raise MalformedRecord(f"unknown kind of change {kind} at byte {reader.position} of the batch")
+            yield _DECODERS[kind](reader)
+    except (struct.error, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise MalformedRecord(f"a change ends or breaks at byte {reader.position} of the batch: {error}") from None
+
+
+class _Reader:
+    """Walks over a batch's payload."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def unpack(self, form: struct.Struct) -> tuple[int, ...]:
+        values = form.unpack_from(self.data, self.position)
+        self.position += form.size
+        return values
+
+    def take(self, size: int) -> bytes:
+        taken = self.data[self.position : self.position + size]
+        if len(taken) != size:
+            raise MalformedRecord(f"a change is cut off at byte {self.position} of the batch")
+        self.position += size
+        return taken
+
+    def ends(self, start: int, count: int) -> tuple[int, ...]:
+        lengths = array("I", self.take(4 * count))
+        if sys.byteorder == "big":
+            lengths.byteswap()
+        return tuple(accumulate(lengths, initial=start))[1:]
+
+
+def _decode_create(reader: _Reader) -> Create:
+    _, stream_id, at, meta_size, count, size = reader.unpack(_CREATE)
+    members = orjson.loads(reader.take(meta_size))
+    config, fork = members_config(members)
+    ends = reader.ends(0 if fork is None else fork.position, count)
+    return Create(stream_id, members["name"], config, fork, reader.take(size), ends, members["closed"], at)
+
+
+def _decode_append(reader: _Reader) -> Append:
+    _, flags, stream_id, start, at, count, size = reader.unpack(_APPEND)
+    producer = stream_seq = None
+    if flags & _HAS_PRODUCER:
+        id_size, epoch, seq = reader.unpack(_PRODUCER)
+        producer = Producer(reader.take(id_size).decode("latin-1"), epoch, seq)
+    if flags & _HAS_STREAM_SEQ:
+        stream_seq = reader.take(reader.unpack(_SHORT)[0])
+    ends = reader.ends(start, count) if count > 1 else (start + size,) * count
+    data = reader.take(size)
+    return Append(stream_id, start, data, ends, producer, stream_seq, bool(flags & _CLOSES), at)
+
+
+def _decode_delete(reader: _Reader) -> Delete:
+    _, at, removed, released = reader.unpack(_DELETE)
+    ids = struct.unpack(f"<{removed + released}Q", reader.take(8 * (removed + released)))
+    return Delete(ids[:removed], ids[removed:], at)
+
+
+def _decode_soft_delete(reader: _Reader) -> SoftDelete:
+    _, stream_id, at = reader.unpack(_ONE)
+    return SoftDelete(stream_id, at)
+
+
+def _decode_touch(reader: _Reader) -> Touch:
+    _, stream_id, at = reader.unpack(_ONE)
+    return Touch(stream_id, at)
+
+
+_DECODERS: dict[int, Callable[[_Reader], Change]] = {1: _decode_create, 2: _decode_append, 3: _decode_delete, 4: _decode_soft_delete, 5: _decode_touch}
+
+
+def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, object]:
+    """What a stream was created with, as JSON members; absent ones are left out."""
+    members: dict[str, object] = {"type": config.content_type.value}
+    if config.ttl is not None:
+        members["ttl"] = config.ttl
+    if config.expires_at is not None:
+        members["expires_at"] = config.expires_at
+    if fork is not None:
+        members["fork"] = {
+            "source_id": fork.source_id,
+            "source_name": fork.source_name,
+            "position": fork.position,
+            "anchor": fork.anchor,
+            "sub_offset": fork.sub_offset,
+            "inherits_expiry": fork.inherits_expiry,
+        }
+    return members
+
+
+def members_config(members: dict[str, object]) -> tuple[StreamConfig, ForkPoint | None]:
+    """The inverse of :func:`config_members`; other members are ignored."""
+    fork = members.get("fork")
+    config = StreamConfig(
+        parse_content_type(str(members["type"]).encode("latin-1")),
+        members.get("ttl"),  # type: ignore[arg-type]
+        members.get("expires_at"),  # type: ignore[arg-type]
+    )
+    return config, None if fork is None else ForkPoint(**fork)  # type: ignore[arg-type]
+
+
+def _lengths(start: int, ends: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(ends)}I", *(end - begin for begin, end in zip((start, *ends), ends, strict=False)))

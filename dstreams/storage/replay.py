@@ -1,0 +1,94 @@
+"""Rebuilding the state from a snapshot and the changes after it.
+
+A snapshot taken while requests go on may hold some of those changes already. They are recognized by what they
+carry: a stream's id, and the position at which an append begins.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete
+from dstreams.model.state import StreamState
+from dstreams.storage.interface import StorageError
+
+
+@define(eq=False)
+class Rebuild:
+    """Fills a catalog; call :meth:`finish` when all is in it."""
+
+    catalog: Catalog
+    _highest_id: int = field(default=0, init=False)
+
+    @property
+    def highest_id(self) -> int:
+        """The highest stream id seen, deleted streams' included."""
+        return self._highest_id
+
+    def insert(self, state: StreamState) -> None:
+        """A stream from the snapshot."""
+        self.catalog.names[state.name] = self.catalog.streams[state.id] = state
+        self._highest_id = max(self._highest_id, state.id)
+
+    def apply(self, change: Change) -> Append | Create | None:
+        """A change from the journal.
+
+        :return: the change, when its bytes are new to the snapshot.
+        :raise StorageError: when it doesn't fit: something before it is missing.
+        """
+        streams = self.catalog.streams
+        if isinstance(change, Create):
+            self._highest_id = max(self._highest_id, change.stream_id)
+            if change.stream_id in streams:
+                return None
+            self.insert(StreamState.created(change))
+            return change
+        if isinstance(change, Delete):
+            for stream_id in change.stream_ids:
+                state = streams.pop(stream_id, None)
+                if state is not None and self.catalog.names.get(state.name) is state:
+                    del self.catalog.names[state.name]
+            return None
+        found = streams.get(change.stream_id)
+        if found is None:
+            return None  # deleted further on, and the snapshot knows it
+        if isinstance(change, Append):
+            return self._append(found, change)
+        if isinstance(change, SoftDelete):
+            found.soft_deleted = True
+        else:
+            found.touched_at = max(found.touched_at, change.at)
+        return None
+
+    def _append(self, state: StreamState, change: Append) -> Append | None:
+        tail, messages = state.tail, state.messages
+        if change.start > tail:
+            raise StorageError(
+                f"an append to stream {state.name!r} begins at {change.start}, but the stream ends at {tail}"
+            )
+        state.append(change)
+        if change.data and change.start < tail:
+            state.tail, state.messages = tail, messages
+            return None
+        state.tail = max(tail, state.tail)
+        return change if change.data else None
+
+    def finish(self) -> None:
+        """Derive what isn't stored: how many forks every stream has.
+
+        :raise StorageError: when a fork's source is missing.
+        """
+        streams = self.catalog.streams
+        for state in streams.values():
+            state.forks = 0
+        for state in streams.values():
+            if state.fork is None:
+                continue
+            source = streams.get(state.fork.source_id)
+            if source is None:
+                raise StorageError(
+                    f"the source of the fork {state.name!r}, stream {state.fork.source_id}, is missing;"
+                    " run 'durable-streams check' on the directory"
+                )
+            source.forks += 1

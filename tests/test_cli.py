@@ -1,0 +1,157 @@
+"""``durable-streams check`` on stores that are whole, damaged, in use, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from dstreams.cli import main
+from dstreams.protocol.content_types import DEFAULT
+from dstreams.storage.acid import AcidStorage
+from dstreams.storage.directory import DirectoryLock
+from dstreams.storage.files import FileStorage
+from dstreams.storage.interface import Storage, StorageError
+from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.streams.appending import AppendRequest
+from dstreams.streams.creating import CreateRequest
+from dstreams.streams.streams import Streams
+from dstreams.timers import TimerWheel
+
+APPENDS = 10
+
+
+def open_store(storage: Storage) -> Streams:
+    """The engine over a store."""
+    streams = Streams(storage, TimerWheel(Clock()))
+    streams.open()
+    return streams
+
+
+def file_store(directory: Path) -> FileStorage:
+    """A durable store whose syncs happen at once."""
+    return FileStorage(str(directory), lambda: ThreadSyncer(run_inline), run_inline)
+
+
+def fill(streams: Streams) -> None:
+    """A stream of a hundred bytes in ten appends."""
+    streams.create(CreateRequest("s", DEFAULT, None, None, False, None, 0, b""))
+    for _ in range(APPENDS):
+        request = AppendRequest(b"application/octet-stream", False, None, None, 10, b"0123456789")
+        streams.append("s", request)
+
+
+def kill(streams: Streams, storage: FileStorage) -> None:
+    """Leave a store as a killed process does: nothing is closed but what the system closes."""
+    assert storage._lock is not None
+    storage._lock.release()
+    storage._checkpoints.close()
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """A store that was killed with everything in its journal."""
+    storage = file_store(tmp_path / "store")
+    streams = open_store(storage)
+    fill(streams)
+    kill(streams, storage)
+    return tmp_path / "store"
+
+
+class CheckTests:
+    """What an operator sees."""
+
+    def test_whole(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A store that a crash left is whole, and says how much it holds."""
+        assert main(["check", str(killed)]) == 0
+        assert "1 stream(s), 100 bytes, 11 batch(es) in the journal: no problems" in capsys.readouterr().out
+
+    def test_checkpointed(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The same holds when everything is in the data files."""
+        streams = open_store(file_store(killed))
+        streams.close()
+        assert main(["check", str(killed)]) == 0
+        assert "1 stream(s), 100 bytes, 0 batch(es)" in capsys.readouterr().out
+
+    def test_acid(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Shards are checked too."""
+        streams = open_store(AcidStorage(str(tmp_path / "store"), 2, run_inline))
+        fill(streams)
+        streams.close()
+        assert main(["check", str(tmp_path / "store")]) == 0
+        assert "1 stream(s), 100 bytes" in capsys.readouterr().out
+
+    def test_short_data_file(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A data file that has lost its end is named with both lengths."""
+        open_store(file_store(killed)).close()
+        data = next(killed.glob("data/*/*.data"))
+        data.write_bytes(data.read_bytes()[:-1])
+        assert main(["check", str(killed)]) == 1
+        assert f"stream 's': {data} has 99 of 100 bytes" in capsys.readouterr().out
+
+    def test_index_out_of_order(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """An index whose entries don't ascend is found."""
+        open_store(file_store(killed)).close()
+        index = next(killed.glob("data/*/*.index"))
+        entries = bytearray(index.read_bytes())
+        entries[0:8], entries[8:16] = entries[8:16], entries[0:8]
+        index.write_bytes(entries)
+        assert main(["check", str(killed)]) == 1
+        assert f"{index} doesn't ascend" in capsys.readouterr().out
+
+    def test_in_use(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A store that a server uses isn't touched."""
+        lock = DirectoryLock()
+        lock.acquire(str(killed))
+        try:
+            assert main(["check", str(killed)]) == 1
+        finally:
+            lock.release()
+        assert "in use by process" in capsys.readouterr().err
+
+    def test_no_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Any other directory is refused, and not made one."""
+        assert main(["check", str(tmp_path)]) == 1
+        assert "is not a data directory" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+
+class RepairTests:
+    """A journal that is damaged in the middle."""
+
+    @pytest.fixture
+    def damaged(self, killed: Path) -> Path:
+        """A store with one flipped bit in the sixth append."""
+        segment = next(killed.glob("journal/*.log"))
+        data = bytearray(segment.read_bytes())
+        begin = -1
+        for _ in range(7):
+            begin = data.index(b"0123456789", begin + 1)
+        data[begin] ^= 1
+        segment.write_bytes(data)
+        return killed
+
+    def test_refuses_to_start(self, damaged: Path) -> None:
+        """The server doesn't start, and says which file, where, and what to do."""
+        storage = file_store(damaged)
+        with pytest.raises(StorageError, match=r"journal/.*\.log: batch 7 at byte .* check --repair"):
+            open_store(storage)
+
+    def test_says_what_it_would_drop(self, damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Without --yes a repair only says what it would give up."""
+        before = {path: path.read_bytes() for path in damaged.glob("journal/*")}
+        assert main(["check", str(damaged), "--repair"]) == 1
+        said = capsys.readouterr().out
+        assert "everything that was stored from batch 7 on" in said
+        assert "nothing was changed" in said
+        assert {path: path.read_bytes() for path in damaged.glob("journal/*")} == before
+
+    def test_repairs(self, damaged: Path) -> None:
+        """With --yes the store opens with what precedes the damage, and the rest is kept aside."""
+        main(["check", str(damaged), "--repair", "--yes"])
+        assert main(["check", str(damaged)]) == 0
+        assert list(damaged.glob("journal/*.damaged"))
+        streams = open_store(file_store(damaged))
+        assert streams.find("s").tail == 60
+        streams.close()
