@@ -23,8 +23,11 @@ class Scheduler(Protocol):
 
     def seconds(self) -> float: ...
 
-    def callLater(  # noqa: N802 (Twisted's name)
-        self, delay: float, callable: Callable[..., object], *args: object
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 (Twisted's name)
+        *args: object,
     ) -> IDelayedCall: ...
 
 
@@ -43,7 +46,8 @@ class Timer:
         """Forget the deadline. Harmless when it has passed or was cancelled before."""
         self._callback = None
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """The deadline has come: call back, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
@@ -110,7 +114,7 @@ class TimerWheel:
         while self._due and self._due[0] <= now + 0.001:
             for timer in self._slots.pop(heapq.heappop(self._due)):
                 try:
-                    timer._fire()
+                    timer.fire()
                 except Exception:
                     _log.failure("a timer's callback failed")
         self._arm()

@@ -80,21 +80,24 @@ class StreamApplication:
 
     def judge(self, request: Request) -> Response | None:
         """Answer from the head alone, while the body is still arriving, or say ``None``."""
-        path, method = request.path, request.method
-        if method == b"OPTIONS" or not path.startswith(self._prefix) or path in _HEALTH_PATHS:
+        path = request.path
+        if request.method == b"OPTIONS" or not path.startswith(self._prefix) or path in _HEALTH_PATHS:
             return None
         try:
-            name = self._name(path)
-            if method not in OPERATIONS:
-                raise _not_allowed(method)
-            judge = JUDGES.get(method)
-            response = None if judge is None else judge(self._context, request, name)
+            response = self._judge(request)
         except ProtocolError as error:
             response = problem_response(error, request)
         except Exception:
             _log.failure("judging a request failed")
             return None  # respond() will meet the same fault and answer for it
         return None if response is None else self._complete(request, response)
+
+    def _judge(self, request: Request) -> Response | None:
+        name = self._name(request.path)
+        if request.method not in OPERATIONS:
+            raise _not_allowed(request.method)
+        judge = JUDGES.get(request.method)
+        return None if judge is None else judge(self._context, request, name)
 
     def respond(self, request: Request) -> Response | Deferred[Response]:
         """Answer a complete request."""
@@ -119,14 +122,14 @@ class StreamApplication:
         path = request.path
         if not path.startswith(self._prefix) or path in _HEALTH_PATHS:
             if request.method == b"OPTIONS":
-                return self._cors.preflight(request)
+                return self._cors.preflight()
             if self._elsewhere is None:
                 raise NotFound("There is nothing at this path")
             return self._elsewhere.respond(request)
         operation = OPERATIONS.get(request.method)
         if operation is None:
             if request.method == b"OPTIONS":
-                return self._cors.preflight(request)
+                return self._cors.preflight()
             self._name(path)
             raise _not_allowed(request.method)
         return operation(self._context, request, self._name(path))

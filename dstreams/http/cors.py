@@ -48,7 +48,7 @@ class Cors:
             return self._everybody
         return b"Vary: Origin\r\n" if origin is None else self._admitted.get(origin, b"Vary: Origin\r\n")
 
-    def preflight(self, request: Request) -> Response:
+    def preflight(self) -> Response:
         """The answer to OPTIONS: what is allowed; :meth:`lines` says to whom."""
         head = (
             b"Access-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\nAccess-Control-Max-Age: %d\r\n"

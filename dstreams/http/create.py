@@ -61,16 +61,18 @@ def _parse_fork(context: Context, request: Request) -> ForkRequest | None:
     if anchor == NOW:
         raise BadRequest("Stream-Fork-Offset must be an offset of the source; leave it out to fork at the tail")
     return ForkRequest(
-        source=_source_name(context, source),
+        source=_source_name(context, request, source),
         anchor=anchor,
         sub_offset=0 if sub_offset is None else headers.parse_integer(headers.STREAM_FORK_SUB_OFFSET, sub_offset),
     )
 
 
-def _source_name(context: Context, path: bytes) -> str:
+def _source_name(context: Context, request: Request, path: bytes) -> str:
     """The name of a fork's source: given as its URL's path, or bare."""
     prefix = context.settings.prefix
-    return parse_name(path[len(prefix) :] if path.startswith(prefix) else path, context.settings.name_limits)
+    # Below a mount point the path that clients see, and get as Location, is longer.
+    seen = request.root + prefix
+    return parse_name(path.removeprefix(seen if path.startswith(seen) else prefix), context.settings.name_limits)
 
 
 def _answer(context: Context, request: Request, created: Created) -> Response:

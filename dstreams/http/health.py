@@ -31,7 +31,8 @@ def build_health(ready: Callable[[], bool], status: Status) -> IResource:
     :param ready: whether traffic is wanted.
     """
     from klein import Klein
-    from werkzeug.exceptions import HTTPException, MethodNotAllowed as WrongMethod
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
     app = Klein()
     started = time.monotonic()

@@ -24,8 +24,8 @@ def long_poll(
 
     :param offset: a position, or ``NOW``.
     :param cursor: the cursor that the client sent back.
-    :return: 200 with messages; 204 when the time is up or nothing more will come. A Deferred fails with 404 or
-        410 as soon as the stream is gone.
+    :return: 200 with messages; 204 when the time is up or nothing more will come. A Deferred fails with 404
+        or 410 as soon as the stream is gone.
     """
     poll = _LongPoll(context, request, state.id, state.tail if offset == NOW else offset, cursor)
     if poll.position != state.tail or state.closed or context.streams.ending:
@@ -44,7 +44,8 @@ class _LongPoll:
     _stream_id: int
     position: int
     _cursor: int | None
-    _waiting: Deferred[Response] | None = field(default=None, init=False)
+    # Fires with the state to answer from; ``None`` before and after the wait.
+    _waiting: Deferred[StreamState] | None = field(default=None, init=False)
     _timeout: Timer | None = field(default=None, init=False)
 
     def answer(self, state: StreamState) -> Response | Deferred[Response]:
@@ -61,47 +62,42 @@ class _LongPoll:
         self._waiting = Deferred(self._cancelled)
         self._context.streams.watch(state, self)
         self._timeout = self._context.wheel.call_later(self._context.settings.long_poll_timeout, self.end)
-        return self._waiting
+        # The answer is made inside the Deferred: whatever fails there reaches the client, and a client that
+        # leaves while bytes are fetched cancels that, too.
+        return self._waiting.addCallback(self.answer)
 
     def wake(self) -> None:
         """Something has changed; it may be nothing for this reader."""
-        try:
-            state = self._context.streams.incarnation(self._stream_id)
-            if state.tail == self.position and not state.closed:
-                return
-            result = self.answer(state)
-        except ProtocolError as error:
-            self._leave().errback(error)
-        else:
-            self._finish(result)
+        self._look(at_the_end=False)
 
     def end(self) -> None:
         """The time is up, or the server stops."""
+        self._look(at_the_end=True)
+
+    def _look(self, at_the_end: bool) -> None:
         try:
-            result = self.answer(self._context.streams.incarnation(self._stream_id))
+            state = self._context.streams.incarnation(self._stream_id)
         except ProtocolError as error:
-            self._leave().errback(error)
-        else:
-            self._finish(result)
+            waiting = self._leave()
+            if waiting is not None:
+                waiting.errback(error)
+            return
+        if at_the_end or state.tail != self.position or state.closed:
+            waiting = self._leave()
+            if waiting is not None:
+                waiting.callback(state)
 
-    def _finish(self, result: Response | Deferred[Response]) -> None:
-        waiting = self._leave()
-        if isinstance(result, Deferred):
-            result.chainDeferred(waiting)
-        else:
-            waiting.callback(result)
-
-    def _cancelled(self, _: Deferred[Response]) -> None:
+    def _cancelled(self, _: Deferred[StreamState]) -> None:
         """The client has gone."""
         self._leave()
 
-    def _leave(self) -> Deferred[Response]:
-        """Wait no more; returns what is to be answered."""
+    def _leave(self) -> Deferred[StreamState] | None:
+        """Wait no more; returns what is to be answered, ``None`` when that has been done."""
+        waiting, self._waiting = self._waiting, None
+        if self._timeout is not None:
+            self._timeout.cancel()
         self._context.streams.unwatch(self._stream_id, self)
-        assert self._timeout is not None
-        assert self._waiting is not None
-        self._timeout.cancel()
-        return self._waiting
+        return waiting
 
 
 def _nothing_new(state: StreamState, cursor: int) -> Response:

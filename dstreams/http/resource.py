@@ -68,7 +68,7 @@ class StreamsResource(Resource):
     isLeaf = True
 
     def __init__(self, application: Application, streams: Streams) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._application = application
         self.streams = streams
 
@@ -118,7 +118,7 @@ def read_request(request: WebRequest) -> Request:
 
 def write_response(request: WebRequest, response: Response) -> None:
     """Send one of our responses as twisted.web's answer."""
-    if request._disconnected or request.finished:
+    if request.channel is None or request.finished:  # the client has gone
         if not isinstance(response.body, bytes):
             response.body.stop()
         return

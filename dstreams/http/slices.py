@@ -87,7 +87,11 @@ class SliceBody:
         """Send on until the client is slower than we are."""
         while self._sink is not None and not self._fetching:
             end = min(self._position + PIECE_BYTES, self._slice.end)
-            data = self._slice.read(self._position, end)
+            try:
+                data = self._slice.read(self._position, end)
+            except Exception:
+                self._failed(Failure())
+                return
             if isinstance(data, Deferred):
                 self._fetching = True
                 data.addCallback(self._fetched, end).addErrback(self._failed)

@@ -44,7 +44,9 @@ _HEAD = (
 )
 
 
-def follow(context: Context, state: StreamState, offset: int, cursor: int | None) -> Response | Deferred[Response]:
+def follow(
+    context: Context, state: StreamState, offset: int, cursor: int | None
+) -> Response | Deferred[Response]:
     """Send all after ``offset`` and go on with what is appended.
 
     :param offset: a position, or ``NOW``.
@@ -83,12 +85,21 @@ class LiveFrame:
     events: bytes
     shared: Frame
 
+    @property
+    def moves(self) -> bool:
+        """Whether it brings its readers further; not while there is only the beginning of a character."""
+        return bool(self.events) or self.final
+
+    def suits(self, tail: int, closed: bool, current: int) -> bool:
+        """Whether it is still what would be made now."""
+        return self.tail == tail and self.closed == closed and self.interval == current
+
 
 def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int) -> LiveFrame:
     """Format what is new.
 
-    A text event isn't cut inside a character: the bytes of an unfinished one wait for the rest, unless there
-    will be none.
+    A text event isn't cut inside a character or a line end: the bytes of an unfinished one wait for the rest,
+    unless there will be none.
 
     :param data: the slice's bytes.
     :param tail: the stream's tail, ``closed`` whether it is closed.
@@ -97,14 +108,23 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
     encoding = found.config.content_type.sse_encoding
     held_back = 0
     if encoding is SseEncoding.TEXT and not found.closed:
-        held_back = incomplete_suffix(data)
+        # A CR waits too: with an LF behind it, it is one line end, and the format would make it two.
+        held_back = 1 if data.endswith(b"\r") else incomplete_suffix(data)
         if held_back:
             data = data[:-held_back]
     end = found.end - held_back
     events = data_event(data, encoding) if data else b""
     control = control_event(format_offset(end), current, found.up_to_date, found.closed)
     return LiveFrame(
-        found.start, end, tail, closed, found.closed, found.up_to_date, current, events, Frame(events + control)
+        found.start,
+        end,
+        tail,
+        closed,
+        found.closed,
+        found.up_to_date,
+        current,
+        events,
+        Frame(events + control),
     )
 
 
@@ -127,6 +147,9 @@ class SseReader:
     _ending: bool = field(default=False, init=False)
     # Whether _cursor is one that we sent on this connection, rather than the client's.
     _cursor_is_ours: bool = field(default=False, init=False)
+    # The most stored bytes to read for an event: more than usual only while nothing but the beginning of a
+    # character lies before a message that is larger than that.
+    _limit: int = field(default=EVENT_BYTES, init=False)
     # What is left of an event that is too large to hand over at once.
     _rest: memoryview | None = field(default=None, init=False)
 
@@ -142,7 +165,7 @@ class SseReader:
         now = self._last_event = self._context.wheel.seconds()
         lifetime = self._context.settings.sse_lifetime
         if lifetime:
-            self._ends_at = now + lifetime * random.uniform(1 - JITTER, 1 + JITTER)
+            self._ends_at = now + lifetime * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 (spreads load)
         self._set_timer(now)
         self._ending = self._context.streams.ending
         self._advance()
@@ -182,7 +205,11 @@ class SseReader:
                 if self._ending:
                     self._finish()
                 return
-            frame = self._frame(state)
+            try:
+                frame = self._frame(state)
+            except Exception:
+                self._failed(Failure())
+                return
             if isinstance(frame, Deferred):
                 self._fetching = True
                 frame.addCallback(self._fetched).addErrback(self._failed)
@@ -195,27 +222,23 @@ class SseReader:
         audience = self._audience
         assert audience is not None
         current = interval(self._context.clocks.wall())
-        last = audience.frame
-        if (
-            isinstance(last, LiveFrame)
-            and last.start == self._position
-            and last.tail == state.tail
-            and last.closed == state.closed
-            and last.interval == current
-        ):
-            return last
         tail, closed = state.tail, state.closed
-        found = self._context.streams.read(state, self._position, EVENT_BYTES)
+        if audience.frames:
+            made = audience.frames.get(self._position)
+            if isinstance(made, LiveFrame) and made.suits(tail, closed, current):
+                return made
+        found = self._context.streams.read(state, self._position, self._limit)
 
-        def made(found: Slice) -> LiveFrame | Deferred[LiveFrame]:
+        def make(found: Slice) -> LiveFrame | Deferred[LiveFrame]:
             data = found.read(found.start, found.end) if len(found) else b""
             return then(data, lambda stored: keep(make_frame(found, stored, tail, closed, current)))
 
         def keep(frame: LiveFrame) -> LiveFrame:
-            audience.frame = frame
+            if audience.frames is not None and frame.moves:
+                audience.frames[frame.start] = frame
             return frame
 
-        return then(found, made)
+        return then(found, make)
 
     def _fetched(self, frame: LiveFrame) -> None:
         self._fetching = False
@@ -232,21 +255,31 @@ class SseReader:
 
     def _deliver(self, frame: LiveFrame) -> bool:
         """Send a frame; whether to go on with the next."""
-        if not frame.events and self._greeted and not frame.final:
-            return False  # only the beginning of a character: wait for the rest
+        if self._greeted and not frame.moves:
+            if frame.up_to_date:
+                return False  # the rest of the character isn't there yet
+            self._limit *= 2
+            return True
         self._greeted = True
+        self._limit = EVENT_BYTES
         self._position = frame.end
         self._last_event = self._context.wheel.seconds()
         self._ending = self._ending or frame.final
-        self._send(frame.shared if self._keeps_pace(frame) else self._own_frame(frame))
+        if self._keeps_pace(frame):
+            self._cursor, self._cursor_is_ours = frame.interval, True
+            self._send(frame.shared)
+        else:
+            self._send(self._own_frame(frame))
         if self._ending and self._rest is None:
             self._finish()
             return False
         return not self._paused
 
     def _keeps_pace(self, frame: LiveFrame) -> bool:
-        """Whether the shared cursor isn't below the one this client has had."""
-        return self._cursor is None or self._cursor < frame.interval or frame.final
+        """Whether the shared cursor is above the client's own, and not below the last one it was sent."""
+        if self._cursor is None or self._cursor < frame.interval or frame.final:
+            return True
+        return self._cursor_is_ours and self._cursor == frame.interval
 
     def _own_frame(self, frame: LiveFrame) -> Frame:
         """The same events with a cursor ahead of the client's own."""

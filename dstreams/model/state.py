@@ -78,6 +78,10 @@ class StreamState:
             return self.base_producers.get(producer_id)
         return None
 
+    def producer_ids(self) -> set[str]:
+        """The ids of all producers."""
+        return {*(self.base_producers or ()), *(self.producers or ())}
+
     def append(self, change: Append) -> None:
         """Apply an :class:`Append`."""
         self.tail = change.start + len(change.data)

@@ -48,6 +48,9 @@ class CatalogFile:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             mode = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             self._database.execute("PRAGMA synchronous=FULL")
+            # What the WAL holds may be in the page cache only, if a sync of it failed in the process before; a later one
+            # wouldn't tell. So it is written once more, into the database.
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._database.execute(_SCHEMA)
             self._database.execute(_SCHEMA_REMOVED)
             stream_rows.create_tables(self._database)

@@ -1,10 +1,11 @@
 """Verifying a data directory offline, and giving up what can't be saved.
 
-A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data and index
-file against the catalog, every batch of the journal, and that each fork has its source. One of ``acid`` opens the
-databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair handles one kind of damage: a journal
-that breaks off in the middle. It sets aside (never deletes) the segments from the damage on, so that the store can be
-opened with what precedes it. Other damage needs a backup, or the loss of a stream that the operator deletes.
+A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data
+and index file against the catalog, every batch of the journal, and that each fork has its source. One of
+``acid`` opens the databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair
+handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
+from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the
+loss of a stream that the operator deletes.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import ENTRY_BYTES, DataFiles
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.index import APPEND_END
-from dstreams.storage.interface import Progress, StorageError
+from dstreams.storage.interface import StorageError
 from dstreams.storage.journal import Corruption, segment_name
 from dstreams.storage.records import decode
 from dstreams.storage.replay import Rebuild
@@ -124,7 +126,8 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
             file.truncate(broken.offset)
             file.sync()
             done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}.damaged")
-    disk.sync_directory(folder)
+    # What a checkpoint covers isn't lost with its segment: the log goes on behind both.
+    journal.begin_anew(disk, folder, broken.resume)
     return done
 
 

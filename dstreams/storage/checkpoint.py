@@ -199,7 +199,8 @@ class Checkpoints:
     async def _write(self, dirty: Dirty, position: int) -> None:
         rows: list[StreamRow] = []
         written: list[tuple[int, int, int]] = []
-        for pieces, taken in self._slices(dirty):
+        deleted: set[int] = set()
+        for pieces, taken in self._slices(dirty, deleted):
             await self._run(self._files.write, pieces)
             written += [(piece.stream_id, len(piece.data), len(piece.entries)) for piece in pieces]
             rows += taken
@@ -208,19 +209,24 @@ class Checkpoints:
             self._files.written(stream_id, size, count)
         if not self._journal.synced:
             await self._sync(self._disk.sync_all, f"{self._directory}/journal")
-        removed = dirty.removed | self._leftover
+        removed = dirty.removed | deleted | self._leftover
         await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
         self._leftover = removed
 
-    def _slices(self, dirty: Dirty) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
-        """What is to be written, a bounded part at a time; a row and its messages are of one moment."""
+    def _slices(self, dirty: Dirty, deleted: set[int]) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
+        """What is to be written, a bounded part at a time; a row and its messages are of one moment.
+
+        :param deleted: gets the streams that were deleted meanwhile. An old row of one can't stay: what the journal
+            has of the stream from P on doesn't fit it.
+        """
         pieces: list[Unwritten] = []
         rows: list[StreamRow] = []
         size = 0
         for stream_id in dirty.streams:
             state = self._catalog.streams.get(stream_id)
             if state is None:
-                continue  # deleted meanwhile; the journal's new segment tells of it
+                deleted.add(stream_id)
+                continue
             piece = self._files.take_unwritten(stream_id)
             if piece is not None:
                 pieces.append(piece)

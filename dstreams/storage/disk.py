@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import define, field
@@ -183,10 +184,8 @@ class OsDisk:
             return []
 
     def unlink(self, path: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
 
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)

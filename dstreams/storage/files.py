@@ -27,13 +27,14 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import ByteSource, Charges, Progress, StorageError
+from dstreams.storage.interface import ByteSource, Charges, StorageError
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild

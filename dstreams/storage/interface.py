@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress as Progress
+from dstreams.progress import Progress
 
 
 class StorageError(Exception):

@@ -109,11 +109,17 @@ class Journal:
         """Begin to write behind what was read (J5).
 
         :param found: read to its end.
-        :raise OSError: when that can't be made durable.
-        :raise StorageError: when no segment can be begun.
+        :raise OSError:
+        :raise StorageError: when that can't be made durable, or no segment can be begun.
         """
+        failed = None
         for segment in found.read:
-            segment.sync()
+            try:
+                segment.sync()
+            except OSError as error:
+                failed = error  # the others' failures are told only once too: hear them all now
+        if failed is not None:
+            raise storage_error(failed, f"making {self._directory} durable, whose sync failed before")
         # An empty segment behind the newest batch would come to stand in the middle of what is written from now on.
         last = None if found.last is None else segment_name(found.last.sequence)
         for name in self._disk.list(self._directory):

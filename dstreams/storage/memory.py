@@ -16,8 +16,9 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress
 from dstreams.storage import index
-from dstreams.storage.interface import Charges, Progress, StorageFull
+from dstreams.storage.interface import Charges, StorageFull
 
 CHARGES = Charges(stream=1024, message=9, producer=320)
 """Measured with ``bench/memory.py``: what each costs in this process, rounded up."""

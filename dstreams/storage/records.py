@@ -25,6 +25,8 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from operator import sub
+from typing import TypeVar, cast
 
 import orjson
 
@@ -39,7 +41,10 @@ from dstreams.model.changes import (
     Touch,
 )
 from dstreams.protocol.content_types import parse_content_type
+from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
+
+_T = TypeVar("_T")
 
 _CREATE = struct.Struct("<BQdIII")
 _APPEND = struct.Struct("<BBQQdII")
@@ -102,7 +107,7 @@ def decode(data: bytes) -> Iterator[Change]:
             if kind not in _DECODERS:
                 raise MalformedRecord(f"unknown kind of change {kind} at byte {reader.position} of the batch")
             yield _DECODERS[kind](reader)
-    except (struct.error, orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except (struct.error, orjson.JSONDecodeError) as error:
         raise MalformedRecord(f"a change ends or breaks at byte {reader.position} of the batch: {error}") from None
 
 
@@ -131,13 +136,21 @@ class _Reader:
             lengths.byteswap()
         return tuple(accumulate(lengths, initial=start))[1:]
 
+    def check(self, start: int, ends: tuple[int, ...], size: int) -> None:
+        """See that messages and data are of the same length."""
+        if (ends[-1] if ends else start) != start + size or 0 in map(sub, ends, (start, *ends)):
+            raise MalformedRecord(f"message ends and data differ before byte {self.position} of the batch")
+
 
 def _decode_create(reader: _Reader) -> Create:
     _, stream_id, at, meta_size, count, size = reader.unpack(_CREATE)
     members = orjson.loads(reader.take(meta_size))
     config, fork = members_config(members)
-    ends = reader.ends(0 if fork is None else fork.position, count)
-    return Create(stream_id, members["name"], config, fork, reader.take(size), ends, members["closed"], at)
+    name, closed = _member(members, "name", str), _member(members, "closed", bool)
+    start = 0 if fork is None else fork.position
+    ends = reader.ends(start, count)
+    reader.check(start, ends, size)
+    return Create(stream_id, name, config, fork, reader.take(size), ends, closed, at)
 
 
 def _decode_append(reader: _Reader) -> Append:
@@ -149,6 +162,7 @@ def _decode_append(reader: _Reader) -> Append:
     if flags & _HAS_STREAM_SEQ:
         stream_seq = reader.take(reader.unpack(_SHORT)[0])
     ends = reader.ends(start, count) if count > 1 else (start + size,) * count
+    reader.check(start, ends, size)
     data = reader.take(size)
     return Append(stream_id, start, data, ends, producer, stream_seq, bool(flags & _CLOSES), at)
 
@@ -169,7 +183,13 @@ def _decode_touch(reader: _Reader) -> Touch:
     return Touch(stream_id, at)
 
 
-_DECODERS: dict[int, Callable[[_Reader], Change]] = {1: _decode_create, 2: _decode_append, 3: _decode_delete, 4: _decode_soft_delete, 5: _decode_touch}
+_DECODERS: dict[int, Callable[[_Reader], Change]] = {
+    1: _decode_create,
+    2: _decode_append,
+    3: _decode_delete,
+    4: _decode_soft_delete,
+    5: _decode_touch,
+}
 
 
 def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, object]:
@@ -191,15 +211,46 @@ def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, ob
     return members
 
 
-def members_config(members: dict[str, object]) -> tuple[StreamConfig, ForkPoint | None]:
-    """The inverse of :func:`config_members`; other members are ignored."""
-    fork = members.get("fork")
-    config = StreamConfig(
-        parse_content_type(str(members["type"]).encode("latin-1")),
-        members.get("ttl"),  # type: ignore[arg-type]
-        members.get("expires_at"),  # type: ignore[arg-type]
+def members_config(members: object) -> tuple[StreamConfig, ForkPoint | None]:
+    """The inverse of :func:`config_members`; other members are ignored.
+
+    :raise MalformedRecord:
+    """
+    try:
+        content_type = parse_content_type(_member(members, "type", str).encode("latin-1"))
+    except (ProtocolError, UnicodeEncodeError) as error:
+        raise MalformedRecord(f"a stream has no valid content type: {error}") from None
+    config = StreamConfig(content_type, _optional(members, "ttl", int), _optional(members, "expires_at", float, int))
+    fork = _optional(members, "fork", dict)
+    if fork is None:
+        return config, None
+    return config, ForkPoint(
+        source_id=_member(fork, "source_id", int),
+        source_name=_member(fork, "source_name", str),
+        position=_member(fork, "position", int),
+        anchor=_optional(fork, "anchor", int),
+        sub_offset=_member(fork, "sub_offset", int),
+        inherits_expiry=_member(fork, "inherits_expiry", bool),
     )
-    return config, None if fork is None else ForkPoint(**fork)  # type: ignore[arg-type]
+
+
+def _member(members: object, name: str, kind: type[_T]) -> _T:
+    """A member of a JSON object that has to be there."""
+    value = _optional(members, name, kind)
+    if value is None:
+        raise MalformedRecord(f"a stream has no {name!r}")
+    return value
+
+
+def _optional(members: object, name: str, *kinds: type[_T]) -> _T | None:
+    """A member of a JSON object, ``None`` when it is null or isn't there."""
+    if not isinstance(members, dict):
+        raise MalformedRecord("a stream's JSON is no object")
+    value = members.get(name)
+    # Exactly: a bool is an int elsewhere.
+    if value is not None and type(value) not in kinds:
+        raise MalformedRecord(f"a stream's {name!r} is {value!r}")
+    return cast("_T | None", value)
 
 
 def _lengths(start: int, ends: tuple[int, ...]) -> bytes:

@@ -130,7 +130,7 @@ class AioSyncer:
         """The eventfd, for the reactor."""
         return self._eventfd
 
-    def doRead(self) -> None:
+    def doRead(self) -> None:  # noqa: N802 (Twisted's name)
         """The kernel has finished."""
         try:
             os.eventfd_read(self._eventfd)
@@ -149,7 +149,7 @@ class AioSyncer:
     def connectionLost(self, reason: object) -> None:
         """The reactor stops."""
 
-    def logPrefix(self) -> str:
+    def logPrefix(self) -> str:  # noqa: N802 (Twisted's name)
         """For the reactor's log."""
         return "journal sync"
 

@@ -23,6 +23,7 @@ from dstreams.protocol.problems import (
     ProducerFenced,
     SequenceConflict,
     StreamClosed,
+    printable,
 )
 from dstreams.protocol.producers import Producer
 
@@ -76,10 +77,9 @@ def judge(state: StreamState, request: AppendRequest) -> Appended | None:
         last = state.producer(producer.id)
         if not producers.check(producer, last):
             assert last is not None
-            return Appended(state.tail, state.closed, Producer(producer.id, *last), False)
-    stream_seq = request.stream_seq
-    if stream_seq is not None and state.stream_seq is not None and request.length != 0:
-        _check_stream_seq(stream_seq, state.stream_seq, request)
+            return _repeat(state, request, Producer(producer.id, *last))
+    if request.stream_seq is not None and state.stream_seq is not None:
+        _check_stream_seq(request.stream_seq, state.stream_seq, request)
     return None
 
 
@@ -100,7 +100,7 @@ def plan(state: StreamState, request: AppendRequest, at: float) -> Append | Appe
     elif request.closes:
         data, ends = b"", ()
     else:
-        raise EmptyBody("An append needs a body, or Stream-Closed: true")
+        raise EmptyBody
     return Append(
         stream_id=state.id,
         start=state.tail,
@@ -125,6 +125,15 @@ def stored_messages(config: StreamConfig, body: bytes, start: int) -> tuple[byte
     if start and len(ends) == 1:
         return data, (start + ends[0],)
     return data, tuple([start + end for end in ends]) if start else ends
+
+
+def _repeat(state: StreamState, request: AppendRequest, last: Producer) -> Appended | None:
+    """Acknowledge a duplicate, unless it is no append at all."""
+    if not request.closes and not request.length:
+        if request.length is None:
+            return None
+        raise EmptyBody
+    return Appended(state.tail, False, last, False)
 
 
 def _judge_on_closed(state: StreamState, request: AppendRequest) -> Appended | None:
@@ -160,7 +169,12 @@ def _type_matches(state: StreamState, request: AppendRequest) -> bool:
         if request.length is None:
             return False
         raise BadRequest("Content-Type is required when there is a body")
-    given = media_type(request.content_type)
+    try:
+        given = media_type(request.content_type)
+    except BadRequest:
+        if request.length is None:
+            return False
+        raise
     if given == state.config.content_type.media_type:
         return True
     if request.length is None:
@@ -171,9 +185,8 @@ def _type_matches(state: StreamState, request: AppendRequest) -> bool:
 def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest) -> None:
     if stream_seq > last:
         return
-    if request.length is None and request.closes:
+    if request.closes and not request.length:
         return  # a close without a body carries no sequence
     raise SequenceConflict(
-        f"Stream-Seq {stream_seq.decode('latin-1')!r} isn't greater than the last accepted"
-        f" {last.decode('latin-1')!r}"
+        f"Stream-Seq {printable(stream_seq)} isn't greater than the last accepted, {printable(last)}"
     )

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import AcceptedCatalog, Catalog
 from dstreams.model.changes import Change
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
-from dstreams.storage.interface import Storage, StorageError, StorageFull
+from dstreams.storage.interface import Storage, StorageFull
 
 _log = Logger()
 
@@ -93,7 +93,7 @@ class Commits:
     def _commit_now(self, changes: tuple[Change, ...]) -> None:
         try:
             self._storage.commit(changes)
-        except StorageError:
+        except Exception:  # whatever it is, what was accepted isn't there
             self._lost()
             raise _as_problem(Failure()) from None
         for change in changes:
@@ -106,7 +106,7 @@ class Commits:
         self._next = _Group()
         try:
             done = self._storage.commit(group.changes)
-        except StorageError:
+        except Exception:  # whatever it is, all later commits wait for this one's end
             self._failed(Failure())
             return
         if done is None:

@@ -141,7 +141,9 @@ def fork_point(
             raise BadRequest("Stream-Fork-Offset lies inside a message of the source")
         if not fork.sub_offset:
             return at(anchor)
-        return then(reading.append_ends(pieces, anchor), lambda ends: at(_sub_position(source, anchor, ends, fork)))
+        return then(
+            reading.append_ends(pieces, anchor), lambda ends: at(_sub_position(source, anchor, ends, fork))
+        )
 
     if anchor == source.tail or not source.config.content_type.is_json:
         return refine(True)

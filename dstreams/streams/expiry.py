@@ -29,6 +29,14 @@ REAP_SLICE = 200
 REAP_PAUSE = 0.05
 """Seconds between the slices of a backlog."""
 
+PERSIST_INTERVAL = 30.0
+"""Seconds for which renewed TTLs are collected before they are handed to the storage together. A crash forgets the
+last ones; so much is added to what a stream has left when it is recovered."""
+
+FORGOTTEN = 1000
+"""How many streams may be deleted before their time until their deadlines are cleared out; more if there are
+many, so that clearing out costs a few looks for each."""
+
 CLOCK_JUMP = 5.0
 """Seconds by which the wall clock may move against the monotonic one between two looks and still count as steady."""
 
@@ -42,7 +50,8 @@ class Expiry:
 
     :param get: finds a stream by id.
     :param live: whether a stream has live readers: it isn't idle then.
-    :param remove: deletes an expired stream.
+    :param remove: deletes an expired stream, now or later; never raises.
+    :param persist: hands renewed TTLs to the storage: pairs of stream id and Unix time; ``None`` where nothing lasts.
     """
 
     _clocks: Clocks
@@ -50,6 +59,7 @@ class Expiry:
     _get: Callable[[int], StreamState | None]
     _live: Callable[[int], bool]
     _remove: Callable[[StreamState], None]
+    _persist: Callable[[list[tuple[int, float]]], None] | None = None
     # When each stream with a TTL was last used, on the monotonic clock.
     _used: dict[int, float] = field(factory=dict, init=False)
     # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry a stream;
@@ -57,6 +67,9 @@ class Expiry:
     _idle_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
     _absolute_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
     _armed: bool = field(default=False, init=False)
+    _renewed: set[int] = field(factory=set, init=False)
+    # Streams deleted since the deadlines were last cleared out.
+    _forgotten: int = field(default=0, init=False)
     _skew: float = field(init=False)
     _steady_since: float = field(init=False)
 
@@ -69,6 +82,8 @@ class Expiry:
 
         :param idle: for how many seconds it has been idle already.
         """
+        if not self._armed:
+            self._skew = self._clocks.wall() - self._clocks.monotonic()  # nobody has looked for a while
         if state.config.ttl is not None:
             used = self._used[state.id] = self._clocks.monotonic() - idle
             heapq.heappush(self._idle_deadlines, (used + state.config.ttl, state.id))
@@ -80,12 +95,34 @@ class Expiry:
 
     def renew(self, state: StreamState) -> None:
         """A read or write has used the stream: its TTL begins anew."""
-        if state.config.ttl is not None:
+        if state.id in self._used:  # not while its creation is under way: that may fail
             self._used[state.id] = self._clocks.monotonic()
+            if self._persist is not None:
+                if not self._renewed:
+                    self._wheel.call_later(PERSIST_INTERVAL, self.persist_renewals)
+                self._renewed.add(state.id)
+
+    def persist_renewals(self) -> None:
+        """Hand the TTLs that were renewed since the last time to the storage, all in one go."""
+        renewed, self._renewed = self._renewed, set()
+        if self._persist is None:
+            return
+        skew = self._clocks.wall() - self._clocks.monotonic()
+        known = [
+            (stream_id, self._used[stream_id] + skew) for stream_id in renewed if stream_id in self._used
+        ]
+        if known:
+            self._persist(known)
 
     def forget(self, stream_id: int) -> None:
         """The stream is gone."""
         self._used.pop(stream_id, None)
+        self._forgotten += 1
+        if self._forgotten > FORGOTTEN + (len(self._idle_deadlines) + len(self._absolute_deadlines)) // 2:
+            self._forgotten = 0
+            for deadlines in (self._idle_deadlines, self._absolute_deadlines):
+                deadlines[:] = [each for each in deadlines if self._get(each[1]) is not None]
+                heapq.heapify(deadlines)
 
     def is_over(self, state: StreamState) -> bool:
         """Whether the stream's time has come."""
@@ -141,9 +178,8 @@ class Expiry:
                 used, ttl = self._used.get(stream_id, now), state.config.ttl or 0
                 heapq.heappush(deadlines, (max(used + ttl, now + REAP_INTERVAL), stream_id))
                 continue
-            try:
-                self._remove(state)
-            except Exception:
-                _log.failure("an expired stream could not be removed")
+            self._remove(state)
+            if self._get(stream_id) is not None:
+                # Its removal is under way, or has failed, or it stays for its forks: look again.
                 heapq.heappush(deadlines, (now + REAP_INTERVAL, stream_id))
         return budget

@@ -6,6 +6,7 @@ from attrs import define, frozen
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
+from dstreams.protocol.content_types import ContentType
 from dstreams.protocol.problems import PayloadTooLarge
 from dstreams.storage.interface import Charges
 
@@ -30,41 +31,34 @@ class Usage:
     _charges: Charges
     used: int = 0
 
-    def admit_append(self, state: StreamState, size: int, messages: int, producer_id: str | None) -> int:
+    def admit_append(
+        self, state: StreamState, size: int, messages: int, producer_id: str | None, stream_seq: bytes | None
+    ) -> int:
         """Check that an append fits, and say what it costs.
 
         :param size: stored bytes.
         :param producer_id: the producer's id when it appends for the first time.
+        :param stream_seq: the new ``Stream-Seq``, which takes the place of the last one.
         :return: the bytes to :meth:`add` once it is accepted.
         :raise PayloadTooLarge:
         """
-        if state.size + size > self._limits.stream_bytes:
+        if size and state.size + size > self._limits.stream_bytes:
             raise self._stream_full(state.size, size)
         cost = size + messages * self._charges.message
         if producer_id is not None and self._charges.producer:
             cost += self._charges.producer + len(producer_id)
+        if stream_seq is not None and self._charges.stream:
+            cost += len(stream_seq) - len(state.stream_seq or b"")
         self._admit(cost)
         return cost
 
-    def admit_create(self, name: str, size: int, messages: int) -> int:
+    def admit_create(self, name: str, content_type: ContentType, size: int, messages: int) -> int:
         """The same for a new stream."""
         if size > self._limits.stream_bytes:
             raise self._stream_full(0, size)
-        cost = size + messages * self._charges.message
-        if self._charges.stream:
-            cost += self._charges.stream + len(name)
+        cost = size + messages * self._charges.message + self._fixed(name, content_type)
         self._admit(cost)
         return cost
-
-    def admit_length(self, state: StreamState | None, length: int) -> None:
-        """Check an announced length alone: that many payload bytes at least would be stored.
-
-        :raise PayloadTooLarge:
-        """
-        size = 0 if state is None else state.size
-        if size + length > self._limits.stream_bytes:
-            raise self._stream_full(size, length)
-        self._admit(length)
 
     def add(self, cost: int) -> None:
         """Count an accepted change."""
@@ -79,7 +73,7 @@ class Usage:
         self.used = sum(self._cost(state) for state in catalog.streams.values())
 
     def _admit(self, cost: int) -> None:
-        if self.used + cost > self._limits.total_bytes:
+        if cost > 0 and self.used + cost > self._limits.total_bytes:
             raise PayloadTooLarge(
                 f"Memory limit exceeded: {cost} more bytes, {self._limits.total_bytes - self.used} left of"
                 f" {self._limits.total_bytes} for all streams"
@@ -87,14 +81,23 @@ class Usage:
 
     def _stream_full(self, size: int, more: int) -> PayloadTooLarge:
         return PayloadTooLarge(
-            f"Stream size limit exceeded: {size} bytes stored, {more} more, {self._limits.stream_bytes} allowed"
+            f"Stream size limit exceeded: {size} bytes stored, {more} more,"
+            f" {self._limits.stream_bytes} allowed"
         )
+
+    def _fixed(self, name: str, content_type: ContentType) -> int:
+        """What a stream costs before there is anything in it."""
+        if not self._charges.stream:
+            return 0
+        # A character's bytes in UTF-8 are never fewer than those it takes in memory.
+        return self._charges.stream + len(name.encode()) + len(content_type.value)
 
     def _cost(self, state: StreamState) -> int:
         charges = self._charges
         cost = state.size + state.messages * charges.message
-        if charges.stream:
-            cost += charges.stream + len(state.name)
-        if charges.producer and state.producers:
-            cost += sum(charges.producer + len(producer_id) for producer_id in state.producers)
+        cost += self._fixed(state.name, state.config.content_type)
+        if charges.stream and state.stream_seq is not None:
+            cost += len(state.stream_seq)
+        if charges.producer:
+            cost += sum(charges.producer + len(producer_id) for producer_id in state.producer_ids())
         return cost

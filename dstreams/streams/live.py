@@ -23,10 +23,11 @@ class Watcher(Protocol):
 class Audience:
     """The live readers of one stream incarnation; exists only while there are any.
 
-    :param frame: what the last wake-up formatted, for the others to share. Whoever formats decides what it is.
+    :param frames: what the wake-up under way has formatted, by where it begins, for the others to share;
+        ``None`` outside of one, so that nothing large is kept. Whoever formats decides what it is.
     :param expiry: the alarm for a stream with an Expires-At.
     """
 
     watchers: set[Watcher] = field(factory=set)
-    frame: object = None
+    frames: dict[int, object] | None = None
     expiry: Timer | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.python.failure import Failure
 
 from dstreams.eventually import then
 from dstreams.model.catalog import Catalog
@@ -84,7 +86,7 @@ class Slice:
             return parts[0]
         if any(isinstance(part, Deferred) for part in parts):
             waiting = [_as_deferred(part) for part in parts]
-            return gatherResults(waiting, consumeErrors=True).addCallback(b"".join)
+            return gatherResults(waiting, consumeErrors=True).addCallbacks(b"".join, _cause)
         return b"".join(cast("list[bytes]", parts))
 
 
@@ -126,7 +128,7 @@ def take(
 def is_boundary(pieces: Sequence[Piece], position: int) -> bool | Deferred[bool]:
     """Whether a message begins or ends at ``position``."""
     for piece in pieces:
-        if position == piece.begin or position == piece.end:
+        if position in (piece.begin, piece.end):
             return True
         if piece.begin < position < piece.end:
             return piece.source.is_boundary(position)
@@ -135,48 +137,42 @@ def is_boundary(pieces: Sequence[Piece], position: int) -> bool | Deferred[bool]
 
 def extent(pieces: Sequence[Piece], start: int, limit: int) -> int | Deferred[int]:
     """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
-    return _extent(pieces, 0, start, start, limit)
-
-
-def _extent(
-    pieces: Sequence[Piece], index: int, start: int, reached: int, limit: int
-) -> int | Deferred[int]:
-    """Go on from ``reached``, in the piece at ``index`` or later."""
-    while index < len(pieces) and pieces[index].end <= reached:
-        index += 1
-    if index == len(pieces):
+    reached = start
+    for piece in pieces:
+        if piece.end - start > limit:
+            break
+        reached = max(reached, piece.end)
+    else:
         return reached
-    piece = pieces[index]
 
-    def go_on(end: int) -> int | Deferred[int]:
+    def whole(end: int) -> int:
         end = min(end, piece.end)
-        if end - start > limit and reached > start:
-            return reached
-        if end < piece.end:
-            return end
-        return _extent(pieces, index + 1, start, end, limit)
+        return reached if end - start > limit and reached > start else end
 
-    if piece.end - start <= limit:
-        return go_on(piece.end)
-    return then(piece.source.extent(reached, start + limit - reached), go_on)
+    return then(piece.source.extent(reached, start + limit - reached), whole)
 
 
 def append_ends(pieces: Sequence[Piece], position: int) -> Sequence[int] | Deferred[Sequence[int]]:
     """The message ends after ``position``, up to the next data boundary (PROTOCOL 4.2)."""
     for piece in pieces:
         if piece.begin <= position < piece.end:
-            end = piece.end
-
-            def clip(ends: Sequence[int]) -> Sequence[int]:
-                # A fork may have been taken inside a message or an append: there its part ends.
-                return ends if ends[-1] <= end else [*(e for e in ends if e < end), end]
-
-            return then(piece.source.append_ends(position), clip)
+            return then(piece.source.append_ends(position), partial(_clip, end=piece.end))
     return ()
+
+
+def _clip(ends: Sequence[int], end: int) -> Sequence[int]:
+    """A fork may have been taken inside a message or an append: there its part ends."""
+    return ends if ends[-1] <= end else [*(each for each in ends if each < end), end]
 
 
 def _invalid(position: int, why: str) -> InvalidOffset:
     return InvalidOffset(f"The offset {format_offset(position).decode()} {why}")
+
+
+def _cause(failure: Failure) -> Failure:
+    """Why one of several reads failed; a cancellation must be known as one."""
+    failure.trap(FirstError)
+    return cast("FirstError", failure.value).subFailure
 
 
 def _as_deferred(part: bytes | Deferred[bytes]) -> Deferred[bytes]:

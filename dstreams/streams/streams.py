@@ -15,17 +15,18 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
-from dstreams.eventually import then
 from dstreams.model.catalog import Catalog
-from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, concerned
+from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, Touch, concerned
 from dstreams.model.state import StreamState
-from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError
-from dstreams.storage.interface import Progress, Storage
+from dstreams.progress import Progress, silently
+from dstreams.protocol.content_types import DEFAULT
+from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
+from dstreams.storage.interface import Storage
 from dstreams.streams import appending, creating, deleting, reading
 from dstreams.streams.appending import Appended, AppendRequest
 from dstreams.streams.commits import Commits
 from dstreams.streams.creating import Created, CreateRequest
-from dstreams.streams.expiry import Expiry
+from dstreams.streams.expiry import PERSIST_INTERVAL, Expiry
 from dstreams.streams.limits import StoreLimits, Usage
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
@@ -33,10 +34,6 @@ from dstreams.timers import TimerWheel
 
 _log = Logger()
 _T = TypeVar("_T")
-
-def _silently(doing: str, done: int, total: int) -> None:
-    """No progress is shown."""
-
 
 MAX_ALARM = 86_400.0
 """The longest wait for an Expires-At in one go, in seconds: the wall clock may be set meanwhile."""
@@ -82,10 +79,15 @@ class Streams:
         self._commits = Commits(self._storage, self._published, self._lost)
         self._durable, self._accepted = self._commits.durable, self._commits.accepted
         self._expiry = Expiry(
-            self._clocks, self._wheel, self._durable.get, self._audiences.__contains__, self._expire
+            self._clocks,
+            self._wheel,
+            self._durable.get,
+            self._audiences.__contains__,
+            self._expire,
+            self._persist_renewals if self._storage.persistent else None,
         )
 
-    def open(self, progress: Progress = _silently) -> None:
+    def open(self, progress: Progress = silently) -> None:
         """Open the storage and rebuild the state of all streams from it.
 
         :param progress: told of long work.
@@ -94,16 +96,21 @@ class Streams:
         self._storage.open(self._durable, progress)
         now = self._clocks.wall()
         for state in self._durable.streams.values():
-            # Never more idle than its TTL allows: after a restart it gets at least a moment to be used.
-            idle = min(max(0.0, now - state.touched_at), max(0.0, (state.config.ttl or 0) - 1.0))
-            self._expiry.track(state, idle)
+            # The last renewals before a crash may be missing. What was over before that stays over.
+            self._expiry.track(state, max(0.0, now - state.touched_at - PERSIST_INTERVAL))
         self._usage.recount(self._durable)
 
     def close(self) -> Deferred[None]:
         """Wait for the commits under way, then close the storage."""
+        self._expiry.persist_renewals()
         done = self._commits.settled() or succeed(None)
         done.addErrback(lambda failure: _log.failure("the last commit failed", failure))
         return done.addCallback(lambda _: self._storage.close())
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be stored until a restart, ``None`` as long as it can."""
+        return self._storage.failure
 
     def statistics(self) -> StreamStatistics:
         """How much there is of everything."""
@@ -143,14 +150,24 @@ class Streams:
         return state
 
     def _writable(self, name: str) -> StreamState | None:
-        """The stream of that name as the next change will find it, or ``None``."""
+        """The stream of that name as the next change will find it, or ``None``.
+
+        :raise Unavailable: when the stream is over but can't be removed.
+        """
         state = self._accepted.find(name)
         if state is None or state.soft_deleted or not state.config.expires:
             return state
         if not self._expiry.is_over(state):
             return state
+        if not self._expiry.may_remove(state):
+            raise Unavailable(
+                "The stream has expired by a clock that was set lately; its name is still taken"
+            )
         self._expire(state)
-        return self._accepted.find(name)
+        left = self._accepted.find(name)
+        if left is not None and not left.soft_deleted:
+            raise Unavailable("The stream has expired and could not be removed yet")
+        return left
 
     def _to_write(self, name: str) -> StreamState:
         state = self._writable(name)
@@ -171,26 +188,32 @@ class Streams:
             return None
         state = self._to_write(name)
         answer = appending.judge(state, request)
-        if answer is None and request.length is not None and not state.config.content_type.is_json:
-            self._usage.admit_length(state, request.length)
+        if answer is None and request.length and not state.config.content_type.is_json:
+            self._admit(state, request, request.length, 1)
         return answer
 
     def append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
         """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
-        return self._durably(lambda: self._append(name, request))
+        if self._commits.in_flight:
+            return self._durably(lambda: self._append(name, request))
+        return self._append(name, request)
 
     def _append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
         state = self._to_write(name)
         planned = appending.plan(state, request, self._clocks.wall())
         if isinstance(planned, Appended):
             return planned
-        producer = planned.producer
-        newcomer = producer.id if producer is not None and state.producer(producer.id) is None else None
-        cost = self._usage.admit_append(state, len(planned.data), len(planned.ends), newcomer)
-        self._usage.add(cost)
+        self._usage.add(self._admit(state, request, len(planned.data), len(planned.ends)))
         self._expiry.renew(state)
         tail = planned.start + len(planned.data)
-        return self._commit(Appended(tail, planned.closes, producer, bool(planned.ends)), planned)
+        return self._commit(Appended(tail, planned.closes, planned.producer, bool(planned.ends)), planned)
+
+    def _admit(self, state: StreamState, request: AppendRequest, size: int, messages: int) -> int:
+        """What an append costs; raises when there is no room for it."""
+        producer = request.producer
+        newcomer = producer.id if producer is not None and state.producer(producer.id) is None else None
+        stream_seq = request.stream_seq if messages else None
+        return self._usage.admit_append(state, size, messages, newcomer, stream_seq)
 
     def judge_create(self, request: CreateRequest) -> Created | None:
         """Decide about a create whose body is still arriving; as :meth:`judge_append`."""
@@ -202,8 +225,10 @@ class Streams:
         if request.fork is not None:
             # Only what needs no look at the source's bytes; those may have to be fetched.
             creating.check_fork_type(self._fork_source(request.fork.source), request)
-        elif request.length and not (request.content_type and request.content_type.is_json):
-            self._usage.admit_length(None, request.length)
+        elif request.length:
+            content_type = request.content_type or DEFAULT
+            if not content_type.is_json:
+                self._usage.admit_create(request.name, content_type, request.length, 1)
         return None
 
     def create(self, request: CreateRequest) -> Created | Deferred[Created]:
@@ -238,11 +263,11 @@ class Streams:
         self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None
     ) -> Created | Deferred[Created]:
         change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall())
-        self._usage.add(self._usage.admit_create(change.name, len(change.data), len(change.ends)))
+        content_type = change.config.content_type
+        size, messages = len(change.data), len(change.ends)
+        self._usage.add(self._usage.admit_create(change.name, content_type, size, messages))
         tail = change.start + len(change.data)
-        return self._commit(
-            Created(change.name, change.config.content_type, tail, change.closed, True), change
-        )
+        return self._commit(Created(change.name, content_type, tail, change.closed, True), change)
 
     def _fork_source(self, name: str) -> StreamState:
         """A fork's source, as readers see it, if the next change will still find it."""
@@ -256,11 +281,11 @@ class Streams:
             raise NotFound(f"The fork's source was not found: {name}")
         return durable
 
-    def delete(self, name: str) -> None | Deferred[None]:
+    def delete(self, name: str) -> Deferred[None] | None:
         """Delete a stream (PROTOCOL 5.4)."""
         return self._durably(lambda: self._delete(self._to_write(name)))
 
-    def _delete(self, state: StreamState) -> None | Deferred[None]:
+    def _delete(self, state: StreamState) -> Deferred[None] | None:
         change = deleting.plan(self._accepted, state, self._clocks.wall())
         if isinstance(change, Delete):
             for stream_id in change.stream_ids:
@@ -274,9 +299,25 @@ class Streams:
         accepted = self._accepted.get(state.id)
         if accepted is None or accepted.soft_deleted:
             return  # under way already
-        done = self._delete(accepted)
+        try:
+            done = self._delete(accepted)
+        except ProtocolError:
+            _log.failure("an expired stream could not be removed")
+            return
         if done is not None:
             done.addErrback(lambda failure: _log.failure("an expired stream could not be removed", failure))
+
+    def _persist_renewals(self, renewed: list[tuple[int, float]]) -> None:
+        """Commit renewed TTLs; no answer depends on it."""
+        touches = [
+            Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None
+        ]
+        try:
+            done = self._commits.submit(*touches) if touches else None
+        except ProtocolError:
+            return  # logged where it happened
+        if done is not None:
+            done.addErrback(lambda _: None)
 
     def read(self, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
         """The messages from ``position`` on (PROTOCOL 5.6); see :func:`reading.take`."""
@@ -317,7 +358,10 @@ class Streams:
         self.ending = True
         for audience in list(self._audiences.values()):
             for watcher in list(audience.watchers):
-                watcher.end()
+                try:
+                    watcher.end()
+                except Exception:
+                    _log.failure("ending a live reader failed")
 
     def _set_alarm(self, state: StreamState, audience: Audience) -> None:
         """Wake the readers of a stream with an Expires-At when that comes."""
@@ -339,11 +383,15 @@ class Streams:
         changed, self._changed = self._changed, set()
         for stream_id in changed:
             audience = self._audiences.get(stream_id)
-            for watcher in list(audience.watchers) if audience is not None else ():
+            if audience is None:
+                continue
+            audience.frames = {}
+            for watcher in list(audience.watchers):
                 try:
                     watcher.wake()
                 except Exception:
                     _log.failure("waking a live reader failed")
+            audience.frames = None
 
     # --- commit --------------------------------------------------------------------------------------
 
@@ -351,6 +399,7 @@ class Streams:
         """Run an operation that decides at once; its outcome waits for the changes that it rests on."""
         if not self._commits.in_flight:
             return operation()
+        # What is decided now may rest on what isn't durable yet.
         try:
             outcome = operation()
         except ProtocolError as error:
@@ -370,7 +419,8 @@ class Streams:
         return outcome if settled is None else settled.addCallback(lambda _: outcome)
 
     def _commit(self, result: _T, *changes: Change) -> _T | Deferred[_T]:
-        return then(self._commits.submit(*changes), lambda _: result)
+        done = self._commits.submit(*changes)
+        return result if done is None else done.addCallback(lambda _: result)
 
     def _published(self, change: Change) -> None:
         """A change has been committed and applied."""

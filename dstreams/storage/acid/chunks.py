@@ -214,7 +214,7 @@ def _rows(database: Connection, sql: str, *parameters: int) -> Iterator[Row]:
             yield row
 
 
-def damage(row: Row) -> str | None:
+def damage(row: tuple[Any, ...]) -> str | None:
     """What is wrong with a chunk by itself (``None``: nothing)."""
     stream_id, start, checksum, entries, data = row
     is_blobs = isinstance(entries, bytes) and isinstance(data, bytes)

@@ -29,7 +29,8 @@ def home(name: str, shard_count: int) -> int:
 class Batch:
     """What a group writes in one shard, in the order of the fields.
 
-    :param removed: deleted streams.
+    :param last_id: no stream that the group deletes has a higher id.
+    :param removed: deleted streams that were stored.
     :param created: new streams.
     :param changed: what has changed of other streams, as ``stream_rows.changed`` says.
     :param producers: new and changed producers of those.
@@ -38,6 +39,7 @@ class Batch:
     """
 
     shard: int
+    last_id: int = 0
     removed: list[int] = field(factory=list)
     created: list[StreamRow] = field(factory=list)
     changed: list[tuple[Any, ...]] = field(factory=list)
@@ -113,9 +115,11 @@ class Planner:
 
     def _delete(self, group: Group, change: Delete, after: AcceptedCatalog) -> None:
         for stream_id in change.stream_ids:
-            # One that was created in this group was never written.
+            batch = self._batch(group, after.streams[stream_id], after)
+            batch.last_id = max(batch.last_id, stream_id)
+            # One that was created in this very group was never stored; what remains is that its id was used.
             if stream_id in self._catalog.streams:
-                self._batch(group, after.streams[stream_id], after).removed.append(stream_id)
+                batch.removed.append(stream_id)
 
     def _write(self, group: Group, state: StreamState, after: AcceptedCatalog) -> None:
         batch = self._batch(group, state, after)

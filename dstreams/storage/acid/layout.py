@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
+from uuid import uuid4
 
 from attrs import frozen
 
 from dstreams.storage.acid.shard import MEMORY, Shard
 from dstreams.storage.directory import check_manifest, read_members, write_members
-from dstreams.storage.disk import Disk
+from dstreams.storage.disk import Disk, write_all
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect
 
@@ -20,6 +20,9 @@ IDENTITY: Final = "shards.json"
 CACHE_BYTES: Final = 64 * 1024 * 1024
 LEAST_CACHE_BYTES: Final = 512 * 1024
 """All shards together keep CACHE_BYTES of their databases in memory, each at least LEAST_CACHE_BYTES."""
+
+COPY_BYTES: Final = 1024 * 1024
+"""How much of a WAL is written again at a time."""
 
 
 @frozen
@@ -54,6 +57,8 @@ class Layout:
         )
         folder = f"{self.directory}/{FOLDER}"
         self.disk.make_directories(folder)
+        # What an interrupted start has written may still have to become durable.
+        self.disk.sync_directory(self.directory)
         found = set(self.disk.list(folder))
         if IDENTITY not in self.disk.list(self.directory):
             return self._create(folder, found)
@@ -65,49 +70,76 @@ class Layout:
                 " restore the directory from a backup"
             )
 
-        def prepare(shard: Shard) -> None:
-            shard.verify(store)
-            shard.configure()
+        self._secure_wals(folder, found)
+        return self._open_shards(folder, store)
 
-        return self._open_all([f"{folder}/{name}" for name in self._names()], prepare)
+    def _secure_wals(self, folder: str, found: set[str]) -> None:
+        """Make what is about to be read durable.
+
+        A process that was killed, or whose sync failed, leaves commits that are only in the page cache: readers are
+        going to see them, so they must not go with the power. They are written once more, since the kernel takes
+        pages for written whose sync has failed, and a sync alone would do nothing.
+        """
+        for name in self._names():
+            if f"{name}-wal" in found:
+                file = self.disk.open(f"{folder}/{name}-wal")
+                for offset in range(0, file.size(), COPY_BYTES):
+                    write_all(file, file.pread(COPY_BYTES, offset), offset)
+                file.sync()
+        self.disk.sync_directory(folder)
 
     def open_in_memory(self) -> list[Shard]:
         """Shards that are gone when they are closed."""
         return self._open_all([MEMORY] * self.shard_count, lambda shard: shard.create(MEMORY))
 
     def _create(self, folder: str, found: set[str]) -> list[Shard]:
-        """Make the shards; what an interrupted first start has left is made anew."""
-        self._remove_empty(folder, found)
-        store = uuid.uuid4().hex
-        shards = self._open_all(
-            [f"{folder}/{name}" for name in self._names()], lambda shard: shard.create(store)
-        )
-        self.disk.sync_directory(folder)
-        self.disk.sync_directory(self.directory)
-        write_members(self.disk, self.directory, IDENTITY, {"store": store})
-        return shards
+        """Make the shards; what an interrupted first start has left is made anew.
 
-    def _remove_empty(self, folder: str, found: set[str]) -> None:
+        A shard gets its name when it is complete, so one that can't be read is damaged and not half made.
+        """
         for name in sorted(found):
             if name.endswith(".db"):
-                self._check_empty(f"{folder}/{name}")
+                self._check_unused(f"{folder}/{name}")
         for name in sorted(found):
             self.disk.unlink(f"{folder}/{name}")
+        store = uuid4().hex
+        for number, name in enumerate(self._names()):
+            self._create_shard(number, f"{folder}/{name}", store)
+        self.disk.sync_directory(folder)
+        write_members(self.disk, self.directory, IDENTITY, {"store": store})
+        return self._open_shards(folder, store)
 
-    def _check_empty(self, path: str) -> None:
-        """Only a shard that was never used may be made anew."""
+    def _create_shard(self, number: int, path: str, store: str) -> None:
+        new = path + ".new"
         try:
-            database = self.connect(path)
+            shard = self._shard(number, new)
             try:
-                tables = database.execute(
-                    "SELECT count(*) FROM sqlite_master WHERE name = 'streams'"
-                ).fetchone()[0]
-                used = tables and database.execute("SELECT count(*) FROM streams").fetchone()[0]
+                shard.create(store)
             finally:
-                database.close()
+                shard.close(clean=False)
+        except Exception as error:
+            raise unusable(new, error) from error
+        self.disk.rename(new, path)
+
+    def _open_shards(self, folder: str, store: str) -> list[Shard]:
+        def prepare(shard: Shard) -> None:
+            shard.verify(store)
+            shard.configure()
+
+        return self._open_all([f"{folder}/{name}" for name in self._names()], prepare)
+
+    def _check_unused(self, path: str) -> None:
+        """Only a shard that was never used may be made anew."""
+        shard = None
+        try:
+            shard = self._shard(0, path)
+            unused = shard.is_unused()
         except Exception as error:
             raise unusable(path, error) from error
-        if used:
+        finally:
+            if shard is not None:
+                shard.close(clean=False)
+        if not unused:
             raise StorageError(
                 f"{self.directory} has no {IDENTITY}, but {path} holds streams; restore the directory from a backup"
             )
@@ -116,12 +148,15 @@ class Layout:
         shards: list[Shard] = []
         for number, path in enumerate(paths):
             try:
-                shards.append(Shard(number, path, self.connect, self.cache_bytes, self.exclusive))
+                shards.append(self._shard(number, path))
                 prepare(shards[-1])
             except Exception as error:
                 close_all(shards)
                 raise error if isinstance(error, StorageError) else unusable(path, error) from error
         return shards
+
+    def _shard(self, number: int, path: str) -> Shard:
+        return Shard(number, path, self.connect, self.cache_bytes, self.exclusive)
 
     def _names(self) -> Sequence[str]:
         return [f"shard_{number:02x}.db" for number in range(self.shard_count)]

@@ -9,11 +9,12 @@ from twisted.logger import Logger
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress
 from dstreams.storage import stream_rows
 from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import unusable
 from dstreams.storage.acid.shard import Shard
-from dstreams.storage.interface import Progress, StorageError
+from dstreams.storage.interface import StorageError
 from dstreams.storage.replay import Rebuild
 
 _log = Logger()
@@ -62,9 +63,11 @@ class Recovery:
             self._insert(rebuild, shard, state)
             if not number % 10_000:
                 # Shards are of about the same size: the first one tells what there is.
-                progress(
-                    "loading streams", before + number, before + total * (len(self._shards) - shard.number)
-                )
+                known = before + total * (len(self._shards) - shard.number)
+                progress("loading streams", before + number, known)
+        removed = shard.removed()
+        if removed or shard.has_free_pages():
+            self.to_clear[shard.number] = removed
 
     def _insert(self, rebuild: Rebuild, shard: Shard, state: StreamState) -> None:
         if state.fork is not None:
@@ -108,7 +111,7 @@ class Recovery:
                 stream_rows.update(shard.database, [stream_rows.changed(older)])
             else:
                 ids = list(self._remove_family(older))
-                shard.remove(ids)
+                shard.remove(ids, max(ids))
                 self.to_clear.setdefault(shard.number, []).extend(ids)
             shard.commit()
         except Exception as error:

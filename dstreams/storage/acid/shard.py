@@ -85,6 +85,9 @@ class Shard:
 
     def __attrs_post_init__(self) -> None:
         self.database = self._connect(self.path)
+        if self.exclusive:
+            # Before the first look into the file: after it a WAL needs shared memory.
+            self.database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
 
     def create(self, store: str) -> None:
         """Make the tables in a database that is empty.
@@ -129,8 +132,6 @@ class Shard:
         self.roll_back()
 
     def _use_wal(self) -> None:
-        if self.exclusive:
-            self.database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         mode = _value(self.database, "PRAGMA journal_mode = WAL")
         if mode not in ("wal", "memory"):
             raise StorageError(
@@ -158,6 +159,11 @@ class Shard:
 
     # --- loading -----------------------------------------------------------------------------------------------
 
+    def is_unused(self) -> bool:
+        """Whether it never held a stream: it may not even have tables."""
+        known = _value(self.database, "SELECT count(*) FROM sqlite_master WHERE name = 'streams'")
+        return not known or not (self.count() or self.last_id())
+
     def count(self) -> int:
         """How many streams there are."""
         return stream_rows.count(self.database)
@@ -183,8 +189,8 @@ class Shard:
     def write(self, batch: Batch) -> None:
         """Write a group's part into the transaction."""
         database = self.database
-        if batch.removed:
-            self.remove(batch.removed)
+        if batch.last_id:
+            self.remove(batch.removed, batch.last_id)
         if batch.created:
             stream_rows.store(database, batch.created)
         if batch.changed:
@@ -195,13 +201,14 @@ class Shard:
         if batch.chunks:
             database.executemany("INSERT OR REPLACE INTO chunks VALUES (?,?,?,?,?)", batch.chunks)
 
-    def remove(self, stream_ids: Sequence[int]) -> None:
-        """Remove streams in the transaction; their chunks are purged later."""
+    def remove(self, stream_ids: Sequence[int], last_id: int) -> None:
+        """Remove streams in the transaction; their chunks are purged later.
+
+        :param last_id: an id that is used and never to be used again.
+        """
         stream_rows.remove(self.database, stream_ids)
-        self.database.executemany(
-            "INSERT OR IGNORE INTO removed VALUES (?)", [(each,) for each in stream_ids]
-        )
-        self.database.execute("UPDATE identity SET last_id = max(last_id, ?)", (max(stream_ids),))
+        self.database.executemany("INSERT OR IGNORE INTO removed VALUES (?)", [(each,) for each in stream_ids])
+        self.database.execute("UPDATE identity SET last_id = max(last_id, ?)", (last_id,))
 
     def commit(self) -> None:
         """Make the transaction durable."""

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
+from dstreams.progress import Progress
 from dstreams.storage.acid.check import problems
 from dstreams.storage.acid.faults import StoreFailed
 from dstreams.storage.acid.group import Group, Planner, home
@@ -28,7 +29,7 @@ from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import Charges, Progress, StorageError
+from dstreams.storage.interface import Charges, StorageError
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, run_inline
 
@@ -89,6 +90,7 @@ class AcidStorage:
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
     _holds: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
     _last_id: int = field(default=0, init=False)
+    _closing: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         count = self._shard_count
@@ -152,8 +154,8 @@ class AcidStorage:
 
     def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
         """Write the group, a transaction for each shard; it is durable when the Deferred fires."""
-        if self.failure is not None:
-            raise StorageError(self.failure)
+        if self.failure is not None or self._closing:
+            raise StorageError(self.failure or "the store is closed")
         if not self.immediate:
             return self._turn.run(self._commit, changes).addCallback(self._committed)
         group = self._planner.plan(changes)
@@ -249,6 +251,7 @@ class AcidStorage:
 
     def close(self) -> Deferred[None] | None:
         """Copy the WALs into the databases, so that the next start is quick, and let go of the directory."""
+        self._closing = True
         done = self._upkeep.stop()
         done.addCallback(lambda _: self._turn.acquire())
         done.addCallback(lambda _: self._run(self._close))

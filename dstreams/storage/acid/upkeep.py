@@ -1,7 +1,7 @@
 """What a store does beside its commits: checkpoints, and clearing away what was deleted.
 
 One thing at a time, a slice at a time. A slice that writes to a shard takes its turn with the commits; a
-checkpoint's larger part goes on beside them. Nothing here is needed for a promise: what a crash cuts off is done
+checkpoint's larger part goes on beside them. What it means when one fails is decided before the turn passes on. Nothing here is needed for a promise: what a crash cuts off is done
 after the next start.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
@@ -21,6 +21,7 @@ from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
 from dstreams.storage.sync import Run
 
 _log = Logger()
+_T = TypeVar("_T")
 
 LEAST_WAL_PAGES: Final = 1000
 WAL_PAGES: Final = 16_384
@@ -111,10 +112,18 @@ class Upkeep:
 
     def _failed(self, failure: Failure) -> None:
         _log.failure("upkeep of the shards failed", failure)
+
+    def _do(self, work: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
+        """Do something in a thread."""
+        done: Deferred[_T] = self._run(work, *arguments)
+        return done.addErrback(self._judge)
+
+    def _judge(self, failure: Failure) -> Failure:
         assert failure.value is not None
         error = fault(failure.value, "upkeep of the shards")
         if isinstance(error, StoreFailed):
             self._fail(str(error))
+        return failure
 
     async def _work(self) -> None:
         # A shard is taken off its set before the work: an error must not make it begin again at once.
@@ -129,8 +138,8 @@ class Upkeep:
     async def _checkpoint(self, number: int) -> None:
         shard = self._shards[number]
         self._wal_pages[number] = 0
-        await self._run(shard.checkpoint_aside)
-        await self._turn.run(self._run, shard.checkpoint)
+        await self._do(shard.checkpoint_aside)
+        await self._turn.run(self._do, shard.checkpoint)
         self._wal_pages[number] = 0
         self._long.discard(number)
 
@@ -139,11 +148,11 @@ class Upkeep:
         shard, removed = self._shards[number], self._removed[number]
         ids = list(islice((each for each in removed if not self._held(each)), PURGE_ROWS))
         if ids:
-            left, pages = await self._turn.run(self._run, shard.purge, ids)
+            left, pages = await self._turn.run(self._do, shard.purge, ids)
             for each in set(ids).difference(left):
                 del removed[each]
             self.written(number, pages)
-        elif await self._turn.run(self._run, shard.give_back):
+        elif await self._turn.run(self._do, shard.give_back):
             self.written(number, VACUUM_PAGES)
         else:
             if removed:
