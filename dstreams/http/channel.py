@@ -564,7 +564,7 @@ class HttpChannel(protocol.Protocol):
             self._transport.unregisterProducer()
 
 
-class HttpFactory(protocol.Factory):  # type: ignore[type-arg]  # subscripted only since Twisted 26.4
+class HttpFactory(protocol.Factory):
     """Makes the channels of a listener, and keeps track of them.
 
     :param application: answers the requests.

@@ -118,7 +118,8 @@ def read_request(request: WebRequest) -> Request:
 
 def write_response(request: WebRequest, response: Response) -> None:
     """Send one of our responses as twisted.web's answer."""
-    if request.channel is None or request.finished:  # the client has gone
+    # twisted.web takes the channel away when the client has gone, though its types don't say so.
+    if getattr(request, "channel", None) is None or request.finished:
         if not isinstance(response.body, bytes):
             response.body.stop()
         return

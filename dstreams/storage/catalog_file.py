@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from attrs import define, field
 
@@ -44,12 +45,10 @@ class CatalogFile:
     def __attrs_post_init__(self) -> None:
         try:
             self._database = self._connect(self._path)
-            # The directory's lock keeps others out already; so the WAL needs no index file in shared memory.
-            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             mode = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             self._database.execute("PRAGMA synchronous=FULL")
-            # What the WAL holds may be in the page cache only, if a sync of it failed in the process before; a later one
-            # wouldn't tell. So it is written once more, into the database.
+            # What the WAL holds may be in the page cache only, if a sync of it failed in the process before; a later
+            # one wouldn't tell. So it is written once more, into the database.
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._database.execute(_SCHEMA)
             self._database.execute(_SCHEMA_REMOVED)
@@ -102,9 +101,7 @@ class CatalogFile:
             self._database.execute("BEGIN IMMEDIATE")
             self._remove(removed)
             stream_rows.store(self._database, rows)
-            self._database.execute(
-                "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (FORMAT, position, last_id)
-            )
+            self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (FORMAT, position, last_id))
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -118,10 +115,8 @@ class CatalogFile:
         self._database.executemany("INSERT INTO removed VALUES (?)", [(stream_id,) for stream_id in stream_ids])
 
     def _roll_back(self) -> None:
-        try:
+        with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             self._database.execute("ROLLBACK")
-        except Exception:  # noqa: S110 (SQLite may have rolled back by itself)
-            pass
 
     def problems(self) -> list[str]:
         """What SQLite's own check finds wrong."""

@@ -173,13 +173,14 @@ class Checkpoints:
     def _failed(self, failure: Failure) -> None:
         _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
         error = failure.value
+        assert error is not None
+        cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(error, OSError):
-            passing, error = is_passing(error), storage_error(error, "a checkpoint failed")
-        else:
-            passing = isinstance(error, StorageFull)
-        if not passing:
-            self._journal.fail(f"a checkpoint failed: {error}")
+            error = storage_error(error, "a checkpoint failed")
         self.error = error if isinstance(error, StorageError) else StorageError(f"a checkpoint failed: {error}")
+        passing = isinstance(error, StorageFull) or (isinstance(cause, OSError) and is_passing(cause))
+        if not passing:
+            self._journal.fail(str(self.error))
 
     async def _take(self) -> None:
         if self._journal.dead is not None:
@@ -263,4 +264,3 @@ class Checkpoints:
             if following <= position:
                 self._disk.unlink(f"{folder}/{segment_name(first)}")
         self._files.remove(unneeded)
-

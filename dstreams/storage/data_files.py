@@ -136,12 +136,10 @@ class DataFiles:
                 self._disk.make_directories(folder)
                 self._made.add(folder)
             write_all(self._disk.open(data_path, create=True), piece.data, piece.offset)
-            write_all(
-                self._disk.open(index_path, create=True), index.packed(piece.entries), ENTRY_BYTES * piece.number
-            )
+            write_all(self._disk.open(index_path, create=True), index.packed(piece.entries), ENTRY_BYTES * piece.number)
 
     def written(self, stream_id: int, size: int, count: int) -> None:
-        """The first ``count`` messages that wait, ``size`` bytes, are in the files: read them from there from now on."""
+        """The first ``count`` messages that wait, ``size`` bytes, are in the files: read them there from now on."""
         recent = self._recent.get(stream_id)
         if recent is not None and recent.drop(size, count):
             del self._recent[stream_id]
@@ -317,4 +315,3 @@ class _FileIndex(Sequence[int]):
             raise StorageError(f"{self._file.path} ends before message {self._block_start + count}")
         self._block = index.unpacked(data)
         return number - self._block_start
-

@@ -99,8 +99,7 @@ class FileStorage:
         try:
             self._open(catalog, progress)
         except BaseException as error:
-            if self._lock is not None:
-                self._lock.release()
+            self._let_go()
             if isinstance(error, OSError):
                 raise StorageError(f"opening the store in {self._directory}: {error}") from error
             raise
@@ -156,7 +155,9 @@ class FileStorage:
                     self._recover_bytes(rebuild, change)
                     dirty.note(change)
             except MalformedRecord as error:
-                raise StorageError(f"the journal's batch {batch.sequence} can't be read by this version: {error}") from error
+                raise StorageError(
+                    f"the journal's batch {batch.sequence} can't be read by this version: {error}"
+                ) from error
             if not number % 1000:
                 progress("replaying the journal", number, 0)
         if found.beyond:
@@ -246,8 +247,11 @@ class FileStorage:
         return done.addCallback(self._release)
 
     def _release(self, _: None) -> None:
+        self._checkpoints.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._syncer is not None:
             self._syncer.close()
-        self._checkpoints.close()
         if self._lock is not None:
             self._lock.release()

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from attrs import define, field
 
@@ -220,10 +221,8 @@ def _prepare(disk: Disk, path: str, content: bytes) -> File:
         file.sync()
         disk.rename(path + _NEW, path)
     except OSError:
-        try:
+        with suppress(OSError):  # it is no segment under that name, and the next start removes it
             disk.unlink(path + _NEW)
-        except OSError:
-            pass  # it is no segment under that name, and the next start removes it
         raise
     return file
 

@@ -133,7 +133,7 @@ class Segment:
             offset, sequence = batch.end, sequence + 1
 
     def proof(self, offset: int, sequence: int) -> int | None:
-        """The number of a valid batch at or after ``offset`` that proves batch ``sequence`` durable, if there is one."""
+        """The number of a batch at or after ``offset`` that proves batch ``sequence`` durable, if there is one."""
         while (offset := self._data.find(_BATCH_MAGIC, offset)) >= 0:
             batch = self._batch(offset)
             if batch is not None and batch.flags & DURABLE_BEFORE and batch.sequence > sequence:

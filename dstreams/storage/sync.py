@@ -101,8 +101,12 @@ class AioSyncer:
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self._syscall.restype = ctypes.c_long
         self._context = ctypes.c_ulong(0)
-        self._call(self._setup, 4, ctypes.byref(self._context))
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._call(self._setup, 4, ctypes.byref(self._context))
+        except OSError:
+            os.close(self._eventfd)
+            raise
         # Both stay where they are while the kernel has them.
         self._iocb = ctypes.create_string_buffer(_IOCB.size)
         self._iocb_list = (ctypes.c_void_p * 1)(ctypes.addressof(self._iocb))
@@ -115,9 +119,7 @@ class AioSyncer:
         """Submit one fdatasync; there is never more than one under way."""
         assert self._waiting is None
         done: Deferred[None] = Deferred()
-        _IOCB.pack_into(
-            self._iocb, 0, 0, 0, 0, _FDSYNC, 0, file.fileno(), 0, 0, 0, 0, _RESFD, self._eventfd
-        )
+        _IOCB.pack_into(self._iocb, 0, 0, 0, 0, _FDSYNC, 0, file.fileno(), 0, 0, 0, 0, _RESFD, self._eventfd)
         try:
             self._call(self._submit, self._context, 1, self._iocb_list)
         except OSError:

@@ -34,7 +34,7 @@ class Batch:
     :param created: new streams.
     :param changed: what has changed of other streams, as ``stream_rows.changed`` says.
     :param producers: new and changed producers of those.
-    :param replaced: (stream id, position): chunks that begin beyond the position go.
+    :param replaced: (stream id, position): chunks that begin there or beyond go.
     :param chunks: new chunks.
     """
 

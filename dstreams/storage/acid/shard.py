@@ -102,7 +102,7 @@ class Shard:
         self.begin()
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {FORMAT}")
-        for statement in (*_SCHEMA.split(";"), chunks.SCHEMA):
+        for statement in (*_SCHEMA.split(";"), *chunks.SCHEMA.split(";")):
             database.execute(statement)
         stream_rows.create_tables(database)
         database.execute("INSERT INTO identity VALUES (1, ?, ?, 0)", (store, self.number))
@@ -197,9 +197,9 @@ class Shard:
             stream_rows.update(database, batch.changed)
             stream_rows.store_producers(database, batch.producers)
         if batch.replaced:
-            database.executemany("DELETE FROM chunks WHERE stream_id = ? AND start > ?", batch.replaced)
+            database.executemany("DELETE FROM chunks WHERE stream_id = ? AND start >= ?", batch.replaced)
         if batch.chunks:
-            database.executemany("INSERT OR REPLACE INTO chunks VALUES (?,?,?,?,?)", batch.chunks)
+            database.executemany("INSERT INTO chunks VALUES (?,?,?,?,?)", batch.chunks)
 
     def remove(self, stream_ids: Sequence[int], last_id: int) -> None:
         """Remove streams in the transaction; their chunks are purged later.

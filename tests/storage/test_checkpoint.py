@@ -1,0 +1,419 @@
+"""Checkpoints: what they write, when they are due, and what happens when they fail."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from dstreams.model.changes import Append, Create, Delete, StreamConfig, Touch
+from dstreams.protocol.content_types import DEFAULT
+from dstreams.protocol.problems import InsufficientStorage, Unavailable
+from dstreams.protocol.producers import Producer
+from dstreams.storage import checkpoint
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.checkpoint import Checkpoints, Dirty
+from dstreams.storage.interface import StorageError
+from dstreams.storage.segments import segments
+from dstreams.storage.stream_rows import StreamRow
+from tests.crash.disk import Fault, Step
+from tests.crash.machine import DIRECTORY
+from tests.crash.script import Script
+from tests.crash.sqlite_vfs import quiet
+
+pytestmark = pytest.mark.usefixtures("_quiet")
+
+
+@pytest.fixture
+def _quiet() -> Iterator[None]:
+    """SQLite may do without some of what fails."""
+    with quiet():
+        yield
+
+
+def an_append(stream_id: int, producer: str | None = None) -> Append:
+    return Append(stream_id, 0, b"x", (1,), Producer(producer, 0, 0) if producer else None, None, False, 0.0)
+
+
+def a_store(*, durable: bool = True, checkpoint_bytes: int = 1 << 30) -> Script:
+    """A store with one stream ``a``, and checkpoints only when asked for."""
+    script = Script(durable, checkpoint_bytes)
+    script.begin()
+    script.create("a")
+    script.settle()
+    return script
+
+
+def checkpoints(script: Script) -> Checkpoints:
+    return script.process.store._checkpoints
+
+
+def run_until(script: Script, kind: str) -> None:
+    """Let the threads run up to the first call of that kind."""
+    seen = len(script.process.mount.trace)
+    while not any(step.kind == kind for step in script.process.mount.trace[seen:]):
+        script.process.threads.step()
+
+
+def restart(script: Script, *, lose_power: bool = True) -> None:
+    """End the process, and recover."""
+    script.end(lose_power=Random(1) if lose_power else None)
+    script.begin()
+    script.check(power_lost=lose_power)
+
+
+def data_files(script: Script) -> list[str]:
+    return [path for path, _ in script.platter.files() if "/data/" in path]
+
+
+class DirtyTests:
+    def test_what_changed(self) -> None:
+        """Every change names the streams and producers whose rows have to be written."""
+        dirty = Dirty()
+        config = StreamConfig(DEFAULT)
+        for change in (
+            Create(1, "a", config, None, b"", (), False, 0.0),
+            an_append(2, "p"),
+            an_append(2, "q"),
+            Touch(3, 0.0),
+            an_append(4, "p"),
+            Delete((4, 5), (6,), 0.0),
+        ):
+            dirty.note(change)
+        assert dirty.streams == {1, 2, 3}
+        assert dirty.producers == {2: {"p", "q"}}
+        assert dirty.removed == {4, 5}
+
+    def test_failed_checkpoint_is_taken_back(self) -> None:
+        """What a failed checkpoint was to write is written by the next, unless it was deleted meanwhile."""
+        failed, since = Dirty(), Dirty()
+        for change in (an_append(1, "p"), an_append(2, "q"), Delete((7,), (), 0.0)):
+            failed.note(change)
+        for change in (an_append(1, "r"), Delete((2,), (), 0.0)):
+            since.note(change)
+        since.merge(failed)
+        assert since.streams == {1}
+        assert since.producers == {1: {"p", "r"}}
+        assert since.removed == {2, 7}
+
+
+class DueTests:
+    def test_due_by_size(self) -> None:
+        """A checkpoint is taken when the newest segment is long enough, not before."""
+        script = a_store(checkpoint_bytes=1000)
+        for _ in range(8):
+            script.append("a", b"x" * 100)
+            script.settle()
+        assert checkpoints(script).count == 1
+        assert script.process.store._journal.segment_bytes < 1000
+
+    def test_commits_go_on_during_a_checkpoint(self) -> None:
+        """While one is under way, appends are acknowledged; a second one isn't begun."""
+        script = a_store(checkpoint_bytes=500)
+        script.append("a", b"x" * 600)
+        script.settle()
+        script.append("a", b"first")
+        before = script.history.acknowledged
+        threads = script.process.threads
+        while threads and script.history.acknowledged == before:
+            threads.step(len(threads) - 1)
+        assert script.history.acknowledged > before
+        assert checkpoints(script).count == 0
+        script.settle()
+        assert checkpoints(script).count == 1
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_backlog(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+        """When a checkpoint can't keep up, commits wait for it; ``file-fast``, which can't wait, refuses."""
+        monkeypatch.setattr(checkpoint, "MAX_BACKLOG", 0)
+        script = a_store(durable=durable, checkpoint_bytes=300)
+        threads = script.process.threads
+        script.append("a", b"x" * 400)
+        while not durable or script.history.acknowledged < 2:
+            if durable:
+                threads.step(len(threads) - 1)
+            else:
+                break
+        for _ in range(6):
+            script.append("a", b"y" * 400)
+            if durable and len(threads) > 1:
+                threads.step(len(threads) - 1)
+        assert script.process.store._journal.segment_bytes < 3000
+        assert bool(script.refusals) is not durable
+        script.settle()
+        assert checkpoints(script).count
+        script.refusals.clear()
+        script.append("a", b"z")
+        script.settle()
+        assert not script.refusals
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_backlog_on_a_full_disk(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+        """When the checkpoint that commits wait for finds no room, they are told so, and nothing hangs."""
+        monkeypatch.setattr(checkpoint, "MAX_BACKLOG", 0)
+        script = a_store(durable=durable, checkpoint_bytes=300)
+        script.append("a", b"x" * 2000)
+        script.settle()
+        full = [True]
+        script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if full[0] and step.kind == "open" else None
+        for _ in range(3):
+            script.append("a", b"y")
+            script.settle()
+        assert len(script.refusals) == 3
+        assert all(isinstance(error, InsufficientStorage) for error in script.refusals)
+        full[0] = False
+        script.append("a", b"z")
+        script.settle()
+        assert len(script.refusals) == 3
+        restart(script)
+
+    def test_failed_one_is_not_tried_at_every_commit(self) -> None:
+        """After a failure the next try waits until the journal has grown by a quarter."""
+        script = a_store(checkpoint_bytes=1000)
+        script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if step.kind == "rename" else None
+        tries = 0
+        for _ in range(30):
+            script.append("a", b"x" * 60)
+            script.settle()
+        tries = sum(step.kind == "rename" for step in script.process.mount.trace)
+        assert 2 <= tries <= 12
+        script.process.mount.fault = lambda _: None
+        for _ in range(6):
+            script.append("a", b"x" * 60)
+            script.settle()
+        assert checkpoints(script).count == 1
+        assert not script.refusals
+
+
+class StepsTests:
+    def test_segments_that_are_covered_go(self) -> None:
+        """J4: after a checkpoint only segments with batches that it doesn't cover remain."""
+        script = a_store()
+        for _ in range(3):
+            script.append("a", b"x")
+            script.settle()
+            script.checkpoint()
+        folder = f"{DIRECTORY}/journal"
+        position = checkpoints(script)._catalog_file.position()[0]
+        assert segments(script.process.mount, folder) == [position]
+
+    def test_batch_in_flight(self) -> None:
+        """A batch that isn't applied yet when the checkpoint begins is replayed, from the older segment."""
+        script = a_store()
+        script.append("a", b"in flight")
+        script.process.store.checkpoint()
+        script.settle()
+        assert checkpoints(script)._catalog_file.position()[0] == 1
+        assert segments(script.process.mount, f"{DIRECTORY}/journal") == [0, 2]
+        restart(script)
+
+    def test_stream_deleted_while_a_checkpoint_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stream that changes and is deleted before its row is taken leaves no older row behind."""
+        monkeypatch.setattr(checkpoint, "SLICE_STREAMS", 1)
+        script = a_store()
+        script.create("b", body=b"1")
+        script.settle()
+        script.checkpoint()
+        for name in ("a", "b"):
+            script.append(name, b"2")
+        script.settle()
+        script.process.store.checkpoint()
+        # The first slice is with the thread; the other stream's row isn't taken yet.
+        script.append("b", b"3")
+        script.append("a", b"3")
+        script.process.threads.step(1)
+        script.delete("b")
+        script.delete("a")
+        script.process.threads.step(1)
+        script.settle()
+        assert checkpoints(script).count == 2
+        restart(script)
+        assert not script.process.streams._durable.streams
+
+    def test_only_what_changed_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A checkpoint writes the rows of changed streams and producers, no others."""
+        script = a_store()
+        script.create("b")
+        script.append("a", b"x", Producer("p", 0, 0))
+        script.settle()
+        script.checkpoint()
+        script.append("a", b"y", Producer("q", 0, 0))
+        script.settle()
+        rows: list[StreamRow] = []
+        save = CatalogFile.save
+
+        def watched(self: CatalogFile, stored: list[StreamRow], *more: Any) -> None:
+            rows.extend(stored)
+            save(self, stored, *more)
+
+        monkeypatch.setattr(CatalogFile, "save", watched)
+        script.checkpoint()
+        assert [each.values[1] for each in rows] == ["a"]
+        assert [each[1:] for each in rows[0].producers] == [("q", 0, 0)]
+        restart(script)
+
+    def test_last_one_at_the_end(self) -> None:
+        """Closing writes everything, so that the next start replays nothing; twice closed is closed."""
+        script = a_store()
+        script.append("a", b"x")
+        script.settle()
+        script.process.close()
+        script.settle()
+        assert checkpoints(script).count == 1
+        restart(script)
+        assert script.process.store._journal.next_sequence == 2
+        script.process.close()
+        script.settle()
+        assert checkpoints(script).count == 0
+
+    def test_another_while_one_runs(self) -> None:
+        """One that is asked for while another runs comes after it."""
+        script = a_store()
+        done: list[object] = []
+        for _ in range(2):
+            script.append("a", b"x")
+            script.process.store.checkpoint().addCallback(done.append)
+        script.settle()
+        assert done == [None, None]
+        assert checkpoints(script).count == 2
+
+
+class FailureTests:
+    @pytest.mark.parametrize("kind", ["sync_all", "write"])
+    def test_broken_disk_ends_all_writing(self, kind: str) -> None:
+        """An I/O error in a checkpoint is final: the reason is told, commits fail, reads go on."""
+        script = a_store()
+        script.append("a", b"kept")
+        script.settle()
+
+        def broken(step: Step) -> Fault | None:
+            return Fault(errno.EIO) if step.kind == kind and "journal" not in step.path else None
+
+        script.process.mount.fault = broken
+        script.checkpoint()
+        failure = script.process.store.failure
+        assert failure is not None
+        assert "Input/output error" in failure
+        script.append("a", b"refused")
+        script.settle()
+        assert [type(error) for error in script.refusals] == [Unavailable]
+        assert script.process.views() == script.history.acknowledged_state.views()
+        script.checkpoint()
+        assert checkpoints(script).count == 0
+        script.process.close()
+        script.settle()
+        restart(script)
+
+    def test_reads_do_not_need_what_was_not_synced(self) -> None:
+        """After a failed sync the files may lose what was written; the messages are still in memory."""
+        script = a_store()
+        script.append("a", b"kept in memory")
+        script.settle()
+        script.process.mount.fault = lambda step: Fault(errno.EIO) if step.kind == "sync_all" else None
+        script.checkpoint()
+        script.process.mount.fault = lambda _: None
+        for path in data_files(script):
+            script.process.mount.unlink(path)
+        assert script.process.views() == script.history.acknowledged_state.views()
+
+    @pytest.mark.parametrize("kind", ["write", "mkdir", "open", "rename"])
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+    def test_shortage_passes(self, kind: str, code: int) -> None:
+        """Want of room or descriptors is no reason to give up: the next checkpoint writes what this one couldn't."""
+        script = a_store()
+        script.append("a", b"x", Producer("p", 0, 0))
+        script.settle()
+        script.process.mount.fault = lambda step: Fault(code) if step.kind == kind and "db" not in step.path else None
+        script.checkpoint()
+        assert checkpoints(script).count == 0
+        assert checkpoints(script).error is not None
+        script.process.mount.fault = lambda _: None
+        assert script.process.store.failure is None
+        script.checkpoint()
+        assert checkpoints(script).count == 1
+        assert checkpoints(script).error is None
+        restart(script)
+
+    def test_full_catalog(self) -> None:
+        """So it is when SQLite finds no room."""
+        script = a_store()
+        script.append("a", b"x")
+        script.settle()
+        script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if "catalog" in step.path else None
+        script.checkpoint()
+        assert script.process.store.failure is None
+        assert checkpoints(script).count == 0
+        script.process.mount.fault = lambda _: None
+        script.checkpoint()
+        assert checkpoints(script).count == 1
+        restart(script)
+
+    def test_undeletable_files(self) -> None:
+        """What can't be deleted harms nothing; the next checkpoint tries again."""
+        script = a_store()
+        script.append("a", b"x")
+        script.settle()
+        script.checkpoint()
+        script.delete("a")
+        script.settle()
+        script.process.mount.fault = lambda step: Fault(errno.EACCES) if step.kind == "unlink" else None
+        script.checkpoint()
+        assert checkpoints(script).count == 2
+        assert script.process.store.failure is None
+        assert len(data_files(script)) == 2
+        script.process.mount.fault = lambda _: None
+        script.checkpoint()
+        assert data_files(script) == []
+
+
+class SpaceTests:
+    @pytest.mark.parametrize("lose_power", [True, False])
+    def test_crash_before_files_are_deleted(self, lose_power: bool) -> None:
+        """Files of deleted streams that a crash left behind go with the next checkpoint."""
+        script = a_store()
+        script.append("a", b"x")
+        script.settle()
+        script.checkpoint()
+        script.delete("a")
+        script.settle()
+        script.process.store.checkpoint()
+        while not script.process.mount.trace[-1].path.endswith("catalog.db-wal"):
+            script.process.threads.step()
+        restart(script, lose_power=lose_power)
+        assert len(data_files(script)) == 2
+        script.checkpoint()
+        assert data_files(script) == []
+        script.checkpoint()
+        assert checkpoints(script)._catalog_file.removed() == set()
+
+    def test_files_that_a_reader_needs(self) -> None:
+        """A slow reader of a deleted stream gets all of it; the files go with the next checkpoint after that."""
+        script = a_store()
+        script.append("a", b"slowly read")
+        script.settle()
+        script.checkpoint()
+        streams = script.process.streams
+        found = script.process.wait(streams.read(streams.find("a"), 0, 1 << 30))
+        script.delete("a")
+        script.settle()
+        script.checkpoint()
+        assert script.process.wait(found.read(0, 11)) == b"slowly read"
+        del found
+        script.checkpoint()
+        assert data_files(script) == []
+
+
+def test_dead_store_takes_no_checkpoint() -> None:
+    """After a failed journal sync a checkpoint would build on pages that may be gone: none is taken."""
+    script = a_store()
+    script.append("a", b"x")
+    script.process.mount.fault = lambda step: Fault(errno.EIO) if step.kind == "sync" else None
+    script.settle()
+    script.process.mount.fault = lambda _: None
+    before = len(script.process.mount.trace)
+    script.checkpoint()
+    assert isinstance(checkpoints(script).error, StorageError)
+    assert len(script.process.mount.trace) == before
