@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
-from dstreams.http.channel import HttpChannel, HttpFactory
+from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.http.messages import Request, Response
 from dstreams.timers import TimerWheel
 

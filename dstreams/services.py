@@ -320,8 +320,8 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     """Put the engine, the application and the HTTP channel together."""
     # Late: some of it imports klein, which installs a reactor where none is.
     from dstreams.http.assembly import assemble, build_storage
-    from dstreams.http.channel import HttpFactory
-    from dstreams.http.limits import HttpLimits
+    from dstreams.http.http1.channel import HttpFactory
+    from dstreams.http.http1.limits import HttpLimits
 
     assembly = assemble(build_storage(config, reactor), config, reactor, readiness)
     readiness.failure = lambda: assembly.streams.failure

@@ -10,14 +10,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.http import append, create
+from dstreams.http.operations import append, create
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.cors import Cors
-from dstreams.http.delete import delete
+from dstreams.http.operations.delete import delete
 from dstreams.http.messages import Request, Response
-from dstreams.http.metadata import metadata
-from dstreams.http.read import read
+from dstreams.http.operations.metadata import metadata
+from dstreams.http.operations.read import read
 from dstreams.protocol.names import parse_name
 from dstreams.protocol.problems import (
     BY_STATUS,

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.http.messages import Request, Response, Sink
-from dstreams.http.replies import BODILESS, internal_error
+from dstreams.http.http1.replies import BODILESS, internal_error
 
 if TYPE_CHECKING:
     # Not when this is imported: a reactor may still have to be chosen.

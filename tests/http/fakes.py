@@ -13,8 +13,8 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import directlyProvides, implementer, providedBy
 
-from dstreams.http.channel import HttpChannel, HttpFactory
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.channel import HttpChannel, HttpFactory
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.timers import TimerWheel
 

@@ -17,7 +17,7 @@ from dstreams.http import mounted
 from dstreams.http.messages import Request, Response
 from dstreams.http.mounted import MountedSite
 
-from .fakes import Connected, FakeApplication, errors_logged, get
+from tests.http.fakes import Connected, FakeApplication, errors_logged, get
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,7 @@ class OsDiskTests:
 
     def test_descriptors_are_closed(self, tmp_path: Path) -> None:
         """A file's descriptor goes with its last reference, the disk's with the disk."""
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         disk = OsDisk()
         file = disk.open(f"{tmp_path}/f", create=True)

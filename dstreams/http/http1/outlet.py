@@ -7,7 +7,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
 
-from dstreams.http.limits import WRITE_PIECE_BYTES
+from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 
 
 class Transport(Protocol):

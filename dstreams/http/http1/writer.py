@@ -7,11 +7,11 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.limits import WRITE_PIECE_BYTES
+from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.messages import Body, Request, Response
-from dstreams.http.outlet import Outlet
-from dstreams.http.replies import BODILESS, DateLine, connection_line, response_bytes
-from dstreams.http.sink import BytesBody, ChannelSink
+from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, response_bytes
+from dstreams.http.http1.sink import BytesBody, ChannelSink
 
 _log = Logger()
 

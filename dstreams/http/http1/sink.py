@@ -7,9 +7,9 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.limits import WRITE_PIECE_BYTES
+from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.messages import Frame, Sink
-from dstreams.http.outlet import Outlet
+from dstreams.http.http1.outlet import Outlet
 
 _log = Logger()
 

@@ -13,10 +13,10 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
 
-from .fakes import (
+from tests.http.fakes import (
     Connected,
     FakeApplication,
     announce,

@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
-from dstreams.http.channel import HttpFactory
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.channel import HttpFactory
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response, Sink
 from dstreams.timers import TimerWheel
 
-from .fakes import LARGE, FakeApplication, LiveBody, announce, get, post, read_answers
+from tests.http.fakes import LARGE, FakeApplication, LiveBody, announce, get, post, read_answers
 
 
 class Server:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from attrs import define, field
 
-from dstreams.http.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
+from dstreams.http.http1.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")

@@ -16,7 +16,7 @@ import re
 from attrs import define
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Request
 
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\r\n") + b"\x7f"

@@ -9,7 +9,7 @@ from dstreams.eventually import then
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
-from dstreams.http.slices import answer
+from dstreams.http.operations.slices import answer
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.offsets import NOW, format_offset

@@ -7,10 +7,10 @@ from twisted.internet.defer import Deferred
 from dstreams.eventually import then
 from dstreams.http import caching
 from dstreams.http.context import Context
-from dstreams.http.long_poll import long_poll
+from dstreams.http.operations.long_poll import long_poll
 from dstreams.http.messages import Request, Response
-from dstreams.http.slices import answer
-from dstreams.http.sse import follow
+from dstreams.http.operations.slices import answer
+from dstreams.http.operations.sse import follow
 from dstreams.model.state import StreamState
 from dstreams.protocol.json_mode import wrap
 from dstreams.protocol.offsets import NOW, format_offset

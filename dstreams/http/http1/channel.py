@@ -45,16 +45,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.http.connections import Connections, HttpStatistics
-from dstreams.http.deadline import Deadline
-from dstreams.http.framing import BodyTooLarge, FramingError
-from dstreams.http.heads import HeadFault, RequestHead
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.connections import Connections, HttpStatistics
+from dstreams.http.http1.deadline import Deadline
+from dstreams.http.http1.framing import BodyTooLarge, FramingError
+from dstreams.http.http1.heads import HeadFault, RequestHead
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Application, Request, Response
-from dstreams.http.outlet import Outlet, Transport
-from dstreams.http.reader import RequestReader
-from dstreams.http.replies import CONTINUE, DateLine, internal_error
-from dstreams.http.writer import ResponseWriter, stop_body
+from dstreams.http.http1.outlet import Outlet, Transport
+from dstreams.http.http1.reader import RequestReader
+from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
+from dstreams.http.http1.writer import ResponseWriter, stop_body
 from dstreams.timers import TimerWheel
 
 _log = Logger()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from dstreams.http.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
-from dstreams.http.heads import HeadFault, RequestHead, parse_head, prefix_fault
-from dstreams.http.limits import MAX_BLANK_LINES, HttpLimits
+from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
+from dstreams.http.http1.heads import HeadFault, RequestHead, parse_head, prefix_fault
+from dstreams.http.http1.limits import MAX_BLANK_LINES, HttpLimits
 
 
 @define(eq=False)

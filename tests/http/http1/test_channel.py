@@ -13,12 +13,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
-from dstreams.http.channel import HttpFactory
-from dstreams.http.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
+from dstreams.http.http1.channel import HttpFactory
+from dstreams.http.http1.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.messages import Request, Response, Sink
 from dstreams.timers import TimerWheel
 
-from .fakes import (
+from tests.http.fakes import (
     DATE,
     LARGE,
     Connected,

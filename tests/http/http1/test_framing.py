@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.framing import (
+from dstreams.http.http1.framing import (
     BodyDecoder,
     BodyTooLarge,
     ChunkedDecoder,
     FramingError,
     LengthDecoder,
 )
-from dstreams.http.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
+from dstreams.http.http1.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
 
 
 def decode(decoder: BodyDecoder, data: bytes, cuts: list[int]) -> tuple[object, bytes]:

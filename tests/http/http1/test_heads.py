@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.http.heads import HeadFault, parse_head, prefix_fault
-from dstreams.http.limits import HttpLimits
+from dstreams.http.http1.heads import HeadFault, parse_head, prefix_fault
+from dstreams.http.http1.limits import HttpLimits
 
 LIMITS = HttpLimits()
 
