@@ -83,9 +83,7 @@ def _print(report: Report) -> None:
     for problem in report.problems:
         print(problem)
     found = f"{len(report.problems)} problem(s)" if report.problems else "no problems"
-    print(
-        f"{report.streams} stream(s), {report.data_bytes} bytes, {report.batches} batch(es) in the journal: {found}"
-    )
+    print(f"{report.streams} stream(s), {report.data_bytes} bytes, {report.batches} batch(es) in the journal: {found}")
 
 
 def _repair(directory: str, report: Report, yes: bool) -> None:

@@ -149,9 +149,7 @@ class StorageService(Service):
         except (StorageError, OSError) as error:
             cause = f"failed to open {mode} storage: {error}"
             raise StartupError(StartupPhase.START_SERVER, cause) from error
-        _log.info(
-            "storage: {where}, {limits}", where=_storage_place(self._config), limits=_limits(self._config)
-        )
+        _log.info("storage: {where}, {limits}", where=_storage_place(self._config), limits=_limits(self._config))
 
     def stopService(self) -> Deferred[None]:
         """Close the storage; fires when everything acknowledged is where it belongs."""

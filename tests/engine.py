@@ -211,17 +211,13 @@ class Engine:
     def used(self) -> int:
         return self.streams.statistics().used_bytes
 
-    def request(
-        self, method: str, name: str, body: bytes | None = b"", query: str = "", **headers: str
-    ) -> Request:
+    def request(self, method: str, name: str, body: bytes | None = b"", query: str = "", **headers: str) -> Request:
         """A request for a stream; header names are written with underscores."""
         return Request(
             method=method.encode(),
             path=self.settings.prefix + name.encode(),
             query=query.encode(),
-            headers={
-                name.replace("_", "-").encode(): text.encode("latin-1") for name, text in headers.items()
-            },
+            headers={name.replace("_", "-").encode(): text.encode("latin-1") for name, text in headers.items()},
             content_length=None if body is None else len(body),
             body=body,
         )
@@ -248,9 +244,7 @@ class Engine:
     def post_json(self, name: str, body: bytes = b"", **headers: str) -> Reply:
         return self.post(name, body, "application/json", **headers)
 
-    def produce(
-        self, name: str, producer: str, epoch: int, seq: int, body: bytes = b"x", **more: str
-    ) -> Reply:
+    def produce(self, name: str, producer: str, epoch: int, seq: int, body: bytes = b"x", **more: str) -> Reply:
         numbers = {"producer_epoch": str(epoch), "producer_seq": str(seq)}
         return self.post(name, body, **{"producer_id": producer, **numbers, **more})
 

@@ -54,9 +54,7 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def twistd_server(
-    directory: Path, *arguments: str, environ: Mapping[str, str] | None = None
-) -> Iterator[ChildServer]:
+def twistd_server(directory: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[ChildServer]:
     """``twistd -n durable-streams`` on a port of its own, stopped at the end.
 
     :param directory: where it runs and leaves its log.
@@ -70,9 +68,7 @@ def twistd_server(
 
 
 @contextmanager
-def child_server(
-    directory: Path, command: Sequence[str], environ: Mapping[str, str]
-) -> Iterator[ChildServer]:
+def child_server(directory: Path, command: Sequence[str], environ: Mapping[str, str]) -> Iterator[ChildServer]:
     """Any server that prints ``listening on HOST:PORT`` at the end of a line."""
     log = directory / "server.log"
     with log.open("wb") as output:

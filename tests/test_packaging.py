@@ -140,9 +140,7 @@ class PackagingTests:
         """Of Twisted's package the wheel holds our plugin and nothing else; our own is marked as typed."""
         with zipfile.ZipFile(build_wheel(environment, checkout, elsewhere)) as wheel:
             names = wheel.namelist()
-        plugins = sorted(
-            f"twisted/plugins/{path.name}" for path in (checkout / "twisted" / "plugins").glob("*.py")
-        )
+        plugins = sorted(f"twisted/plugins/{path.name}" for path in (checkout / "twisted" / "plugins").glob("*.py"))
         assert sorted(name for name in names if name.startswith("twisted/")) == plugins
         assert "dstreams/py.typed" in names
         tops = {name.split("/")[0] for name in names}

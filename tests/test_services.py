@@ -148,9 +148,7 @@ class ServerServiceTests(SynchronousTestCase):
             pytest.raises(StartupError, match=r"^\[bind_listener\] failed to bind"),
         ):
             server.startService()
-        assert [(event["log_level"], formatEvent(event)) for event in events] == [
-            (LogLevel.critical, str(FAILURE))
-        ]
+        assert [(event["log_level"], formatEvent(event)) for event in events] == [(LogLevel.critical, str(FAILURE))]
         assert self.journal[-2:] == ["stop storage", "stop config"]
         assert self.failures == []
 

@@ -196,9 +196,7 @@ class ProcessTests:
             ):
                 head = b"Host: a\r\nContent-Type: text/plain\r\n"
                 sse.sendall(b"GET /v1/stream/s?offset=%b&live=sse HTTP/1.1\r\n%b\r\n" % (tail, head))
-                long_poll.sendall(
-                    b"GET /v1/stream/s?offset=%b&live=long-poll HTTP/1.1\r\n%b\r\n" % (tail, head)
-                )
+                long_poll.sendall(b"GET /v1/stream/s?offset=%b&live=long-poll HTTP/1.1\r\n%b\r\n" % (tail, head))
                 upload.sendall(b"POST /v1/stream/s HTTP/1.1\r\n%bContent-Length: 8\r\n\r\nhalf" % head)
                 events = sse.recv(65_536)
                 # One more answer, so that the server has read what the others sent before it.
@@ -238,8 +236,7 @@ class ProcessTests:
         assert ended.returncode == 1
         assert ended.stdout == ""
         assert ended.stderr == (
-            "[load_config] configuration file not found: 'none.toml' (--config):"
-            " give the path of an existing file\n"
+            "[load_config] configuration file not found: 'none.toml' (--config): give the path of an existing file\n"
         )
 
     def test_port_in_use(self, tmp_path: Path, taken_address: str) -> None:

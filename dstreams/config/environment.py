@@ -30,9 +30,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             _read_variable(layer, key, text)
         elif name.startswith(VARIABLE_PREFIX) and LEVEL_SEPARATOR in name:
             hint = suggestion(name, _VARIABLES)
-            layer.problems.append(
-                load_problem(f"unknown environment variable {name} = {shown(text)}: {hint}")
-            )
+            layer.problems.append(load_problem(f"unknown environment variable {name} = {shown(text)}: {hint}"))
     return layer
 
 

@@ -85,9 +85,7 @@ def section(cls: type[_S]) -> _S:
     return attrs.field(factory=cls)
 
 
-def sections_below(
-    cls: type[attrs.AttrsInstance], path: str = ""
-) -> Iterator[tuple[str, type[attrs.AttrsInstance]]]:
+def sections_below(cls: type[attrs.AttrsInstance], path: str = "") -> Iterator[tuple[str, type[attrs.AttrsInstance]]]:
     """A section class with its path, then all the sections in it, in the order of their declaration.
 
     :param path: where the section is; empty for the whole configuration.

@@ -48,9 +48,7 @@ class Limits:
     )
     max_stream_bytes: int = key(10_485_760, "The most bytes that one stream may hold.", least=1)
     max_stream_name_bytes: int = key(1024, "The longest stream name, in bytes of its decoded form.", least=1)
-    max_stream_name_segments: int = key(
-        8, "The most segments (parts between slashes) in a stream name.", least=1
-    )
+    max_stream_name_segments: int = key(8, "The most segments (parts between slashes) in a stream name.", least=1)
 
 
 @frozen(kw_only=True)
@@ -60,12 +58,8 @@ class Http:
     cors_origins: str = key(
         "*", "The origins whose scripts may use the server, separated by commas, or `*` for all of them."
     )
-    allow_wildcard_cors: bool = key(
-        False, "Whether `*` for `http.cors_origins` is meant: silences the warning."
-    )
-    stream_base_path: str = key(
-        "/v1/stream", "The path below which the streams are; `/` puts them at the root."
-    )
+    allow_wildcard_cors: bool = key(False, "Whether `*` for `http.cors_origins` is meant: silences the warning.")
+    stream_base_path: str = key("/v1/stream", "The path below which the streams are; `/` puts them at the root.")
     cache: str = key(
         "no-store",
         "Who may keep the answers to catch-up reads: nobody, the reader's own cache, or shared caches too.",
@@ -96,7 +90,10 @@ class Storage:
         most=1 << 40,
     )
     acid_shard_count: int = key(
-        16, "Into how many databases `acid` divides the streams: a power of two, fixed for a directory.", least=1, most=256
+        16,
+        "Into how many databases `acid` divides the streams: a power of two, fixed for a directory.",
+        least=1,
+        most=256,
     )
     acid_backend: str = key(
         "file",

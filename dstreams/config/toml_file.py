@@ -31,9 +31,7 @@ def read_file(path: str) -> Layer:
             table = tomllib.load(file)
     except FileNotFoundError:
         layer.problems.append(
-            load_problem(
-                f"configuration file not found: {shown(path)} (--config): give the path of an existing file"
-            )
+            load_problem(f"configuration file not found: {shown(path)} (--config): give the path of an existing file")
         )
     except OSError as error:
         layer.problems.append(
@@ -87,9 +85,7 @@ def _unknown(path: str, value: object, origin: str) -> Problem:
     if isinstance(value, dict):
         hint = suggestion(path, [*_SECTIONS, *KEYS])
         return load_problem(f"unknown section [{path}] ({origin}): {hint}")
-    return wrong_value(
-        StartupPhase.LOAD_CONFIG, path, value, origin, f"unknown key; {suggestion(path, KEYS)}"
-    )
+    return wrong_value(StartupPhase.LOAD_CONFIG, path, value, origin, f"unknown key; {suggestion(path, KEYS)}")
 
 
 def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:

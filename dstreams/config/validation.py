@@ -107,9 +107,7 @@ def _origin(origin: str) -> str | None:
     sent = f"{scheme}://{match['host'].lower()}"
     if port is not None and port != _DEFAULT_PORTS.get(scheme):
         sent += f":{int(port)}"
-    return (
-        None if origin == sent else f"has the entry {origin!r}, which browsers send as {sent!r}; write that"
-    )
+    return None if origin == sent else f"has the entry {origin!r}, which browsers send as {sent!r}; write that"
 
 
 def _stream_base_path(text: str) -> str | None:

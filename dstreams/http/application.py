@@ -10,12 +10,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.http.operations import append, create
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.cors import Cors
-from dstreams.http.operations.delete import delete
 from dstreams.http.messages import Request, Response
+from dstreams.http.operations import append, create
+from dstreams.http.operations.delete import delete
 from dstreams.http.operations.metadata import metadata
 from dstreams.http.operations.read import read
 from dstreams.protocol.names import parse_name
@@ -109,9 +109,7 @@ class StreamApplication:
             _log.failure("answering a request failed")
             response = problem_response(InternalError(), request)
         if isinstance(response, Deferred):
-            return response.addErrback(_failed, request).addCallback(
-                lambda answered: self._complete(request, answered)
-            )
+            return response.addErrback(_failed, request).addCallback(lambda answered: self._complete(request, answered))
         return self._complete(request, response)
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
@@ -143,7 +141,6 @@ class StreamApplication:
         return response
 
 
-
 def problem_response(error: ProtocolError, request: Request | None) -> Response:
     """An error as the client sees it (RFC 9457)."""
     instance = ""
@@ -166,6 +163,4 @@ def _failed(failure: Failure, request: Request) -> Response:
 
 def _not_allowed(method: bytes) -> MethodNotAllowed:
     allowed = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
-    return MethodNotAllowed(
-        f"A stream has no method {method.decode('latin-1')}", b"Allow: %b\r\n" % allowed
-    )
+    return MethodNotAllowed(f"A stream has no method {method.decode('latin-1')}", b"Allow: %b\r\n" % allowed)

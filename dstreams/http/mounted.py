@@ -19,8 +19,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.http.messages import Request, Response, Sink
 from dstreams.http.http1.replies import BODILESS, internal_error
+from dstreams.http.messages import Request, Response, Sink
 
 if TYPE_CHECKING:
     # Not when this is imported: a reactor may still have to be chosen.

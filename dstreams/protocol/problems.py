@@ -61,9 +61,7 @@ class BadRequest(ProtocolError, status=400, code="BAD_REQUEST", slug="bad-reques
     """A header, a parameter or the message itself is wrong."""
 
 
-class InvalidOffset(
-    ProtocolError, status=400, code="INVALID_OFFSET", slug="invalid-offset", title="Invalid Offset"
-):
+class InvalidOffset(ProtocolError, status=400, code="INVALID_OFFSET", slug="invalid-offset", title="Invalid Offset"):
     """An offset this server never gave out for the stream."""
 
 
@@ -139,9 +137,7 @@ class ContentTypeMismatch(
     """A valid content type that isn't the stream's."""
 
 
-class StreamClosed(
-    ProtocolError, status=409, code="STREAM_CLOSED", slug="stream-closed", title="Stream Closed"
-):
+class StreamClosed(ProtocolError, status=409, code="STREAM_CLOSED", slug="stream-closed", title="Stream Closed"):
     """An append to a closed stream; ``headers`` should hold ``Stream-Closed`` and ``Stream-Next-Offset``."""
 
 
@@ -165,9 +161,7 @@ class ForkFromTombstone(
     """A fork of a stream that was deleted and is kept only for its existing forks."""
 
 
-class PathBlocked(
-    ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"
-):
+class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"):
     """A create where a deleted stream is still kept for its forks."""
 
 
@@ -209,9 +203,7 @@ class HeadersTooLarge(
     """Too many header fields, or too long ones."""
 
 
-class InternalError(
-    ProtocolError, status=500, code="INTERNAL_ERROR", slug="internal", title="Internal Server Error"
-):
+class InternalError(ProtocolError, status=500, code="INTERNAL_ERROR", slug="internal", title="Internal Server Error"):
     """A fault of ours; what happened is in the log only."""
 
     default_detail = "The server failed to process this request."
@@ -223,9 +215,7 @@ class NotImplementedByServer(
     """A method or transfer coding that this server doesn't know."""
 
 
-class Unavailable(
-    ProtocolError, status=503, code="UNAVAILABLE", slug="unavailable", title="Service Unavailable"
-):
+class Unavailable(ProtocolError, status=503, code="UNAVAILABLE", slug="unavailable", title="Service Unavailable"):
     """The server can't do this now; adds ``Retry-After: 1``."""
 
     default_detail = "The server can't process this request at the moment."

@@ -45,12 +45,9 @@ def parse_producer(headers: dict[bytes, bytes]) -> Producer | None:
         raise BadRequest("Invalid header value for Producer-Id: it is empty.")
     if len(name) > MAX_ID_BYTES:
         raise BadRequest(
-            f"Invalid header value for Producer-Id: it has {len(name)} bytes;"
-            f" at most {MAX_ID_BYTES} are allowed."
+            f"Invalid header value for Producer-Id: it has {len(name)} bytes; at most {MAX_ID_BYTES} are allowed."
         )
-    return Producer(
-        name.decode("latin-1"), parse_integer(PRODUCER_EPOCH, epoch), parse_integer(PRODUCER_SEQ, seq)
-    )
+    return Producer(name.decode("latin-1"), parse_integer(PRODUCER_EPOCH, epoch), parse_integer(PRODUCER_SEQ, seq))
 
 
 def check(producer: Producer, last: tuple[int, int] | None) -> bool:

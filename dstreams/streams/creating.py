@@ -116,9 +116,7 @@ def check_fork_type(source: StreamState, request: CreateRequest) -> None:
         raise ContentTypeMismatch(f"The source's type is {has.media_type}, not {asked.media_type}")
 
 
-def fork_point(
-    source: StreamState, pieces: Sequence[Piece], request: CreateRequest
-) -> ForkPoint | Deferred[ForkPoint]:
+def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequest) -> ForkPoint | Deferred[ForkPoint]:
     """Work out where a fork leaves its source.
 
     :param source: the source as readers see it.
@@ -141,9 +139,7 @@ def fork_point(
             raise BadRequest("Stream-Fork-Offset lies inside a message of the source")
         if not fork.sub_offset:
             return at(anchor)
-        return then(
-            reading.append_ends(pieces, anchor), lambda ends: at(_sub_position(source, anchor, ends, fork))
-        )
+        return then(reading.append_ends(pieces, anchor), lambda ends: at(_sub_position(source, anchor, ends, fork)))
 
     if anchor == source.tail or not source.config.content_type.is_json:
         return refine(True)

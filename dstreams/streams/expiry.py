@@ -108,9 +108,7 @@ class Expiry:
         if self._persist is None:
             return
         skew = self._clocks.wall() - self._clocks.monotonic()
-        known = [
-            (stream_id, self._used[stream_id] + skew) for stream_id in renewed if stream_id in self._used
-        ]
+        known = [(stream_id, self._used[stream_id] + skew) for stream_id in renewed if stream_id in self._used]
         if known:
             self._persist(known)
 

@@ -81,8 +81,7 @@ class Usage:
 
     def _stream_full(self, size: int, more: int) -> PayloadTooLarge:
         return PayloadTooLarge(
-            f"Stream size limit exceeded: {size} bytes stored, {more} more,"
-            f" {self._limits.stream_bytes} allowed"
+            f"Stream size limit exceeded: {size} bytes stored, {more} more, {self._limits.stream_bytes} allowed"
         )
 
     def _fixed(self, name: str, content_type: ContentType) -> int:

@@ -90,9 +90,7 @@ class Slice:
         return b"".join(cast("list[bytes]", parts))
 
 
-def take(
-    storage: Storage, catalog: Catalog, state: StreamState, position: int, limit: int
-) -> Slice | Deferred[Slice]:
+def take(storage: Storage, catalog: Catalog, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
     """The messages from ``position`` on, as many as fit into ``limit`` bytes, one at least.
 
     :param position: where the client is; a message boundary in JSON mode.

@@ -160,9 +160,7 @@ class Streams:
         if not self._expiry.is_over(state):
             return state
         if not self._expiry.may_remove(state):
-            raise Unavailable(
-                "The stream has expired by a clock that was set lately; its name is still taken"
-            )
+            raise Unavailable("The stream has expired by a clock that was set lately; its name is still taken")
         self._expire(state)
         left = self._accepted.find(name)
         if left is not None and not left.soft_deleted:
@@ -309,9 +307,7 @@ class Streams:
 
     def _persist_renewals(self, renewed: list[tuple[int, float]]) -> None:
         """Commit renewed TTLs; no answer depends on it."""
-        touches = [
-            Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None
-        ]
+        touches = [Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None]
         try:
             done = self._commits.submit(*touches) if touches else None
         except ProtocolError:

@@ -34,8 +34,7 @@ class VariableTests:
     def test_every_key(self) -> None:
         """The default of every key can be given as a variable."""
         environ = {
-            key.variable: str(key.default).lower() if key.type is bool else str(key.default)
-            for key in KEYS.values()
+            key.variable: str(key.default).lower() if key.type is bool else str(key.default) for key in KEYS.values()
         }
         assert values(environ) == {path: key.default for path, key in KEYS.items()}
 
@@ -44,16 +43,12 @@ class VariableTests:
         """A string is taken verbatim, also when it is empty."""
         assert values({"DS_HTTP__CORS_ORIGINS": text}) == {"http.cors_origins": text}
 
-    @pytest.mark.parametrize(
-        ("text", "number"), [("0", 0), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1)]
-    )
+    @pytest.mark.parametrize(("text", "number"), [("0", 0), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1)])
     def test_numbers(self, text: str, number: int) -> None:
         """A number is decimal digits, with an optional plus sign."""
         assert values({"DS_LIMITS__MAX_STREAM_BYTES": text}) == {"limits.max_stream_bytes": number}
 
-    @pytest.mark.parametrize(
-        "text", ["", " 1", "1 ", "-1", "1.0", "1e3", "0x10", "1_000", "\u0661", "++1", str(2**63)]
-    )
+    @pytest.mark.parametrize("text", ["", " 1", "1 ", "-1", "1.0", "1e3", "0x10", "1_000", "\u0661", "++1", str(2**63)])
     def test_bad_numbers(self, text: str) -> None:
         """Nothing else is a number."""
         (problem,) = problems({"DS_LIMITS__MAX_STREAM_BYTES": text})
@@ -103,9 +98,7 @@ class UnknownVariableTests:
         (problem,) = problems({"DS_QQQ__ZZZ": ""})
         assert problem.endswith(": remove it")
 
-    @pytest.mark.parametrize(
-        "name", ["DS_PORT", "DS_SERVICE_HOST", "DS_", "PATH", "XDS_A__B", "ds_server__port"]
-    )
+    @pytest.mark.parametrize("name", ["DS_PORT", "DS_SERVICE_HOST", "DS_", "PATH", "XDS_A__B", "ds_server__port"])
     def test_others(self, name: str) -> None:
         """Variables of other programs are left alone."""
         assert values({name: "x"}) == {}

@@ -127,16 +127,13 @@ class TomlFileTests:
         """A file that was asked for must exist."""
         (problem,) = read_file("none.toml").problems
         assert str(problem) == (
-            "[load_config] configuration file not found: 'none.toml' (--config):"
-            " give the path of an existing file"
+            "[load_config] configuration file not found: 'none.toml' (--config): give the path of an existing file"
         )
 
     def test_unreadable(self, tmp_path: Path) -> None:
         """A path that can't be read is refused with the system's reason."""
         (problem,) = read_file(str(tmp_path)).problems
-        assert str(problem).startswith(
-            f"[load_config] configuration file can't be read: '{tmp_path}' (--config): Is"
-        )
+        assert str(problem).startswith(f"[load_config] configuration file can't be read: '{tmp_path}' (--config): Is")
 
     @pytest.mark.parametrize(
         ("data", "reason"),

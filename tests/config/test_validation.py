@@ -57,9 +57,7 @@ class RangeTests:
         assert problems(path, most) == []
         assert why(path, most + 1) == f"must be at most {most}"
 
-    @pytest.mark.parametrize(
-        "path", ["server.shutdown_grace_secs", "transport.connection.sse_reconnect_interval_secs"]
-    )
+    @pytest.mark.parametrize("path", ["server.shutdown_grace_secs", "transport.connection.sse_reconnect_interval_secs"])
     def test_zero(self, path: str) -> None:
         """A grace time of nothing and an SSE stream without end are allowed."""
         assert problems(path, 0) == []

@@ -16,7 +16,6 @@ from twisted.web.server import Request as WebRequest
 from dstreams.http import mounted
 from dstreams.http.messages import Request, Response
 from dstreams.http.mounted import MountedSite
-
 from tests.http.fakes import Connected, FakeApplication, errors_logged, get
 
 

@@ -211,9 +211,7 @@ class Model:
             return 403, {"producer-epoch": str(last[0])}
         return 409, {}
 
-    def _check_producer(
-        self, stream: Stream, name: str, epoch: int, seq: int
-    ) -> tuple[int, dict[str, str]] | None:
+    def _check_producer(self, stream: Stream, name: str, epoch: int, seq: int) -> tuple[int, dict[str, str]] | None:
         last = stream.producers.get(name)
         if last is not None and epoch < last[0]:
             return 403, {"producer-epoch": str(last[0])}

@@ -84,9 +84,7 @@ class StreamsMachine(RuleBasedStateMachine):
     def compare(self, reply: Reply, expected: Expected) -> None:
         assert reply.status == expected.status, reply.body
         headers = reply.headers
-        assert {
-            name: text for name, text in headers.items() if name.startswith("producer-")
-        } == expected.headers
+        assert {name: text for name, text in headers.items() if name.startswith("producer-")} == expected.headers
         if expected.tail is not None:
             self.learn(expected.stream, expected.tail, reply.next_offset)
         if reply.status < 300 or reply.status == 409:
@@ -211,15 +209,11 @@ class StreamsMachine(RuleBasedStateMachine):
         seq=SEQS,
         data=st.data(),
     )
-    def produce(
-        self, producer: str, epoch: int, step: int, closes: bool, seq: str | None, data: st.DataObject
-    ) -> None:
+    def produce(self, producer: str, epoch: int, step: int, closes: bool, seq: str | None, data: st.DataObject) -> None:
         """The same with a producer, at or near the number that comes next."""
         self.send_post(data, closes, seq, (producer, epoch, step))
 
-    def send_post(
-        self, data: st.DataObject, closes: bool, seq: str | None, near: tuple[str, int, int] | None
-    ) -> None:
+    def send_post(self, data: st.DataObject, closes: bool, seq: str | None, near: tuple[str, int, int] | None) -> None:
         name = self.one(data)
         stream = self.accepted.streams.get(name)
         right = TEXT if stream is None else stream.content_type
@@ -267,18 +261,12 @@ class StreamsMachine(RuleBasedStateMachine):
             assert self.engine.get(name).status == status
             return
         stream = self.durable.streams[name]
-        places = {
-            place: token
-            for place, token in self.times.tokens[stream.id].items()
-            if place <= len(stream.units)
-        }
+        places = {place: token for place, token in self.times.tokens[stream.id].items() if place <= len(stream.units)}
         place, token = data.draw(st.sampled_from([(0, "-1"), *sorted(places.items())]))
         reply = self.engine.get(name, token)
         assert reply.status == 200
         self.durable.touch(stream)
-        units = (
-            json_units(reply.body) if stream.content_type == JSON else [bytes([byte]) for byte in reply.body]
-        )
+        units = json_units(reply.body) if stream.content_type == JSON else [bytes([byte]) for byte in reply.body]
         end = place + len(units)
         rest = [json.loads(unit) for unit in stream.units] if stream.content_type == JSON else stream.units
         assert units == rest[place:end]

@@ -72,9 +72,7 @@ class MatchesTests:
         """Other tags don't match, and neither does anything that isn't a list of tags."""
         assert not matches(value, b'"a:1:2"')
 
-    @given(
-        counts, counts, counts, st.booleans(), st.lists(st.from_regex(rb'(W/)?"[!#-~]{0,5}"', fullmatch=True))
-    )
+    @given(counts, counts, counts, st.booleans(), st.lists(st.from_regex(rb'(W/)?"[!#-~]{0,5}"', fullmatch=True)))
     def test_own_tag_is_found_in_any_list(
         self, stream_id: int, start: int, end: int, closed: bool, others: list[bytes]
     ) -> None:

@@ -17,9 +17,7 @@ DAY = 86400
 class TtlTests:
     """Stream-TTL."""
 
-    @pytest.mark.parametrize(
-        ("raw", "seconds"), [(b"0", 0), (b"3600", 3600), (b"9007199254740991", 2**53 - 1)]
-    )
+    @pytest.mark.parametrize(("raw", "seconds"), [(b"0", 0), (b"3600", 3600), (b"9007199254740991", 2**53 - 1)])
     def test_plain_integers(self, raw: bytes, seconds: int) -> None:
         """A decimal number of seconds is taken, zero included."""
         assert parse_ttl(raw) == seconds

@@ -33,9 +33,7 @@ class NameTests:
     def test_browsers_may_read_every_protocol_header(self) -> None:
         """Everything the protocol puts on a response is exposed, also what the fetch API hides by default."""
         protocol = {
-            value
-            for name, value in vars(headers).items()
-            if isinstance(value, bytes) and not name.endswith("_KEY")
+            value for name, value in vars(headers).items() if isinstance(value, bytes) and not name.endswith("_KEY")
         }
         assert protocol <= set(EXPOSED)
         assert {b"Location", b"ETag", b"Retry-After", b"Stream-SSE-Data-Encoding"} <= set(EXPOSED)
@@ -56,9 +54,7 @@ class ClosedTests:
         """Only the word true asks for closure, in any letter case."""
         assert is_closed({b"stream-closed": value})
 
-    @pytest.mark.parametrize(
-        "value", [b"", b"false", b"yes", b"1", b"true ", b"true, true", b"truee", b"\xff"]
-    )
+    @pytest.mark.parametrize("value", [b"", b"false", b"yes", b"1", b"true ", b"true, true", b"truee", b"\xff"])
     def test_everything_else_is_absence(self, value: bytes) -> None:
         """Any other value is ignored, never an error."""
         assert not is_closed({b"stream-closed": value})

@@ -41,9 +41,7 @@ def _nest(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.lists(st.tuples(blanks, values, blanks), max_size=3).map(_array),
         # Few different keys, so that some are repeated.
-        st.lists(st.tuples(blanks, st.sampled_from(["a", "b", '"{']), blanks, values), max_size=3).map(
-            _object
-        ),
+        st.lists(st.tuples(blanks, st.sampled_from(["a", "b", '"{']), blanks, values), max_size=3).map(_object),
     )
 
 
@@ -145,9 +143,7 @@ class SplitTests:
             split_messages(b"\n[1,\n x]")
 
     @given(st.lists(st.tuples(blanks, documents, blanks)), blanks, blanks)
-    def test_elements_keep_their_bytes(
-        self, items: list[tuple[str, str, str]], before: str, after: str
-    ) -> None:
+    def test_elements_keep_their_bytes(self, items: list[tuple[str, str, str]], before: str, after: str) -> None:
         """Each element of any array comes out as the bytes it was written with, less the blanks around it."""
         body = (before + _array(items) + after).encode()
         assert _messages(*split_messages(body)) == [item.encode() for _, item, _ in items]

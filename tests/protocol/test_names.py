@@ -84,9 +84,7 @@ class ParseNameTests:
             parse_name(raw, LIMITS)
         assert caught.value.detail == detail
 
-    @pytest.mark.parametrize(
-        "raw", [b"__ds", b"__ds/a", b"__ds/", b"%5F%5Fds/a", b"__ds%2Fa", b"__ds/" + b"a/" * 50]
-    )
+    @pytest.mark.parametrize("raw", [b"__ds", b"__ds/a", b"__ds/", b"%5F%5Fds/a", b"__ds%2Fa", b"__ds/" + b"a/" * 50])
     def test_reserved_names_do_not_exist(self, raw: bytes) -> None:
         """A name whose first segment is reserved is 404 in every spelling, never a stream."""
         with pytest.raises(NotFound, match="reserved"):

@@ -27,9 +27,7 @@ class PercentDecodeTests:
         """An escape is decoded once, in either letter case; everything else is left alone."""
         assert percent_decode(raw) == decoded
 
-    @pytest.mark.parametrize(
-        "raw", [b"%", b"a%", b"%4", b"%4g", b"%g4", b"%%41", b"%25%", b"% 1", b"%+1", b"%\n1"]
-    )
+    @pytest.mark.parametrize("raw", [b"%", b"a%", b"%4", b"%4g", b"%g4", b"%%41", b"%25%", b"% 1", b"%+1", b"%\n1"])
     def test_refuses_a_malformed_escape(self, raw: bytes) -> None:
         """A percent sign without two hexadecimal digits is an error, not a literal."""
         with pytest.raises(ValueError, match="%"):

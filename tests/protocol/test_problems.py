@@ -50,9 +50,7 @@ class VocabularyTests:
     """What clients may branch on never changes by accident."""
 
     @pytest.mark.parametrize(("name", "status", "code", "slug", "title"), VOCABULARY)
-    def test_class_carries_its_row_of_the_table(
-        self, name: str, status: int, code: str, slug: str, title: str
-    ) -> None:
+    def test_class_carries_its_row_of_the_table(self, name: str, status: int, code: str, slug: str, title: str) -> None:
         """Every error has the published status, code, type and title."""
         error = getattr(problems, name)
         assert (error.status, error.code, error.slug, error.title) == (status, code, slug, title)

@@ -79,9 +79,7 @@ class CheckTests:
             (9, 0, (0, 7), True),
         ],
     )
-    def test_accepts_or_recognises(
-        self, epoch: int, seq: int, last: tuple[int, int] | None, accepted: bool
-    ) -> None:
+    def test_accepts_or_recognises(self, epoch: int, seq: int, last: tuple[int, int] | None, accepted: bool) -> None:
         """The next batch and a new epoch are accepted; a batch sent again is a duplicate."""
         assert check(Producer("p", epoch, seq), last) is accepted
 
@@ -93,9 +91,7 @@ class CheckTests:
         """A missing batch is a conflict whose headers say what was expected and received."""
         with pytest.raises(SequenceConflict) as caught:
             check(Producer("p", epoch, seq), last)
-        assert caught.value.headers == (
-            b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (expected, seq)
-        )
+        assert caught.value.headers == (b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (expected, seq))
 
     @pytest.mark.parametrize("seq", [0, 7, 8, 100])
     def test_stale_epoch(self, seq: int) -> None:

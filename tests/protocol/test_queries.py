@@ -123,13 +123,9 @@ class ParseTests:
         values = {b"offset": offset, b"live": live, b"cursor": cursor}
 
         def write(value: bytes) -> bytes:
-            return (
-                re.sub(rb".", lambda m: b"%%%02X" % m.group()[0], value, flags=re.DOTALL) if encode else value
-            )
+            return re.sub(rb".", lambda m: b"%%%02X" % m.group()[0], value, flags=re.DOTALL) if encode else value
 
-        query = b"&".join(
-            b"%b=%b" % (name, write(value)) for name in order if (value := values[name]) is not None
-        )
+        query = b"&".join(b"%b=%b" % (name, write(value)) for name in order if (value := values[name]) is not None)
         if live is not None and offset is None:
             with pytest.raises(BadRequest, match="needs the parameter 'offset'"):
                 parse_read_query(query)

@@ -93,9 +93,7 @@ class DataEventTests:
         assert data_event(b'{"a":1},2,', SseEncoding.JSON) == b'event: data\ndata:[{"a":1},2]\n\n'
         assert data_event(b"", SseEncoding.JSON) == b"event: data\ndata:[]\n\n"
 
-    @given(
-        st.lists(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-    )
+    @given(st.lists(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))))
     def test_json_with_blanks_round_trip(self, values: list[object]) -> None:
         """Messages with line ends between their parts parse to the same values."""
         body = orjson.dumps(values, option=orjson.OPT_INDENT_2).replace(b"\n", b"\r\n")

@@ -72,9 +72,7 @@ def requests(kind: str) -> Iterator[tuple[dict[str, str], bytes]]:
         headers = {}
         if content_type is not None:
             right = content_type.lower().startswith("right")
-            headers["content_type"] = (
-                content_type.lower().replace("right", KINDS[kind]) if right else content_type
-            )
+            headers["content_type"] = content_type.lower().replace("right", KINDS[kind]) if right else content_type
         if closes:
             headers["stream_closed"] = "true"
         if producer is not None:

@@ -345,9 +345,7 @@ class OutcomesThatRestOnChangesInFlightTests:
         ("refused", "status"),
         [
             pytest.param(lambda engine: engine.post("s", b"x"), 409, id="append to a closed stream"),
-            pytest.param(
-                lambda engine: engine.put("s", stream_ttl="5"), 409, id="put of another configuration"
-            ),
+            pytest.param(lambda engine: engine.put("s", stream_ttl="5"), 409, id="put of another configuration"),
             pytest.param(lambda engine: engine.produce("s", "p", 0, 0), 409, id="producer"),
         ],
     )

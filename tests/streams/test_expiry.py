@@ -56,9 +56,7 @@ class SlidingTests:
             pytest.param(lambda engine: engine.get("s"), id="read"),
             pytest.param(lambda engine: engine.get("s", "now"), id="read now"),
             pytest.param(lambda engine: engine.get("s", offset(1)), id="empty read"),
-            pytest.param(
-                lambda engine: engine.get("s", if_none_match=engine.get("s").headers["etag"]), id="304"
-            ),
+            pytest.param(lambda engine: engine.get("s", if_none_match=engine.get("s").headers["etag"]), id="304"),
             pytest.param(lambda engine: engine.poll("s", "-1"), id="long-poll"),
             pytest.param(lambda engine: engine.poll("s").cancel(), id="long-poll that waits"),
             pytest.param(lambda engine: engine.follow("s")[0].stop(), id="sse"),
@@ -297,12 +295,8 @@ class AbsoluteTests:
 class ForkTests:
     """Expiry of forks and of their sources (PROTOCOL 4.2)."""
 
-    @pytest.mark.parametrize(
-        "source", [{}, {"stream_ttl": "10"}, {"stream_expires_at": "2030-01-01T00:00:00Z"}]
-    )
-    @pytest.mark.parametrize(
-        "fork", [{}, {"stream_ttl": "99"}, {"stream_expires_at": "2031-01-01T00:00:00Z"}]
-    )
+    @pytest.mark.parametrize("source", [{}, {"stream_ttl": "10"}, {"stream_expires_at": "2030-01-01T00:00:00Z"}])
+    @pytest.mark.parametrize("fork", [{}, {"stream_ttl": "99"}, {"stream_expires_at": "2031-01-01T00:00:00Z"}])
     def test_table(self, source: dict[str, str], fork: dict[str, str]) -> None:
         """A fork has its own life if it asks for one, else its source's."""
         engine = Engine()

@@ -160,9 +160,7 @@ class ForkTests:
         ("anchor", "sub_offset", "inherited"),
         [(0, 1, b"a"), (0, 3, b"abc"), (3, 2, b"abcde"), (3, 3, b"abcdef"), (6, 0, b"abcdef"), (0, 0, b"")],
     )
-    def test_sub_offset_in_bytes(
-        self, library: Library, anchor: int, sub_offset: int, inherited: bytes
-    ) -> None:
+    def test_sub_offset_in_bytes(self, library: Library, anchor: int, sub_offset: int, inherited: bytes) -> None:
         """A sub-offset takes part of the next append along."""
         engine = library.engine
         engine.put("s", b"abc")

@@ -50,11 +50,11 @@ from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
 from dstreams.http.http1.heads import HeadFault, RequestHead
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.messages import Application, Request, Response
 from dstreams.http.http1.outlet import Outlet, Transport
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
 from dstreams.http.http1.writer import ResponseWriter, stop_body
+from dstreams.http.messages import Application, Request, Response
 from dstreams.timers import TimerWheel
 
 _log = Logger()

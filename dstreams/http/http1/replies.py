@@ -56,9 +56,7 @@ def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
     return b"Connection: keep-alive\r\n" if is_1_0 else b""
 
 
-def response_bytes(
-    response: Response, date: bytes, connection: bytes, framing: bytes, body: bytes = b""
-) -> bytes:
+def response_bytes(response: Response, date: bytes, connection: bytes, framing: bytes, body: bytes = b"") -> bytes:
     """A response, or its head when there is more to come.
 
     :param date: the ``Date`` line.

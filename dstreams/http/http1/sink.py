@@ -8,8 +8,8 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-from dstreams.http.messages import Frame, Sink
 from dstreams.http.http1.outlet import Outlet
+from dstreams.http.messages import Frame, Sink
 
 _log = Logger()
 

@@ -8,10 +8,10 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-from dstreams.http.messages import Body, Request, Response
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, response_bytes
 from dstreams.http.http1.sink import BytesBody, ChannelSink
+from dstreams.http.messages import Body, Request, Response
 
 _log = Logger()
 

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 from dstreams.eventually import then
 from dstreams.http import caching
 from dstreams.http.context import Context
-from dstreams.http.operations.long_poll import long_poll
 from dstreams.http.messages import Request, Response
+from dstreams.http.operations.long_poll import long_poll
 from dstreams.http.operations.slices import answer
 from dstreams.http.operations.sse import follow
 from dstreams.model.state import StreamState
@@ -36,13 +36,9 @@ def read(context: Context, request: Request, name: str) -> Response | Deferred[R
 
 def _tail_only(state: StreamState) -> Response:
     """``offset=now`` without waiting: where the tail is, and no messages (PROTOCOL 8)."""
-    head = (
-        caching.NO_STORE
-        + b"Content-Type: %b\r\nStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n"
-        % (
-            state.config.content_type.value.encode("latin-1"),
-            format_offset(state.tail),
-        )
+    head = caching.NO_STORE + b"Content-Type: %b\r\nStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % (
+        state.config.content_type.value.encode("latin-1"),
+        format_offset(state.tail),
     )
     if state.closed:
         head += b"Stream-Closed: true\r\n"

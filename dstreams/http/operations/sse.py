@@ -44,9 +44,7 @@ _HEAD = (
 )
 
 
-def follow(
-    context: Context, state: StreamState, offset: int, cursor: int | None
-) -> Response | Deferred[Response]:
+def follow(context: Context, state: StreamState, offset: int, cursor: int | None) -> Response | Deferred[Response]:
     """Send all after ``offset`` and go on with what is appended.
 
     :param offset: a position, or ``NOW``.

@@ -89,9 +89,7 @@ class Placement:
     run: OpenRun
 
 
-def place(
-    stream_id: int, run: OpenRun, earlier: Earlier, start: int, data: bytes, new: array[int]
-) -> Placement:
+def place(stream_id: int, run: OpenRun, earlier: Earlier, start: int, data: bytes, new: array[int]) -> Placement:
     """Put new bytes of a stream into chunks.
 
     :param run: the stream's open run.
@@ -153,18 +151,14 @@ def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
         parts.append(data[reached - begin : end - begin])
         reached = min(end, begin + len(data))
     if reached != end:
-        raise StorageError(
-            f"the chunks of stream {stream_id} end at {reached}, but there are bytes up to {end}"
-        )
+        raise StorageError(f"the chunks of stream {stream_id} end at {reached}, but there are bytes up to {end}")
     return b"".join(parts)
 
 
 def is_boundary(database: Connection, stream_id: int, position: int) -> bool:
     """Whether a message ends at ``position``."""
     sql = _COLUMNS + " WHERE stream_id = ? AND start < ? ORDER BY start DESC LIMIT 1"
-    return any(
-        index.is_boundary(_entries(row), position) for row in _rows(database, sql, stream_id, position)
-    )
+    return any(index.is_boundary(_entries(row), position) for row in _rows(database, sql, stream_id, position))
 
 
 def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:

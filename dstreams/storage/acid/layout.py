@@ -170,6 +170,4 @@ def close_all(shards: Sequence[Shard]) -> None:
 
 def unusable(path: str, error: Exception) -> StorageError:
     """What an operator reads about a shard that can't be opened."""
-    return StorageError(
-        f"{path} can't be used: {error}; if it is damaged, restore the directory from a backup"
-    )
+    return StorageError(f"{path} can't be used: {error}; if it is damaged, restore the directory from a backup")

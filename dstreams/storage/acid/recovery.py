@@ -73,9 +73,7 @@ class Recovery:
         if state.fork is not None:
             self.fork_shards[state.id] = shard.number
         elif home(state.name, len(self._shards)) != shard.number:
-            raise StorageError(
-                f"{shard.path} holds the stream {state.name!r}, which belongs into another shard"
-            )
+            raise StorageError(f"{shard.path} holds the stream {state.name!r}, which belongs into another shard")
         other = self._catalog.names.get(state.name)
         rebuild.insert(state)
         if other is not None:

@@ -95,9 +95,7 @@ class AcidStorage:
     def __attrs_post_init__(self) -> None:
         count = self._shard_count
         if not 1 <= count <= MAX_SHARDS or count & (count - 1):
-            raise ValueError(
-                f"the number of shards must be a power of two from 1 to {MAX_SHARDS}, not {count}"
-            )
+            raise ValueError(f"the number of shards must be a power of two from 1 to {MAX_SHARDS}, not {count}")
         self.immediate, self.persistent = self._in_memory, not self._in_memory
         self.charges = MEMORY_CHARGES if self._in_memory else Charges()
         if self._in_memory:
@@ -228,9 +226,7 @@ class AcidStorage:
             hold = self._holds.get(stream_id)
             if hold is None:
                 hold = self._holds[stream_id] = Hold()
-        shard = (
-            self._fork_shards[stream_id] if state.fork is not None else home(state.name, self._shard_count)
-        )
+        shard = self._fork_shards[stream_id] if state.fork is not None else home(state.name, self._shard_count)
 
         def fetch(question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
             if self._in_memory:
@@ -255,9 +251,7 @@ class AcidStorage:
         done = self._upkeep.stop()
         done.addCallback(lambda _: self._turn.acquire())
         done.addCallback(lambda _: self._run(self._close))
-        done.addErrback(
-            lambda failure: _log.failure("closing the shards failed; their WALs have it all", failure)
-        )
+        done.addErrback(lambda failure: _log.failure("closing the shards failed; their WALs have it all", failure))
         return done.addCallback(self._release)
 
     def _close(self) -> None:

@@ -87,20 +87,14 @@ class Writer:
         # A page goes into the WAL now and into the database later.
         needed = 2 * PAGE_BYTES * sum(batch.pages for batch in batches)
         if free < RESERVE_BYTES + needed:
-            raise StorageFull(
-                f"{free} bytes are free, of which {RESERVE_BYTES} are kept for checkpoints and deletions"
-            )
+            raise StorageFull(f"{free} bytes are free, of which {RESERVE_BYTES} are kept for checkpoints and deletions")
 
     def _commit(self, shards: Sequence[Shard]) -> None:
-        failed = (
-            self._commit_parallel(shards) if self._parallel > 1 < len(shards) else _commit_in_order(shards)
-        )
+        failed = self._commit_parallel(shards) if self._parallel > 1 < len(shards) else _commit_in_order(shards)
         if not failed:
             return
         self._roll_back([shard for shard, _ in failed])
-        errors = [
-            commit_fault(error, f"committing to {shard.path}") for shard, error in failed if error is not None
-        ]
+        errors = [commit_fault(error, f"committing to {shard.path}") for shard, error in failed if error is not None]
         worst = next((error for error in errors if isinstance(error, StoreFailed)), errors[0])
         if len(failed) < len(shards):
             raise StoreFailed(f"a group was committed in some shards only: {worst}") from worst

@@ -17,7 +17,6 @@ from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.messages import Request, Response, Sink
 from dstreams.timers import TimerWheel
-
 from tests.http.fakes import (
     DATE,
     LARGE,

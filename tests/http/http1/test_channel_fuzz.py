@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
-
 from tests.http.fakes import (
     Connected,
     FakeApplication,
@@ -178,9 +177,7 @@ class SegmentationTests:
                 st.integers(0, 3),
                 st.one_of(
                     st.binary(max_size=3),
-                    st.sampled_from(
-                        [b"\r\n", b"\r", b"\n", b"\x00", b" ", b":", b"0", b"f", b";", b"\r\n\r\n"]
-                    ),
+                    st.sampled_from([b"\r\n", b"\r", b"\n", b"\x00", b" ", b":", b"0", b"f", b";", b"\r\n\r\n"]),
                 ),
             ),
             min_size=1,

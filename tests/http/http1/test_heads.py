@@ -114,9 +114,7 @@ class RequestLineTests:
         """Exactly three words, the last of which is a version we speak."""
         assert status(line) == expected
 
-    @pytest.mark.parametrize(
-        "method", [b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"]
-    )
+    @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"])
     def test_known_methods(self, method: bytes) -> None:
         """Methods of HTTP are left to the application."""
         assert status(b"%b / HTTP/1.1" % method) == 0
@@ -141,9 +139,7 @@ class HeaderTests:
 
     def test_names_and_values(self) -> None:
         """Names are lower-case, values without surrounding blanks, repeated ones joined in order."""
-        head = (
-            b"GET / HTTP/1.1\r\nHOST: h\r\nX-A:1\r\nx-b: \t two words \t\r\nX-a: 2\r\nX-C:\r\nx-A:  \r\n\r\n"
-        )
+        head = b"GET / HTTP/1.1\r\nHOST: h\r\nX-A:1\r\nx-b: \t two words \t\r\nX-a: 2\r\nX-C:\r\nx-A:  \r\n\r\n"
         assert parse_head(head, LIMITS).request.headers == {
             b"host": b"h",
             b"x-a": b"1, 2, ",

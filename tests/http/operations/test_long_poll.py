@@ -336,8 +336,7 @@ class LeavingTests:
         engine = Engine()
         engine.put("s")
         outcomes = [
-            engine.application.respond(engine.request("GET", "s", query="offset=now&live=long-poll"))
-            for _ in range(5)
+            engine.application.respond(engine.request("GET", "s", query="offset=now&live=long-poll")) for _ in range(5)
         ]
         answered: list[Response] = []
 
@@ -443,9 +442,7 @@ class StorageTests:
             pytest.param(lambda engine, poll: engine.streams.end_live(), id="end"),
         ],
     )
-    def test_broken(
-        self, at_once: bool, happens: Callable[[Engine, Reply], None], failures: list[str]
-    ) -> None:
+    def test_broken(self, at_once: bool, happens: Callable[[Engine, Reply], None], failures: list[str]) -> None:
         """When the bytes can't be read the answer is 500, and nothing of the reader is left."""
         storage = FetchingStorage(at_once=at_once)
         engine = Engine(storage)

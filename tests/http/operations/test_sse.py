@@ -218,9 +218,7 @@ class ClosureTests:
         engine.put("s", b"abc", stream_closed="true")
         body, sink = engine.follow("s", at)
         assert payloads(sink.data) == (b"abc" if at == "-1" else b"")
-        assert controls(sink.data) == [
-            {"streamNextOffset": offset(3), "upToDate": True, "streamClosed": True}
-        ]
+        assert controls(sink.data) == [{"streamNextOffset": offset(3), "upToDate": True, "streamClosed": True}]
         assert sink.finished
         body.stop()
 
@@ -481,9 +479,7 @@ class BackPressureTests:
         assert sink.finished
         if kind == "application/json":
             texts = [text for kind, text in events(sink.data) if kind == "data"]
-            assert [value for text in texts for value in json.loads(text)] == [
-                json.loads(part) for part in sent
-            ]
+            assert [value for text in texts for value in json.loads(text)] == [json.loads(part) for part in sent]
         elif kind == "image/png":
             assert payloads(sink.data, encoded=True) == b"".join(sent)
         else:
