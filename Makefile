@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 0-999
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +31,7 @@ endif
 
 .PHONY: help
 help: ## Say what can be made.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(INSTALLED) ## Run the server in the foreground: memory storage, port 4437. ARGS="..." go to the server.
@@ -56,6 +57,26 @@ format: $(DEVELOPED) ## Format the code and mend what can be mended without thin
 reference: $(INSTALLED) ## Write the configuration reference and the example file from the schema.
 	$(BIN)/python -m dstreams.config reference > docs/reference/configuration.md
 	$(BIN)/python -m dstreams.config example > config/example.toml
+
+.PHONY: crash-sim
+crash-sim: $(DEVELOPED) ## Crash simulated disks, many more of them than the tests do. SEEDS=0-99999.
+	$(BIN)/python -m tests.crash --seeds $(SEEDS) $(ARGS)
+
+.PHONY: bench-storage
+bench-storage: $(DEVELOPED) ## Appends and creates per second in every mode, beside the peers that are installed; needs wrk.
+	$(BIN)/python -m bench.storage $(ARGS)
+
+.PHONY: bench-restart
+bench-restart: $(DEVELOPED) ## How long a large store takes to come back, and what an idle stream costs.
+	$(BIN)/python -m bench.restart $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: $(DEVELOPED) ## What streams, messages and producers cost in memory mode.
+	$(BIN)/python -m bench.memory $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(DEVELOPED) ## Install the servers to compare with; needs cargo and npm.
+	$(BIN)/python -m bench.peers $(ARGS)
 
 .PHONY: venv
 venv: $(DEVELOPED) ## Make .venv with the server, the tests' libraries and the tools of development.

@@ -61,40 +61,37 @@ class Restart:
         return (self.stopped.resident_bytes - self.empty.resident_bytes) / self.streams
 
 
-def measure(target: Target, streams: int, stored_bytes: int, directory: Path, progress: Progress) -> Restart:
+def measure(target: Target, streams: int, stored_bytes: int, place: Path, progress: Progress) -> Restart:
     """Fill a store, and start a server on it again and again.
 
+    :param place: an empty folder.
     :raise StartFailure:
     :raise LoadFailure:
     """
     body = b"x" * (stored_bytes // streams)
-    with folder(directory) as place:
-        progress.begin("an empty store")
-        with running(target, place / "empty") as server:
-            create_streams(server, 1)
-        empty = _start(target, place / "empty", 1)[0]
-        progress.end(_told(empty))
+    progress.begin("an empty store")
+    with running(target, place / "empty") as server:
+        create_streams(server, 1)
+    empty = _start(target, place / "empty", 1)[0]
+    progress.end(_told(empty))
 
-        progress.begin("filling the store")
-        began = time.perf_counter()
-        with running(target, place / "store") as server:
-            create_streams(
-                server,
-                streams,
-                body,
-                progress=lambda number: progress.step(f"{number:,} of {streams:,} streams"),
-            )
-            fill_seconds, filled_bytes = time.perf_counter() - began, server.resident_bytes()
-            kill(server)
-        progress.end(f"{fill_seconds:.1f} s")
+    progress.begin("filling the store")
+    began = time.perf_counter()
+    with running(target, place / "store") as server:
+        create_streams(
+            server, streams, body, progress=lambda number: progress.step(f"{number:,} of {streams:,} streams")
+        )
+        fill_seconds, filled_bytes = time.perf_counter() - began, server.resident_bytes()
+        kill(server)
+    progress.end(f"{fill_seconds:.1f} s")
 
-        progress.begin("the start after a kill")
-        killed, stop_seconds = _start(target, place / "store", streams)
-        progress.end(_told(killed))
+    progress.begin("the start after a kill")
+    killed, stop_seconds = _start(target, place / "store", streams)
+    progress.end(_told(killed))
 
-        progress.begin("the start after an orderly stop")
-        stopped, _ = _start(target, place / "store", streams)
-        progress.end(_told(stopped))
+    progress.begin("the start after an orderly stop")
+    stopped, _ = _start(target, place / "store", streams)
+    progress.end(_told(stopped))
     total = len(body) * streams
     return Restart(streams, total, fill_seconds, filled_bytes, stop_seconds, empty, killed, stopped)
 
@@ -155,19 +152,24 @@ def main() -> int:
     target = next((Target(server, mode) for mode in server.modes if mode.name == options.mode), None)
     if target is None:
         parser.error(f"there is no mode {options.mode}")
-    options.directory.mkdir(parents=True, exist_ok=True)
-    facts = report.machine(options.directory)
-    try:
-        found = measure(target, streams, megabytes * 1_000_000, options.directory, Progress(4))
-    except (StartFailure, LoadFailure) as failure:
-        sys.stderr.write(f"\n{failure}\n")
-        return 1
+    with folder(options.directory) as place:
+        facts = report.machine(place)
+        try:
+            found = measure(target, streams, megabytes * 1_000_000, place, Progress(4))
+        except (StartFailure, LoadFailure) as failure:
+            sys.stderr.write(f"\n{failure}\n")
+            return 1
+        _report(found, target, facts)
+        sys.stderr.write("removing the store\n")
+    return 0
+
+
+def _report(found: Restart, target: Target, facts: dict[str, str]) -> None:
     text = render(found, target, facts)
     report.write(text)
     figures = asdict(found) | {"bytes_per_idle_stream": found.bytes_per_idle_stream}
-    saved = report.save("restart", {"benchmark": "restart", "machine": facts, "mode": options.mode} | figures, text)
+    saved = report.save("restart", {"benchmark": "restart", "machine": facts, "target": target.key} | figures, text)
     sys.stderr.write(f"saved as {saved} and {saved.with_suffix('.json').name}\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def _prepare(disk: Disk, path: str, content: bytes) -> File:
         write_all(file, content, 0)
         file.sync()
         disk.rename(path + _NEW, path)
+        file.path = path
     except OSError:
         with suppress(OSError):  # it is no segment under that name, and the next start removes it
             disk.unlink(path + _NEW)

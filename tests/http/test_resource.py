@@ -36,7 +36,7 @@ class Transport(StringTransport):
 class Home(Resource):
     """What else the site has."""
 
-    def render_GET(self, request: object) -> bytes:
+    def render_GET(self, request: object) -> bytes:  # noqa: N802 (Twisted's name)
         return b"welcome"
 
 

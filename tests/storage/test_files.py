@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,7 @@ class RefusalTests:
             server.kill()
         assert "\n" not in str(caught.value)
         # Nothing of the attempt stays: neither lock nor descriptors.
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
             with pytest.raises(StorageError):

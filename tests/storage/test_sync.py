@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ class AioSyncerTests:
     async def test_close_releases_everything(self, tmp_path: Path) -> None:
         """Closing gives back the context, the eventfd and the reactor's reader."""
         make_aio().close()
+        gc.collect()
         descriptors, room, readers = len(os.listdir("/proc/self/fd")), contexts(), len(reactor().getReaders())
         syncer = make_aio()
         assert contexts() > room
@@ -183,6 +185,7 @@ class AioSyncerTests:
             monkeypatch.setattr(os, "eventfd", refuse)
         else:
             monkeypatch.setattr(AioSyncer, "_call", refuse)
+        gc.collect()
         descriptors, room = len(os.listdir("/proc/self/fd")), contexts()
         with pytest.raises(OSError, match="not implemented"):
             AioSyncer(reactor())

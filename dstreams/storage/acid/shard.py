@@ -27,6 +27,7 @@ Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from attrs import define, field
@@ -248,9 +249,7 @@ class Shard:
         :return: the streams of which something may be left, and how many pages were written, about.
         """
         database, budget, done = self.database, PURGE_ROWS, 0
-        database.execute("PRAGMA synchronous = NORMAL")
-        try:
-            self.begin()
+        with self._unsynced():
             while done < len(stream_ids) and budget > 0:
                 stream_id = stream_ids[done]
                 budget -= _purge_stream(database, stream_id, budget)
@@ -258,25 +257,31 @@ class Shard:
                     database.execute("DELETE FROM removed WHERE stream_id = ?", (stream_id,))
                     budget -= 1
                     done += 1
-            self.commit()
-        except BaseException:
-            self.roll_back()
-            raise
-        finally:
-            database.execute("PRAGMA synchronous = FULL")
         return list(stream_ids[done:]), 2 * (PURGE_ROWS - budget)
 
     def give_back(self) -> bool:
         """Give a slice of free pages back to the file system; whether there are more."""
         if not self.has_free_pages():
             return False
+        with self._unsynced():
+            for _ in range(VACUUM_PAGES):
+                # It takes one page per step, and the sqlite3 module makes one step.
+                self.database.execute("PRAGMA incremental_vacuum(1)").fetchall()
+        return True
+
+    @contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """A transaction that isn't synced, and survives a power loss or doesn't."""
         self.database.execute("PRAGMA synchronous = NORMAL")
         try:
-            # It takes one page per step.
-            self.database.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            self.begin()
+            yield
+            self.commit()
+        except BaseException:
+            self.roll_back()
+            raise
         finally:
             self.database.execute("PRAGMA synchronous = FULL")
-        return True
 
     def has_free_pages(self) -> bool:
         """Whether there are more free pages in the file than it should keep."""
