@@ -83,7 +83,7 @@ venv: $(DEVELOPED) ## Make .venv with the server, the tests' libraries and the t
 
 .PHONY: clean
 clean: ## Remove everything that was made here.
-	rm -rf $(VENV) $(NODE_MODULES) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(NODE_MODULES) build dist bench/.data bench/results *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 	    .import_linter_cache twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

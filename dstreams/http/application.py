@@ -109,7 +109,9 @@ class StreamApplication:
             _log.failure("answering a request failed")
             response = problem_response(InternalError(), request)
         if isinstance(response, Deferred):
-            return response.addErrback(_failed, request).addCallback(lambda answered: self._complete(request, answered))
+            return response.addCallbacks(
+                self._complete_later, self._fail_later, callbackArgs=(request,), errbackArgs=(request,)
+            )
         return self._complete(request, response)
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
@@ -134,6 +136,12 @@ class StreamApplication:
 
     def _name(self, path: bytes) -> str:
         return parse_name(path[len(self._prefix) :], self._context.settings.name_limits)
+
+    def _complete_later(self, response: Response, request: Request) -> Response:
+        return self._complete(request, response)
+
+    def _fail_later(self, failure: Failure, request: Request) -> Response:
+        return self._complete(request, _failed(failure, request))
 
     def _complete(self, request: Request | None, response: Response) -> Response:
         """Add what every answer carries."""

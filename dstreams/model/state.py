@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Self
 
 from attrs import define
@@ -104,7 +103,23 @@ class StreamState:
         Producers aren't copied but looked up here: a stream may have thousands, and an overlay lives for
         the length of one commit.
         """
-        copied = copy.copy(self)
-        copied.base_producers = self.producers
-        copied.producers = None
-        return copied
+        # Not copy.copy: that goes through a dictionary, and took 10 of the 46 us of an append to one of a hundred
+        # durable streams.
+        return StreamState(
+            self.id,
+            self.name,
+            self.config,
+            self.fork,
+            self.start,
+            self.tail,
+            self.messages,
+            self.created_at,
+            self.updated_at,
+            self.touched_at,
+            closed=self.closed,
+            closed_by=self.closed_by,
+            stream_seq=self.stream_seq,
+            base_producers=self.producers,
+            forks=self.forks,
+            soft_deleted=self.soft_deleted,
+        )

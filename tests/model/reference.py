@@ -181,7 +181,8 @@ class Model:
             refusal = self._check_producer(stream, *producer)
             if refusal is not None:
                 return refusal
-        if body and seq is not None and stream.stream_seq is not None and seq <= stream.stream_seq:
+        regression = seq is not None and stream.stream_seq is not None and seq <= stream.stream_seq
+        if regression and (body or not closes):
             return 409, {}
         units = stream.split(body)
         if units is None or (not units and not closes):

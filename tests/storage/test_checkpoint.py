@@ -222,12 +222,16 @@ class StepsTests:
         script.settle()
         script.process.store.checkpoint()
         # The first slice is with the thread; the other stream's row isn't taken yet.
-        script.append("b", b"3")
-        script.append("a", b"3")
-        script.process.threads.step(1)
-        script.delete("b")
-        script.delete("a")
-        script.process.threads.step(1)
+        threads, streams = script.process.threads, script.process.streams
+        for name in ("a", "b"):
+            script.append(name, b"3")
+        while streams._commits.in_flight:
+            threads.step(len(threads) - 1)
+        for name in ("a", "b"):
+            script.delete(name)
+        while streams._commits.in_flight:
+            threads.step(len(threads) - 1)
+        assert checkpoints(script).count == 1
         script.settle()
         assert checkpoints(script).count == 2
         restart(script)

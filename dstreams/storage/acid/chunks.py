@@ -21,9 +21,8 @@ Invariants
 How they come about
     An append to a stream adds one row for a group: a small one, when the appends are small. Rows of a few bytes
     would make reads slow, so the last run of small rows, the *open run*, is replaced by one row when it has
-    MERGE_ROWS rows or MERGE_BYTES bytes; from MERGE_BYTES on a row is left alone. Measured on 100 streams: as many
-    bytes written as by rewriting the last row with every append up to 4 KiB (16 KiB: a third more), and reads of
-    345 MB/s against 150 for small rows.
+    MERGE_ROWS rows or MERGE_BYTES bytes; from MERGE_BYTES on a row is left alone. Measured with 100 streams and
+    appends of 100 bytes: files of 1.2 times the payload and its index, read at 250 MB/s; 160 MB/s without merging.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ Invariants
     S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
 
 A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
-stream's size (1 GB: 0.5 ms instead of seconds in which nothing else could be committed), and whoever is reading
-the stream can read on. What purges write is not synced for itself: they repeat what a crash undoes.
+stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on. What
+a purge writes isn't synced for itself: after a crash it is repeated.
 
 Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, where their errors would go unseen.
 """

@@ -40,7 +40,10 @@ MAX_SHARDS: Final = 256
 
 PARALLEL_COMMITS: Final = 8
 
-MEMORY_CHARGES: Final = Charges(stream=2048, message=9, producer=448)
+MEMORY_RECENT_BYTES: Final = 4 * 1024 * 1024
+"""The most recent bytes that ``in-memory`` keeps a second time: reading them from a database costs little there."""
+
+MEMORY_CHARGES: Final = Charges(stream=1280, message=10, producer=480)
 """For ``in-memory``: measured, what each costs in this process, rounded up."""
 
 
@@ -101,6 +104,7 @@ class AcidStorage:
         if self._in_memory:
             self._run, self._lock, self._parallel, self._free_space = run_inline, None, 1, _unlimited
             self._exclusive = True
+            self._recent_bytes = min(self._recent_bytes, MEMORY_RECENT_BYTES)
 
     # --- opening -----------------------------------------------------------------------------------------------
 

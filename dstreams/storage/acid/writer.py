@@ -6,7 +6,7 @@ has succeeded leaves half a group behind; and so that a full disk doesn't do it,
 while there is still some room left.
 
 Several commits run in parallel: a sync is waiting, and the disk does several at once. Measured with 16 shards in a
-group: 1.3 to 2.5 ms with 4 threads, 1.2 to 1.6 with 16, and 16 times a single sync one after another.
+group, on a busy disk: 62 ms one after another, 22 ms in 4 threads, 4.4 ms in 8 or 16, which is what one takes.
 """
 
 from __future__ import annotations
