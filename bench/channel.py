@@ -21,10 +21,7 @@ from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.http.messages import Request, Response
 from dstreams.timers import TimerWheel
 
-_HEAD = (
-    b"Host: localhost:4437\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n"
-    b"Content-Type: application/octet-stream\r\n"
-)
+_HEAD = b"Host: localhost:4437\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nContent-Type: application/octet-stream\r\n"
 _GET = b"GET /v1/stream/bench?offset=-1 HTTP/1.1\r\n" + _HEAD + b"\r\n"
 _POST = b"POST /v1/stream/bench HTTP/1.1\r\n" + _HEAD + b"Content-Length: 256\r\n\r\n" + b"x" * 256
 _CHUNKED = (

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from typing import Any
 
 import orjson
 from attrs import define, field
 
-from dstreams.storage.disk import Disk, sync_directory, write_all
+from dstreams.storage.disk import Disk, write_all
 from dstreams.storage.interface import StorageError
 
 MANIFEST = "store.json"
@@ -33,7 +34,7 @@ class DirectoryLock:
         """
         path = os.path.join(directory, LOCK)
         try:
-            _make_directory(directory)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageError(
@@ -69,20 +70,6 @@ class DirectoryLock:
             self._descriptor = -1
 
 
-def _make_directory(directory: str) -> None:
-    """Make a directory and those above it, so that they survive a power loss.
-
-    :raise OSError:
-    """
-    missing, above = [], os.path.abspath(directory)
-    while not os.path.lexists(above):
-        missing.append(above)
-        above = os.path.dirname(above)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    for made in missing:
-        sync_directory(os.path.dirname(made))
-
-
 def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool:
     """See that a directory holds the store that is asked for; make it one when it is empty.
 
@@ -100,8 +87,18 @@ def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool
             f"{directory} has no {MANIFEST} but other files ({', '.join(others[:3])}); storage.data_dir must be"
             " empty, or a store of this server"
         )
+    _sync_way(disk, directory)
     write_members(disk, directory, MANIFEST, expected)
     return True
+
+
+def _sync_way(disk: Disk, directory: str) -> None:
+    """Make sure that a power loss doesn't take the directory itself, whoever has made it and those above it."""
+    above = os.path.abspath(directory)
+    while above != os.path.dirname(above):
+        above = os.path.dirname(above)
+        with suppress(PermissionError):  # one that may not even be read wasn't made by us
+            disk.sync_directory(above)
 
 
 def write_members(disk: Disk, directory: str, name: str, members: dict[str, Any]) -> None:

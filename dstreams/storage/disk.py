@@ -191,7 +191,11 @@ class OsDisk:
         os.rename(source, target)
 
     def sync_directory(self, path: str) -> None:
-        sync_directory(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def sync_all(self, path: str) -> None:
         # Kept open: the kernel reports a write that failed to every descriptor that was open then, but to a new one
@@ -204,18 +208,6 @@ class OsDisk:
     def __del__(self) -> None:
         for descriptor in self._roots.values():
             os.close(descriptor)
-
-
-def sync_directory(path: str) -> None:
-    """Make the entries of a directory survive a power loss.
-
-    :raise OSError:
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _syncfs(descriptor: int) -> None:

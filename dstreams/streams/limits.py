@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from collections import deque
+
+from attrs import define, field, frozen
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
@@ -30,6 +32,9 @@ class Usage:
     _limits: StoreLimits
     _charges: Charges
     used: int = 0
+    # What each accepted change costs that isn't committed yet, in their order. So a failed commit is undone without
+    # a look at every stream: storage that takes nothing any more must not make each refusal cost that.
+    _pending: deque[int] = field(factory=deque, init=False)
 
     def admit_append(
         self, state: StreamState, size: int, messages: int, producer_id: str | None, stream_seq: bytes | None
@@ -39,7 +44,7 @@ class Usage:
         :param size: stored bytes.
         :param producer_id: the producer's id when it appends for the first time.
         :param stream_seq: the new ``Stream-Seq``, which takes the place of the last one.
-        :return: the bytes to :meth:`add` once it is accepted.
+        :return: the bytes to :meth:`accept` with the change.
         :raise PayloadTooLarge:
         """
         if size and state.size + size > self._limits.stream_bytes:
@@ -60,17 +65,23 @@ class Usage:
         self._admit(cost)
         return cost
 
-    def add(self, cost: int) -> None:
-        """Count an accepted change."""
+    def accept(self, cost: int) -> None:
+        """Count a change that is being committed; called for every change, in the order of commits."""
         self.used += cost
+        self._pending.append(cost)
 
-    def release(self, state: StreamState) -> None:
-        """Count a stream out."""
-        self.used -= self._cost(state)
+    def settle(self) -> None:
+        """The oldest change counted has been committed."""
+        self._pending.popleft()
+
+    def undo(self) -> None:
+        """All changes that weren't committed are lost."""
+        self.used -= sum(self._pending)
+        self._pending.clear()
 
     def recount(self, catalog: Catalog) -> None:
-        """Begin again from what a catalog holds: after recovery, or when accepted changes were lost."""
-        self.used = sum(self._cost(state) for state in catalog.streams.values())
+        """Begin with what a catalog holds, after recovery."""
+        self.used = sum(self.cost(state) for state in catalog.streams.values())
 
     def _admit(self, cost: int) -> None:
         if cost > 0 and self.used + cost > self._limits.total_bytes:
@@ -91,7 +102,8 @@ class Usage:
         # A character's bytes in UTF-8 are never fewer than those it takes in memory.
         return self._charges.stream + len(name.encode()) + len(content_type.value)
 
-    def _cost(self, state: StreamState) -> int:
+    def cost(self, state: StreamState) -> int:
+        """What a stream costs."""
         charges = self._charges
         cost = state.size + state.messages * charges.message
         cost += self._fixed(state.name, state.config.content_type)

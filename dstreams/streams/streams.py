@@ -201,10 +201,10 @@ class Streams:
         planned = appending.plan(state, request, self._clocks.wall())
         if isinstance(planned, Appended):
             return planned
-        self._usage.add(self._admit(state, request, len(planned.data), len(planned.ends)))
+        cost = self._admit(state, request, len(planned.data), len(planned.ends))
         self._expiry.renew(state)
         tail = planned.start + len(planned.data)
-        return self._commit(Appended(tail, planned.closes, planned.producer, bool(planned.ends)), planned)
+        return self._commit(Appended(tail, planned.closes, planned.producer, bool(planned.ends)), planned, cost)
 
     def _admit(self, state: StreamState, request: AppendRequest, size: int, messages: int) -> int:
         """What an append costs; raises when there is no room for it."""
@@ -263,9 +263,9 @@ class Streams:
         change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall())
         content_type = change.config.content_type
         size, messages = len(change.data), len(change.ends)
-        self._usage.add(self._usage.admit_create(change.name, content_type, size, messages))
+        cost = self._usage.admit_create(change.name, content_type, size, messages)
         tail = change.start + len(change.data)
-        return self._commit(Created(change.name, content_type, tail, change.closed, True), change)
+        return self._commit(Created(change.name, content_type, tail, change.closed, True), change, cost)
 
     def _fork_source(self, name: str) -> StreamState:
         """A fork's source, as readers see it, if the next change will still find it."""
@@ -285,18 +285,21 @@ class Streams:
 
     def _delete(self, state: StreamState) -> Deferred[None] | None:
         change = deleting.plan(self._accepted, state, self._clocks.wall())
+        cost = 0
         if isinstance(change, Delete):
             for stream_id in change.stream_ids:
                 removed = self._accepted.get(stream_id)
                 assert removed is not None
-                self._usage.release(removed)
-        return self._commit(None, change)
+                cost -= self._usage.cost(removed)
+        return self._commit(None, change, cost)
 
     def _expire(self, state: StreamState) -> None:
         """Delete a stream whose time has come; the answer to whoever asked doesn't wait for it."""
         accepted = self._accepted.get(state.id)
         if accepted is None or accepted.soft_deleted:
             return  # under way already
+        if self._storage.failure is not None:
+            return  # it would fail, and be logged, whenever somebody asks
         try:
             done = self._delete(accepted)
         except ProtocolError:
@@ -308,6 +311,8 @@ class Streams:
     def _persist_renewals(self, renewed: list[tuple[int, float]]) -> None:
         """Commit renewed TTLs; no answer depends on it."""
         touches = [Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None]
+        for _ in touches:
+            self._usage.accept(0)
         try:
             done = self._commits.submit(*touches) if touches else None
         except ProtocolError:
@@ -414,12 +419,14 @@ class Streams:
         settled = self._commits.settled()
         return outcome if settled is None else settled.addCallback(lambda _: outcome)
 
-    def _commit(self, result: _T, *changes: Change) -> _T | Deferred[_T]:
-        done = self._commits.submit(*changes)
+    def _commit(self, result: _T, change: Change, cost: int) -> _T | Deferred[_T]:
+        self._usage.accept(cost)
+        done = self._commits.submit(change)
         return result if done is None else done.addCallback(lambda _: result)
 
     def _published(self, change: Change) -> None:
         """A change has been committed and applied."""
+        self._usage.settle()
         if type(change) is Append:
             # The hot path: one look-up when nobody waits.
             if change.stream_id in self._audiences:
@@ -448,4 +455,4 @@ class Streams:
 
     def _lost(self) -> None:
         """Accepted changes are gone: what was counted for them isn't there."""
-        self._usage.recount(self._durable)
+        self._usage.undo()

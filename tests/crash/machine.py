@@ -201,9 +201,7 @@ class Process:
 
     def make_directory(self) -> None:
         """Make the data directory, as the lock does it in a real process."""
-        if self.mount.find(DIRECTORY) is None:
-            self.mount.make_directories(DIRECTORY)
-            self.mount.sync_directory("/")
+        self.mount.make_directories(DIRECTORY)
 
     def open(self) -> None:
         """Recover.

@@ -47,14 +47,17 @@ class Script:
         self.history = History(self.durable)
         self.clock.advance(1_000_000.0)
 
-    def begin(self, faults: Faults = none) -> Process:
-        """Start a process; its faults begin at once.
+    def begin(self, faults: Faults = none, crash_at: int | None = None, crash_how: str = "before") -> Process:
+        """Start a process.
 
+        :param faults: what fails from then on.
+        :param crash_at: the call at which it ends, and how; as for a ``Mount``.
         :raise StorageError: when the store can't be opened.
         """
         self.process = Process(Mount(self.platter), self.history, self.clock, self.checkpoint_bytes)
         self.process.make_directory()
-        self.process.mount.fault = faults
+        mount = self.process.mount
+        mount.fault, mount.crash_at, mount.crash_how = faults, crash_at, crash_how
         self.process.open()
         return self.process
 

@@ -204,6 +204,24 @@ class StorageContract:
         assert store.data(second) == b"z"
         assert set(store.catalog.names) == {"first", "old"}
 
+    def test_several_appends_of_a_stream_in_a_group(self, store: Store) -> None:
+        """A group may append to one stream several times: every message and every append keeps its end."""
+        stream = store.create("s", b"ab")
+        store.append(stream, b"c", b"d")
+        for turn in range(1, 4):
+            tail = store.catalog.streams[stream].tail
+            store.commit(
+                Append(stream, tail, b"ef", (tail + 1, tail + 2), None, None, False, 1.0),
+                Append(stream, tail + 2, b"g", (tail + 3,), None, None, False, 1.0),
+                Append(stream, tail + 3, b"hi", (tail + 5,), None, None, False, 1.0),
+            )
+            assert store.data(stream) == b"abcd" + b"efghi" * turn
+            source = store.source(stream)
+            assert ends_after(source, tail) == [tail + 1, tail + 2]
+            assert ends_after(source, tail + 2) == [tail + 3]
+            assert ends_after(source, tail + 3) == [tail + 5]
+            assert now(source.extent(0, tail + 4)) == tail + 3
+
     def test_interleaved_streams(self, store: Store) -> None:
         """Streams don't mix, however their appends alternate."""
         streams = [store.create(f"s{number}") for number in range(10)]
@@ -353,6 +371,11 @@ class StorageContract:
         store.commit(Touch(streams["json"], 9.5))
         store.commit(Delete((deleted,), (), 1.0))
         store.append(streams["json"], b"2,", b"3,")
+        store.commit(
+            Append(streams["later"], 0, b"one", (3,), None, None, False, 1.0),
+            Append(streams["later"], 3, b"two", (6,), None, None, False, 1.0),
+            Append(streams["later"], 6, b"six", (9,), None, None, False, 1.0),
+        )
         expected = summary(store.catalog)
         data = {name: store.data(stream) for name, stream in streams.items()}
         store.close()
@@ -361,6 +384,7 @@ class StorageContract:
         assert summary(again.catalog) == expected
         assert {name: again.data(stream) for name, stream in streams.items()} == data
         assert ends_after(again.source(streams["json"]), 2) == [4, 6]
+        assert [ends_after(again.source(streams["later"]), position) for position in (0, 3, 6)] == [[3], [6], [9]]
         assert again.storage.next_stream_id() > max(*streams.values(), deleted)
         again.append(streams["json"], b"4,")
         assert again.data(streams["json"]) == b"1,2,3,4,"

@@ -383,6 +383,22 @@ class ReadTests:
         threads.release()
         assert done.status == 204
 
+    def test_reads_leave_threads_to_commits(self, directory: Path) -> None:
+        """However many reads wait for the disk, a commit finds a thread; and they all get their turn."""
+        threads = HeldRun(held=False)
+        served = engine(directory, run=threads, recent_bytes=0)
+        served.put("a", b"bytes")
+        source = served.storage.source(served.streams.find("a"))
+        threads.held = True
+        reads = [source.read(0, 5) for _ in range(50)]
+        assert threads.waiting <= 8
+        waiting = threads.waiting
+        done = served.post("a", b"more")
+        assert threads.waiting == waiting + 1
+        threads.release()
+        assert done.status == 204
+        assert {now(each) for each in reads} == {b"bytes"}
+
     def test_recent_bytes_come_from_memory(self, directory: Path) -> None:
         """Reads of what was just written ask no thread."""
         threads = HeldRun(held=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_twisted
+from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -54,6 +55,59 @@ async def read_all(streams: Streams, name: str, limit: int) -> bytes:
         content += await value(taken.read(taken.start, taken.end))
 
 
+def check(content: bytes, *, complete: bool) -> None:
+    """A stream's content is whole messages, each writer's in order."""
+    assert content == b"" or (content[:1], content[-1:]) == (b"<", b">")
+    last: dict[bytes, int] = {}
+    for message in content[1:-1].split(b"><") if content else ():
+        writer, _, number = message.rstrip(b"-").partition(b".")
+        assert int(number) == last.get(writer, -1) + 1
+        last[writer] = int(number)
+    if complete:
+        assert list(last.values()) == [APPENDS - 1] * (WRITERS // STREAMS)
+
+
+@define(eq=False)
+class Clients:
+    """Clients of one server.
+
+    :param writing: whether there is more to come.
+    """
+
+    streams: Streams
+    reactor: Any
+    writing: bool = True
+
+    async def append(self, name: str, body: bytes) -> None:
+        await value(self.streams.append(name, AppendRequest(b"text/plain", False, None, None, len(body), body)))
+
+    async def write(self, writer: int) -> None:
+        """Append numbered messages, longer and longer."""
+        for number in range(APPENDS):
+            await self.append(f"s{writer % STREAMS}", b"<%d.%d%s>" % (writer, number, b"-" * (number * 90)))
+
+    async def read(self, reader: int) -> int:
+        """Read a stream from its beginning, again and again; how often."""
+        turns = 0
+        while self.writing:
+            check(await read_all(self.streams, f"s{reader % STREAMS}", 1 + 700 * reader), complete=False)
+            turns += 1
+            await deferLater(self.reactor, 0)  # an empty stream is read without waiting
+        return turns
+
+    async def come_and_go(self) -> int:
+        """Make a stream, and read it after it was deleted, again and again; how often."""
+        turns, body = 0, b"z" * 300_000
+        while self.writing:
+            await create(self.streams, "brief")
+            await self.append("brief", body)
+            taken = await value(self.streams.read(self.streams.find("brief"), 0, 1 << 30))
+            await value(self.streams.delete("brief"))
+            assert await value(taken.read(0, len(body))) == body
+            turns += 1
+        return turns
+
+
 @pytest_twisted.ensureDeferred
 async def test_everything_at_once(tmp_path: Path) -> None:
     """Writers and readers of the same streams go on together, while others are made and deleted.
@@ -64,50 +118,11 @@ async def test_everything_at_once(tmp_path: Path) -> None:
 
     streams, store = opened(tmp_path, reactor)
     await gatherResults([Deferred.fromCoroutine(create(streams, f"s{number}")) for number in range(STREAMS)])
-    writing = [True]
-
-    async def write(writer: int) -> None:
-        name = f"s{writer % STREAMS}"
-        for number in range(APPENDS):
-            body = b"<%d.%d%s>" % (writer, number, b"-" * (number * 90))
-            request = AppendRequest(b"text/plain", False, None, None, len(body), body)
-            await value(streams.append(name, request))
-
-    async def read(reader: int) -> int:
-        turns = 0
-        while writing[0]:
-            content = await read_all(streams, f"s{reader % STREAMS}", 1 + 700 * reader)
-            check(content, complete=False)
-            turns += 1
-            await deferLater(reactor, 0)  # an empty stream is read without waiting
-        return turns
-
-    async def come_and_go() -> int:
-        turns = 0
-        while writing[0]:
-            await create(streams, "brief")
-            body = b"z" * 300_000
-            await value(streams.append("brief", AppendRequest(b"text/plain", False, None, None, len(body), body)))
-            taken = await value(streams.read(streams.find("brief"), 0, 1 << 30))
-            await value(streams.delete("brief"))
-            assert await value(taken.read(0, len(body))) == body
-            turns += 1
-        return turns
-
-    def check(content: bytes, *, complete: bool) -> None:
-        assert content == b"" or (content[:1], content[-1:]) == (b"<", b">")
-        last: dict[bytes, int] = {}
-        for message in content[1:-1].split(b"><") if content else ():
-            writer, _, number = message.rstrip(b"-").partition(b".")
-            assert int(number) == last.get(writer, -1) + 1
-            last[writer] = int(number)
-        if complete:
-            assert list(last.values()) == [APPENDS - 1] * (WRITERS // STREAMS)
-
-    readers = gatherResults([Deferred.fromCoroutine(read(reader)) for reader in range(4)])
-    others = Deferred.fromCoroutine(come_and_go())
-    await gatherResults([Deferred.fromCoroutine(write(writer)) for writer in range(WRITERS)])
-    writing[0] = False
+    clients = Clients(streams, reactor)
+    readers = gatherResults([Deferred.fromCoroutine(clients.read(reader)) for reader in range(4)])
+    others = Deferred.fromCoroutine(clients.come_and_go())
+    await gatherResults([Deferred.fromCoroutine(clients.write(writer)) for writer in range(WRITERS)])
+    clients.writing = False
     assert min(await readers) > 0
     assert await others > 0
     while store._upkeep.purging:

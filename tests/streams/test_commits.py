@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred
 
 from dstreams.http.messages import Response
 from dstreams.model.changes import Append, Create, Delete
+from dstreams.model.state import StreamState
 from dstreams.storage.interface import Charges, StorageError, StorageFull
-from dstreams.streams.limits import StoreLimits
+from dstreams.streams.limits import StoreLimits, Usage
 from tests.engine import START, DelayedStorage, Engine, FailingStorage, Reply, controls, offset, payloads
 
 pytestmark = pytest.mark.usefixtures("failures")
@@ -600,6 +601,30 @@ class FailureTests:
             engine.delete("s")
             storage.fail()
             assert engine.used == used
+        failures.clear()
+
+    def test_failures_cost_the_same_however_many_streams_there_are(
+        self, failures: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A failed commit is undone without a look at the streams that it doesn't concern."""
+        engine, storage = with_stream()
+        for number in range(100):
+            engine.put(f"s{number}")
+        storage.finish_all()
+        used, looks = engine.used, 0
+        cost = Usage.cost
+
+        def counting(self: Usage, state: StreamState) -> int:
+            nonlocal looks
+            looks += 1
+            return cost(self, state)
+
+        monkeypatch.setattr(Usage, "cost", counting)
+        engine.post("s", b"x")
+        engine.delete("s1")
+        storage.fail()
+        assert engine.used == used
+        assert looks <= 1
         failures.clear()
 
     def test_usage_of_a_delete_in_flight(self) -> None:

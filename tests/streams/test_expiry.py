@@ -448,6 +448,19 @@ class ReaperTests:
         assert engine.post("s", b"x").status == 404
         failures.clear()
 
+    def test_storage_that_takes_nothing_any_more(self) -> None:
+        """When it is known that nothing can be removed it isn't tried, by whoever asks and by the reaper."""
+        storage = DelayedStorage()
+        engine = Engine(storage)
+        engine.put("s", b"x", stream_ttl="10")
+        storage.finish_all()
+        groups = len(storage.groups)
+        storage.failure = "the disk is full"
+        engine.pass_time(15)
+        assert engine.get("s").status == 404
+        assert engine.post("s", b"x").status == engine.put("s").status == 503
+        assert len(storage.groups) == groups
+
     def test_removal_under_way(self) -> None:
         """While the removal is under way the stream is gone for readers; the name is free for writers."""
         storage = DelayedStorage()

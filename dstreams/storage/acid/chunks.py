@@ -34,7 +34,7 @@ from contextlib import closing
 from typing import Any, Final
 from zlib import crc32
 
-from attrs import frozen
+from attrs import define
 
 from dstreams.storage import index
 from dstreams.storage.interface import StorageError
@@ -62,7 +62,7 @@ Row = tuple[int, int, int, bytes, bytes]
 Earlier = Callable[[], "tuple[bytes, array[int]]"]
 
 
-@frozen
+@define(eq=False)
 class OpenRun:
     """The small rows at the end of a stream, which are to become one.
 
@@ -74,7 +74,7 @@ class OpenRun:
     rows: int
 
 
-@frozen
+@define(eq=False)
 class Placement:
     """What an append writes.
 
@@ -130,7 +130,7 @@ def _checksum(stream_id: int, start: int, entries: bytes, data: bytes) -> int:
 
 _COLUMNS = "SELECT stream_id, start, checksum, entries, data FROM chunks"
 _FROM = (
-    _COLUMNS + " WHERE stream_id = ? AND start >="
+    "SELECT stream_id, start, checksum, entries, data FROM chunks WHERE stream_id = ? AND start >="
     " coalesce((SELECT start FROM chunks WHERE stream_id = ? AND start <= ? ORDER BY start DESC LIMIT 1), 0)"
 )
 """The chunk that holds a position, and those after it."""

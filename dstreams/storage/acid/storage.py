@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,6 +40,9 @@ MAX_SHARDS: Final = 256
 
 PARALLEL_COMMITS: Final = 8
 
+MAX_READS: Final = 6
+"""How many reads may be in threads at once: a reactor's pool has ten, and commits must not wait for cold reads."""
+
 MEMORY_RECENT_BYTES: Final = 4 * 1024 * 1024
 """The most recent bytes that ``in-memory`` keeps a second time: reading them from a database costs little there."""
 
@@ -61,6 +64,7 @@ class AcidStorage:
     :param free_space: gives the free bytes of the disk; the file system says, when it is left out.
     :param exclusive: whether each database has one connection only, which needs no shared memory; reads then wait
         for commits, so ``run`` must not use threads.
+    :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
     """
 
     _directory: str
@@ -91,6 +95,7 @@ class AcidStorage:
     _fork_shards: dict[int, int] = field(init=False)
     # Held by a commit, a slice of upkeep, and at last for ever by close.
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
+    _reading: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MAX_READS), init=False)
     _holds: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
     _last_id: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
@@ -235,7 +240,7 @@ class AcidStorage:
         def fetch(question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
             if self._in_memory:
                 return self._readers.ask(shard, question, *arguments)
-            done: Deferred[_T] = self._run(self._readers.ask, shard, question, *arguments)
+            done: Deferred[_T] = self._reading.run(self._run, self._readers.ask, shard, question, *arguments)
             return done
 
         return StreamBytes(fetch, stream_id, tail.written, tail.data, tail.entries, hold)

@@ -1,8 +1,8 @@
 """What a store does beside its commits: checkpoints, and clearing away what was deleted.
 
 One thing at a time, a slice at a time. A slice that writes to a shard takes its turn with the commits; a
-checkpoint's larger part goes on beside them. What it means when one fails is decided before the turn passes on. Nothing here is needed for a promise: what a crash cuts off is done
-after the next start.
+checkpoint's larger part goes on beside them. What it means when one fails is decided before the turn passes
+on. Nothing here is needed for a promise: what a crash cuts off is done after the next start.
 """
 
 from __future__ import annotations
