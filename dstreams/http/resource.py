@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from dstreams.config.schema import Config
 from dstreams.http.messages import Application, Body, Frame, Request, Response
+from dstreams.protocol.headers import SINGLETONS
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 from dstreams.timers import Scheduler
@@ -77,7 +78,10 @@ class StreamsResource(Resource):
         asked = read_request(request)
         assert asked.body is not None
         response: Response | Deferred[Response]
-        if len(asked.body) > self._application.max_body_bytes:
+        repeated = repeated_singletons(request)
+        if repeated:
+            response = self._application.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
+        elif len(asked.body) > self._application.max_body_bytes:
             response = self._application.judge(asked) or self._application.refuse(
                 asked, 413, f"A request body may have {self._application.max_body_bytes} bytes at most"
             )
@@ -90,6 +94,17 @@ class StreamsResource(Resource):
         else:
             write_response(request, response)
         return NOT_DONE_YET
+
+
+def repeated_singletons(request: WebRequest) -> str:
+    """The names of headers that come more than once and must not, separated by commas; usually none."""
+    return ", ".join(
+        sorted(
+            name.lower().decode("ascii")
+            for name, values in request.requestHeaders.getAllRawHeaders()
+            if len(values) > 1 and name.lower() in SINGLETONS
+        )
+    )
 
 
 def read_request(request: WebRequest) -> Request:

@@ -19,7 +19,7 @@ INTERVAL_SECONDS: Final = 20
 MAX_JITTER_SECONDS: Final = 3600
 """How far a cursor may be put ahead of the one a client sent, in seconds."""
 
-_MAX_DIGITS: Final = 18
+_MAX_DIGITS: Final = 100
 
 
 def interval(now: float) -> int:
@@ -35,7 +35,7 @@ def parse_cursor(raw: bytes | None) -> int | None:
     """Read a cursor that a client sent back.
 
     :param raw: the value of the ``cursor`` parameter, or ``None`` when there is none.
-    :return: the number, or ``None`` for anything that isn't one of up to 18 digits: such a cursor was never
+    :return: the number, or ``None`` for anything that isn't one of up to 100 digits: such a cursor was never
         ours, so there is nothing it could go backwards from.
     """
     if raw is None or len(raw) > _MAX_DIGITS or not raw.isdigit():

@@ -43,6 +43,23 @@ PRODUCER_ID_KEY: Final = b"producer-id"
 PRODUCER_EPOCH_KEY: Final = b"producer-epoch"
 PRODUCER_SEQ_KEY: Final = b"producer-seq"
 
+SINGLETONS: Final = frozenset(
+    (
+        CONTENT_TYPE_KEY,
+        STREAM_CLOSED_KEY,
+        STREAM_SEQ_KEY,
+        STREAM_TTL_KEY,
+        STREAM_EXPIRES_AT_KEY,
+        STREAM_FORKED_FROM_KEY,
+        STREAM_FORK_OFFSET_KEY,
+        STREAM_FORK_SUB_OFFSET_KEY,
+        PRODUCER_ID_KEY,
+        PRODUCER_EPOCH_KEY,
+        PRODUCER_SEQ_KEY,
+    )
+)
+"""Request headers that have one value: joined by a comma, a repeated one would mean something that nobody said."""
+
 EXPOSED: Final[tuple[bytes, ...]] = (
     STREAM_NEXT_OFFSET,
     STREAM_UP_TO_DATE,

@@ -45,6 +45,8 @@ class Commits:
     _overlay: AcceptedCatalog | None = field(init=False)
     _committing: _Group | None = field(default=None, init=False)
     _next: _Group = field(factory=_Group, init=False)
+    # Whether the last commit found no room.
+    _full: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         # Storage that commits at once leaves nothing between accepted and durable.
@@ -95,7 +97,8 @@ class Commits:
             self._storage.commit(changes)
         except Exception:  # whatever it is, what was accepted isn't there
             self._lost()
-            raise _as_problem(Failure()) from None
+            raise self._as_problem(Failure()) from None
+        self._full = False
         for change in changes:
             self.durable.apply(change)
             self._published(change)
@@ -119,16 +122,20 @@ class Commits:
         group, overlay = self._committing, self._overlay
         assert group is not None
         assert overlay is not None
-        for change in group.changes:
-            self.durable.apply(change)
-            overlay.settle(change)
-        for change in group.changes:
-            self._published(change)
-        self._committing = None
-        if self._next.changes:
-            self._start()
-        for waiting in group.waiting:
-            waiting.callback(None)
+        self._full = False
+        try:
+            for change in group.changes:
+                self.durable.apply(change)
+                overlay.settle(change)
+            for change in group.changes:
+                self._published(change)
+        finally:
+            # Even a fault of ours must not leave everybody waiting for ever.
+            self._committing = None
+            if self._next.changes:
+                self._start()
+            for waiting in group.waiting:
+                waiting.callback(None)
 
     def _failed(self, failure: Failure) -> None:
         """Undo everything accepted and not committed: later changes rest on the failed ones."""
@@ -137,13 +144,20 @@ class Commits:
         assert self._overlay is not None
         self._overlay.reset()
         self._lost()
-        problem = _as_problem(failure)
+        problem = self._as_problem(failure)
         for group in groups:
             for waiting in group.waiting if group is not None else ():
                 waiting.errback(problem)
 
+    def _as_problem(self, failure: Failure) -> ProtocolError:
+        """What clients are told of a failed commit; the cause itself is for the log.
 
-def _as_problem(failure: Failure) -> ProtocolError:
-    """What clients are told of a failed commit; the cause itself is for the log."""
-    _log.failure("a commit failed; nothing of it was acknowledged", failure)
-    return InsufficientStorage() if failure.check(StorageFull) else Unavailable()
+        A full store is said once, and again when it has been otherwise meanwhile: the log may lie on the same disk.
+        """
+        if not failure.check(StorageFull):
+            _log.failure("a commit failed; nothing of it was acknowledged", failure)
+            return Unavailable()
+        if not self._full:
+            self._full = True
+            _log.error("the storage is full, changes are refused: {why}", why=failure.getErrorMessage())
+        return InsufficientStorage()

@@ -30,13 +30,13 @@ class IntervalTests:
 class ParseTests:
     """What clients send back."""
 
-    @given(st.integers(0, 10**18 - 1))
+    @given(st.integers(0, 10**100 - 1))
     def test_takes_decimal_numbers(self, cursor: int) -> None:
         """A cursor we gave comes back as its number."""
         assert parse_cursor(b"%d" % cursor) == cursor
 
     @pytest.mark.parametrize(
-        "raw", [None, b"", b"-1", b"+1", b"1.5", b"abc", b" 1", b"1\n", b"\xd9\xa1", b"1" * 19, b"1" * 10_000]
+        "raw", [None, b"", b"-1", b"+1", b"1.5", b"abc", b" 1", b"1\n", b"\xd9\xa1", b"1" * 101, b"1" * 10_000]
     )
     def test_ignores_everything_else(self, raw: bytes | None) -> None:
         """A cursor that was never ours is no cursor, and never an error."""

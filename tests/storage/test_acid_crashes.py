@@ -20,7 +20,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from dstreams.clocks import Clocks
-from dstreams.model.changes import Change, Create, Delete
+from dstreams.model.changes import Change, Create, Delete, Touch
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import Layout
@@ -87,6 +87,13 @@ class AcidWorkload(Workload):
 
     def checkpoint(self) -> None:
         """Checkpoints come by themselves."""
+
+    def touch(self) -> None:
+        """The engine keeps when a stream was last used."""
+        state = self._existing()
+        if state is not None:
+            touch = Touch(state.id, self.process.clock.seconds())
+            self._send(lambda: self.process.streams._commit(None, touch, 0), lambda _: None)
 
 
 @define(eq=False)

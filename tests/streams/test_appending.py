@@ -197,10 +197,10 @@ class CreateJudgeTests:
     def test_early_answer_is_the_answer(self) -> None:
         """Whatever is decided early, the complete request is answered with, byte for byte."""
         engine = Engine(limits=LIMITS)
-        for kind, content_type in KINDS.items():
-            engine.put(kind, b"1", content_type=content_type)
-            engine.put(f"closed-{kind}", b"1", content_type=content_type, stream_closed="true")
-            engine.put(f"ttl-{kind}", b"1", content_type=content_type, stream_ttl="60")
+        for kind, has in KINDS.items():
+            engine.put(kind, b"1", has)
+            engine.put(f"closed-{kind}", b"1", has, stream_closed="true")
+            engine.put(f"ttl-{kind}", b"1", has, stream_ttl="60")
         engine.put("tombstone")
         engine.put_json("source", b"[1,2]")
         engine.fork("kept", "tombstone")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from dstreams.http.messages import Response
 from dstreams.model.changes import Append, Create, Delete
@@ -471,11 +472,26 @@ class FailureTests:
         """503 for a broken storage, 507 for a full one; the cause is for the log only."""
         engine, storage = with_stream()
         reply = engine.post("s", b"x")
-        storage.fail(error)
+        with capturedLogs() as events:
+            storage.fail(error)
+        failures.clear()
         assert reply.status == status
         assert b"disk" not in reply.body
-        assert len(failures) == 1
-        assert "disk" in failures.pop()
+        assert ["disk" in str(formatEvent(event)) + str(event.get("log_failure")) for event in events] == [True]
+
+    def test_full_is_said_once(self) -> None:
+        """Clients that keep asking don't fill the log of a full disk; when it is full again, that is said again."""
+        engine, storage = with_stream()
+        with capturedLogs() as events:
+            for _ in range(3):
+                engine.post("s", b"x")
+                storage.fail(StorageFull("no room"))
+            engine.post("s", b"x")
+            storage.finish()
+            engine.post("s", b"x")
+            storage.fail(StorageFull("no room"))
+        said = [formatEvent(event) for event in events if "the storage is full" in formatEvent(event)]
+        assert said == ["the storage is full, changes are refused: no room"] * 2
 
     def test_everything_accepted_after_it_fails(self, failures: list[str]) -> None:
         """Changes that wait for the next commit fail with the one under way: they rest on it."""

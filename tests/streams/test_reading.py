@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dstreams.http.context import HttpSettings
 from dstreams.streams import reading
 from dstreams.streams.limits import StoreLimits
-from tests.engine import START, Engine, FakeSink, FetchingStorage, Reply, offset, payloads
+from tests.engine import START, DelayedStorage, Engine, FakeSink, FetchingStorage, Reply, offset, payloads
 
 pytestmark = pytest.mark.usefixtures("failures")
 
@@ -571,3 +571,59 @@ class FetchedTests:
             assert reply.status == 500
             assert b"disk" not in reply.body
         failures.clear()
+
+
+class DelayedAndFetchedTests:
+    """Storage that takes its time for both: commits and reads."""
+
+    def test_fork(self) -> None:
+        """A fork waits for its point, then for its commit; readers see it after that."""
+        disk = DelayedStorage()
+        storage = FetchingStorage(disk)
+        engine = Engine(storage)
+        made = engine.put_json("s", b"[1,2,3]")
+        disk.finish()
+        fork = engine.fork("f", "s", b"4", stream_fork_offset=offset(2), stream_fork_sub_offset="1")
+        storage.fetch_all()
+        assert disk.busy
+        assert fork.waits
+        assert engine.get("f").status == 404
+        disk.finish()
+        assert (made.status, fork.status) == (201, 201)
+        read = engine.get("f")
+        storage.fetch_all()
+        assert read.body == b"[1,2,4]"
+
+    def test_source_closed_and_deleted_in_flight(self) -> None:
+        """What is in flight when the point is found counts: a source that is being deleted has no new forks."""
+        disk = DelayedStorage()
+        storage = FetchingStorage(disk)
+        engine = Engine(storage)
+        engine.put_json("s", b"[1,2,3]")
+        disk.finish()
+        fork = engine.fork("f", "s", stream_fork_offset=offset(2))
+        gone = engine.delete("s")
+        storage.fetch_all()
+        assert fork.waits
+        disk.finish_all()
+        assert (gone.status, fork.status) == (204, 404)
+
+    def test_live_readers(self) -> None:
+        """Long-polls and SSE readers get what is committed, when it has been fetched."""
+        disk = DelayedStorage()
+        storage = FetchingStorage(disk)
+        engine = Engine(storage)
+        engine.put("s")
+        disk.finish()
+        poll = engine.poll("s")
+        _, sink = engine.follow("s")
+        for body in (b"a", b"b"):
+            engine.post("s", body)
+        disk.finish()
+        engine.turn()
+        assert storage.waiting == 2
+        disk.finish()
+        engine.turn()
+        storage.fetch_all()
+        assert poll.body == b"a"
+        assert payloads(sink.data) == b"ab"

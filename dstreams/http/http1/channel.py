@@ -286,6 +286,9 @@ class HttpChannel(protocol.Protocol):
         elif phase is _HEAD:
             if self._until == inf:
                 self._until = now + limits.head_timeout
+            if self._finishing:
+                # The beginning of a head isn't a request yet: it doesn't hold up the end for long.
+                self._until = min(self._until, now + limits.last_head_timeout)
             self._deadline.move(self._until)
         elif phase is _BODY:
             elapsed = now - self._body_since

@@ -18,6 +18,7 @@ from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserU
 
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Request
+from dstreams.protocol.headers import SINGLETONS
 
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\r\n") + b"\x7f"
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
@@ -59,17 +60,17 @@ class RequestHead:
 class _Fields:
     """What llhttp calls back with: header names and values."""
 
-    __slots__ = ("several_hosts", "values")
+    __slots__ = ("repeated", "values")
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
-        self.several_hosts = False
+        self.repeated: set[bytes] = set()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         values = self.values
         if name in values:
-            self.several_hosts = self.several_hosts or name == b"host"
+            self.repeated.add(name)
             values[name] += b", " + value.rstrip()
         else:
             values[name] = value.rstrip()
@@ -206,10 +207,13 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
     if host is None:
         if not is_1_0:
             raise HeadFault(400, "An HTTP/1.1 request needs a Host header")
-    elif fields.several_hosts:
+    elif b"host" in fields.repeated:
         raise HeadFault(400, "There may be one Host header only")
     elif _HOST.fullmatch(host) is None:
         raise HeadFault(400, "The Host header isn't a host and an optional port")
+    if fields.repeated and not SINGLETONS.isdisjoint(fields.repeated):
+        names = b", ".join(sorted(SINGLETONS & fields.repeated)).decode("ascii")
+        raise HeadFault(400, f"Headers that have one value are repeated: {names}")
     return headers
 
 

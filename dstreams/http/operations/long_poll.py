@@ -87,9 +87,13 @@ class _LongPoll:
             if waiting is not None:
                 waiting.callback(state)
 
-    def _cancelled(self, _: Deferred[StreamState]) -> None:
-        """The client has gone."""
+    def _cancelled(self, waiting: Deferred[StreamState]) -> None:
+        """The client has gone, or will send nothing more: whoever still listens gets what the time-out would give."""
         self._leave()
+        try:
+            waiting.callback(self._context.streams.incarnation(self._stream_id))
+        except ProtocolError as error:
+            waiting.errback(error)
 
     def _leave(self) -> Deferred[StreamState] | None:
         """Wait no more; returns what is to be answered, ``None`` when that has been done."""

@@ -1161,6 +1161,16 @@ class FactoryTests:
         between.lose()
         assert done == [None]
 
+    def test_drain_in_the_middle_of_a_head(self) -> None:
+        """The beginning of a head holds up the end for a second, not for as long as heads usually may take."""
+        connected = Connected()
+        connected.send(b"G")
+        connected.factory.drain()
+        connected.clock.advance(HttpLimits().last_head_timeout - 0.1)
+        assert not connected.transport.disconnecting
+        connected.clock.advance(0.3)
+        assert connected.sent().startswith(b"HTTP/1.1 408 ")
+
     def test_drain_without_connections(self) -> None:
         """There is nothing to wait for; and no new connection is taken."""
         factory = HttpFactory(FakeApplication(), TimerWheel(Clock()))

@@ -198,6 +198,12 @@ class HeaderTests:
         assert status(b"GET / HTTP/1.0", host=None) == 0
         assert status(b"GET / HTTP/1.0", b"HOST: a") == 400
 
+    @pytest.mark.parametrize("name", [b"Stream-Closed", b"producer-id", b"Stream-Seq", b"Content-Type"])
+    def test_headers_with_one_value(self, name: bytes) -> None:
+        """A repeated one is refused: joined by a comma it would mean what nobody said."""
+        assert status(b"POST / HTTP/1.1", name + b": true") == 0
+        assert status(b"POST / HTTP/1.1", name + b": true", name.lower() + b": true") == 400
+
     @pytest.mark.parametrize(
         ("version", "connection", "expected"),
         [

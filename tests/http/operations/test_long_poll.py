@@ -155,6 +155,15 @@ class WaitingTests:
         assert poll.waits
         poll.cancel()
 
+    def test_client_that_closes_its_side(self) -> None:
+        """Whoever can still listen when the wait is cancelled gets what the time-out would give."""
+        engine = Engine()
+        engine.put("s")
+        poll = engine.poll("s")
+        poll.cancel()
+        assert poll.status == 204
+        assert poll.headers["stream-up-to-date"] == "true"
+
     @pytest.mark.parametrize("refused", [b"", b"[", b"[]"])
     def test_refused_append(self, refused: bytes) -> None:
         """An append that is refused wakes nobody."""
