@@ -34,7 +34,7 @@ from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import ByteSource, Charges, StorageError
+from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild
@@ -42,6 +42,9 @@ from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, Syncer
 
 _log = Logger()
+
+RECLAIM_DELAY = 60.0
+"""Seconds from a delete to the checkpoint that gives its space back, unless one comes by itself."""
 
 LAYOUT = {"layout": "files", "format": 1}
 
@@ -53,6 +56,7 @@ class FileStorage:
     :param directory: the data directory.
     :param make_syncer: gives the syncer of ``file-durable``, called in :meth:`open`; ``None`` for ``file-fast``.
     :param run: runs work in a thread.
+    :param call_later: the reactor's, so that the space of deleted streams comes back on a quiet server too.
     :param checkpoint_bytes: a checkpoint is due when the newest segment has as many bytes.
     :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
     """
@@ -64,6 +68,10 @@ class FileStorage:
     _disk: Disk = field(factory=OsDisk)
     _connect: Connect = connect
     _lock: DirectoryLock | None = field(factory=DirectoryLock)
+    _call_later: Callable[[float, Callable[[], object]], object] | None = None
+    # Whether a checkpoint has been arranged for deleted streams.
+    _reclaiming: bool = field(default=False, init=False)
+    _closing: bool = field(default=False, init=False)
     _now_ns: Callable[[], int] = time.time_ns
     persistent: bool = field(default=True, init=False)
     charges: Charges = field(factory=Charges, init=False)
@@ -193,7 +201,12 @@ class FileStorage:
             if self._syncer is None:
                 raise self._checkpoints.error or StorageError("the data files can't be written as fast as the journal")
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
-        self._journal.append(b"".join(map(encode, changes)))
+        try:
+            self._journal.append(b"".join(map(encode, changes)))
+        except StorageFull:
+            if self._checkpoints.dirty.removed:
+                self._checkpoints.run()  # it gives back the space of deleted streams
+            raise
         if self._syncer is None:
             self._keep(changes)
             return None
@@ -231,6 +244,18 @@ class FileStorage:
             elif isinstance(change, Delete):
                 for stream_id in change.stream_ids:
                     files.forget(stream_id)
+                self._reclaim_soon()
+
+    def _reclaim_soon(self) -> None:
+        """Arrange for a checkpoint: it gives back the space of deleted streams."""
+        if self._call_later is not None and not self._reclaiming:
+            self._reclaiming = True
+            self._call_later(RECLAIM_DELAY, self._reclaim)
+
+    def _reclaim(self) -> None:
+        self._reclaiming = False
+        if not self._closing and self._journal.dead is None:
+            self._checkpoints.run()
 
     def source(self, state: StreamState) -> ByteSource:
         """The bytes of a stream."""
@@ -242,6 +267,7 @@ class FileStorage:
 
     def close(self) -> Deferred[None]:
         """Take a last checkpoint, so that the next start is quick, and let go of the directory."""
+        self._closing = True
         done = self._checkpoints.stop()
         done.addErrback(lambda failure: _log.failure("the last checkpoint failed; the journal has it all", failure))
         return done.addCallback(self._release)
