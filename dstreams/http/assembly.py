@@ -54,9 +54,7 @@ def build_storage(config: Config, reactor: Any) -> Storage:
         in_memory = chosen.acid_backend == "in-memory"
         return AcidStorage(chosen.data_dir, chosen.acid_shard_count, run, in_memory=in_memory)
     make_syncer = partial(choose_syncer, reactor, run) if chosen.mode == "file-durable" else None
-    return FileStorage(
-        chosen.data_dir, make_syncer, run, chosen.checkpoint_bytes, call_later=reactor.callLater
-    )
+    return FileStorage(chosen.data_dir, make_syncer, run, chosen.checkpoint_bytes, call_later=reactor.callLater)
 
 
 def store_limits(config: Config) -> StoreLimits:

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from dstreams.clocks import Clocks
-from dstreams.model.changes import Append, Touch
+from dstreams.model.changes import Append
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailable
 from dstreams.protocol.producers import Producer
@@ -192,7 +192,7 @@ class RestartTests:
         """When a stream was last used outlives the process, if the engine has told the store."""
         server.create("a", ttl=60)
         stream_id = server.streams.find("a").id
-        result(server.streams._commits.submit(Touch(stream_id, 1030.0)))
+        server.streams._persist_renewals([(stream_id, 1030.0)])
         server.kill()
         assert server.streams.find("a").touched_at == 1030.0
 

@@ -202,8 +202,13 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
         raise HeadFault(501, f"The method {method.decode('ascii')} isn't implemented") from None
     except HttpParserError as error:
         raise HeadFault(400, f"The head is malformed: {str(error).lower()}") from None
-    headers = fields.values
-    host = headers.get(b"host")
+    _check_fields(fields, is_1_0)
+    return fields.values
+
+
+def _check_fields(fields: _Fields, is_1_0: bool) -> None:
+    """What llhttp leaves to us: one Host, and once what has one value."""
+    host = fields.values.get(b"host")
     if host is None:
         if not is_1_0:
             raise HeadFault(400, "An HTTP/1.1 request needs a Host header")
@@ -214,7 +219,6 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
     if fields.repeated and not SINGLETONS.isdisjoint(fields.repeated):
         names = b", ".join(sorted(SINGLETONS & fields.repeated)).decode("ascii")
         raise HeadFault(400, f"Headers that have one value are repeated: {names}")
-    return headers
 
 
 def _version_fault(line: bytes) -> HeadFault:
