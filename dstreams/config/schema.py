@@ -112,7 +112,7 @@ class Connection:
     )
     sse_reconnect_interval_secs: int = key(
         60,
-        "After how many seconds, less some jitter, an SSE stream ends and its reader comes back; 0: never.",
+        "After about how many seconds an SSE stream ends and its reader comes back; 0: never.",
         most=YEAR,
     )
 
