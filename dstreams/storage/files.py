@@ -95,7 +95,8 @@ class FileStorage:
     @property
     def failure(self) -> str | None:
         """Why nothing can be written any more, if so."""
-        return self._journal.dead
+        journal = getattr(self, "_journal", None)  # there is none before the store is open
+        return None if journal is None else journal.dead
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
         """Take the directory, rebuild the state of all streams, and make the store ready.

@@ -10,7 +10,6 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from dstreams.model.changes import Touch
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
@@ -119,8 +118,7 @@ class Workload:
         """What the engine does in bulk, now and then: keep when a stream was last used."""
         state = self._existing()
         if state is not None:
-            touch = Touch(state.id, self.process.clock.seconds())
-            self._send(lambda: self.process.streams._commits.submit(touch), lambda _: None)
+            self.process.streams._persist_renewals([(state.id, self.process.clock.seconds())])
 
     def wait_a_while(self) -> None:
         """Time goes by; expired streams are removed."""

@@ -87,33 +87,31 @@ class Planner:
     def plan(self, changes: Sequence[Change]) -> Group:
         """Work out what to write, so that afterwards the shards say what the state will be."""
         group = Group(changes)
-        # The model's own function gives the state after the group, with the producers that it has changed.
-        after = AcceptedCatalog(self._catalog)
-        parts: dict[int, _NewBytes] = {}
-        written: dict[int, None] = {}
+        after = _After(self._catalog)
+        written: dict[int, _NewBytes | None] = {}
         for change in changes:
             after.apply(change)
             if isinstance(change, Delete):
                 self._delete(group, change, after)
                 continue
-            written[change.stream_id] = None
+            stream_id = change.stream_id
+            part = written.get(stream_id)
             if isinstance(change, Append | Create) and change.data:
-                part = parts.get(change.stream_id)
                 if part is None:
-                    part = parts[change.stream_id] = _NewBytes(change.start)
+                    part = _NewBytes(change.start)
                 part.add(change)
-            group.grows = group.grows or isinstance(change, Create)
-        for stream_id in written:
+            written[stream_id] = part
+        for stream_id, part in written.items():
             state = after.streams[stream_id]
-            if not state.removed:
-                self._write(group, state, after)
-        for stream_id, part in parts.items():
-            state = after.streams[stream_id]
-            if not state.removed:
-                self._place(group, state, part, after)
+            if state.removed:
+                continue
+            batch = self._batch(group, state, after)
+            self._write(group, batch, state)
+            if part is not None:
+                self._place(group, batch, state, part)
         return group
 
-    def _delete(self, group: Group, change: Delete, after: AcceptedCatalog) -> None:
+    def _delete(self, group: Group, change: Delete, after: _After) -> None:
         for stream_id in change.stream_ids:
             batch = self._batch(group, after.streams[stream_id], after)
             batch.last_id = max(batch.last_id, stream_id)
@@ -121,23 +119,24 @@ class Planner:
             if stream_id in self._catalog.streams:
                 batch.removed.append(stream_id)
 
-    def _write(self, group: Group, state: StreamState, after: AcceptedCatalog) -> None:
-        batch = self._batch(group, state, after)
-        producers = state.producers or ()
+    def _write(self, group: Group, batch: Batch, state: StreamState) -> None:
+        producers = state.producers
         if state.id in self._catalog.streams:
             batch.changed.append(stream_rows.changed(state))
-            batch.producers += stream_rows.producer_rows(state, producers)
-        else:
-            batch.created.append(stream_rows.row(state, producers))
-            if state.fork is not None:
-                group.forks[state.id] = batch.shard
+            if producers:
+                batch.producers += stream_rows.producer_rows(state, producers)
+            return
+        batch.created.append(stream_rows.row(state, producers or ()))
+        group.grows = True
+        if state.fork is not None:
+            group.forks[state.id] = batch.shard
 
-    def _place(self, group: Group, state: StreamState, part: _NewBytes, after: AcceptedCatalog) -> None:
-        batch = self._batch(group, state, after)
+    def _place(self, group: Group, batch: Batch, state: StreamState, part: _NewBytes) -> None:
         tail = self._tails.get(state.id)
-        run, earlier = OpenRun(part.start, 0), _nothing
         if tail is not None and tail.has_run:
             run, earlier = tail.run, tail.run_bytes
+        else:
+            run, earlier = OpenRun(part.start, 0), _nothing
         placed = place(state.id, run, earlier, part.start, b"".join(part.data), part.entries)
         if placed.replaced_from is not None:
             batch.replaced.append((state.id, placed.replaced_from))
@@ -145,14 +144,14 @@ class Planner:
         group.runs[state.id] = placed.run
         group.grows = True
 
-    def _batch(self, group: Group, state: StreamState, after: AcceptedCatalog) -> Batch:
+    def _batch(self, group: Group, state: StreamState, after: _After) -> Batch:
         shard = self._shard(state, after)
         batch = group.batches.get(shard)
         if batch is None:
             batch = group.batches[shard] = Batch(shard)
         return batch
 
-    def _shard(self, state: StreamState, after: AcceptedCatalog) -> int:
+    def _shard(self, state: StreamState, after: _After) -> int:
         while state.fork is not None:
             known = self._fork_shards.get(state.id)
             if known is not None:
@@ -161,6 +160,13 @@ class Planner:
             # A fork that is new in this group: its source is in the overlay, even if it was deleted since.
             state = after.streams[source_id]
         return home(state.name, self._shard_count)
+
+
+class _After(AcceptedCatalog):
+    """The state after a group, by the model's own function; with the producers that the group has changed."""
+
+    # Nothing is ever settled here, so nobody counts what is in flight.
+    apply = Catalog.apply
 
 
 @define(eq=False)

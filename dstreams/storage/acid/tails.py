@@ -74,7 +74,7 @@ class Tails:
             self._tails.move_to_end(change.stream_id)
         tail.append(change.data, change.ends)
         self.used += len(change.data) + 8 * len(change.ends)
-        if tail.cost * STREAM_SHARE > self._budget:
+        if len(tail.data) * STREAM_SHARE > self._budget:
             self._halve(change.stream_id, tail)
         while self.used > self._budget:
             self._halve(*next(iter(self._tails.items())))
