@@ -25,6 +25,13 @@ START_SECONDS = 60
 STOP_SECONDS = 60
 """How long a child may take to stop after SIGTERM."""
 
+_MIND_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Begins a child: a shell that runs the tests in the background has SIGINT ignored, and children inherit that."""
+
 _LISTENING = re.compile(r"listening on (\S+):(\d+)$", re.MULTILINE)
 
 
@@ -73,7 +80,7 @@ def child_server(directory: Path, command: Sequence[str], environ: Mapping[str, 
     log = directory / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", _MIND_INTERRUPTS, *command],
             cwd=directory,
             env=child_environment(**environ),
             stdin=subprocess.DEVNULL,

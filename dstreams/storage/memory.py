@@ -80,7 +80,7 @@ class MemoryStorage:
     charges: Charges = field(default=CHARGES, init=False)
     _streams: dict[int, MemoryStream] = field(factory=dict, init=False)
     # Begins at the clock, so that an ETag from before a restart matches nothing after it.
-    _last_id: int = field(factory=lambda: time.time_ns() >> 10, init=False)
+    _last_id: int = field(factory=time.time_ns, init=False)
 
     @property
     def failure(self) -> None:
