@@ -59,8 +59,9 @@ def build_storage(config: Config, reactor: Any) -> Storage:
 
 def store_limits(config: Config) -> StoreLimits:
     """How much may be stored: memory is bounded by one key, disks by another that may say nothing."""
-    limits = config.limits
-    total = limits.max_memory_bytes if config.storage.mode == "memory" else limits.max_disk_bytes or sys.maxsize
+    limits, chosen = config.limits, config.storage
+    in_memory = chosen.mode == "memory" or (chosen.mode == "acid" and chosen.acid_backend == "in-memory")
+    total = limits.max_memory_bytes if in_memory else limits.max_disk_bytes or sys.maxsize
     return StoreLimits(total, limits.max_stream_bytes)
 
 
