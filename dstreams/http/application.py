@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
-from dstreams.http.cors import Cors
+from dstreams.http.cors import ALLOWED_METHODS, Cors
 from dstreams.http.messages import Request, Response
 from dstreams.http.operations import append, create
 from dstreams.http.operations.delete import delete
@@ -170,5 +170,4 @@ def _failed(failure: Failure, request: Request) -> Response:
 
 
 def _not_allowed(method: bytes) -> MethodNotAllowed:
-    allowed = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
-    return MethodNotAllowed(f"A stream has no method {method.decode('latin-1')}", b"Allow: %b\r\n" % allowed)
+    return MethodNotAllowed(f"A stream has no method {method.decode('latin-1')}", b"Allow: %b\r\n" % ALLOWED_METHODS)

@@ -10,7 +10,6 @@ loss of a stream that the operator deletes.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from itertools import pairwise
 
@@ -25,7 +24,7 @@ from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import ENTRY_BYTES, DataFiles
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.index import APPEND_END
+from dstreams.storage.index import APPEND_END, unpacked
 from dstreams.storage.interface import StorageError
 from dstreams.storage.journal import Corruption, segment_name
 from dstreams.storage.records import decode
@@ -171,10 +170,7 @@ def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]
 
 def _read_index(disk: Disk, path: str, count: int) -> array[int]:
     data = disk.open(path, write=False).pread(count * ENTRY_BYTES, 0)
-    entries = array("Q", data[: len(data) - len(data) % ENTRY_BYTES])
-    if sys.byteorder == "big":
-        entries.byteswap()
-    return entries
+    return unpacked(data[: len(data) - len(data) % ENTRY_BYTES])
 
 
 def _check_journal(
