@@ -22,17 +22,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from dstreams import __version__
 from dstreams.config import BindAddress, Config
 from dstreams.progress import Progress
-from dstreams.services import (
-    ConfigService,
-    Readiness,
-    ServerService,
-    SiteParts,
-    SiteService,
-    StorageService,
-    end_process,
-    endpoint_description,
-    reachable,
-)
+from dstreams.services.configuration import ConfigService
+from dstreams.services.ending import end_process
+from dstreams.services.parts import SiteParts
+from dstreams.services.readiness import Readiness
+from dstreams.services.site import SiteService, endpoint_description, reachable
+from dstreams.services.storage import StorageService
+from dstreams.services.tree import ServerService
 from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.interface import StorageError
 
@@ -283,7 +279,7 @@ class SiteServiceTests(SynchronousTestCase):
         """One line each tells the address and the URLs for health, readiness and the protocol."""
         with capturedLogs() as events:
             self.successResultOf(self.site(bind_address="127.0.0.1:8080").startService())
-        ours = [formatEvent(event) for event in events if event["log_namespace"] == "dstreams.services"]
+        ours = [formatEvent(event) for event in events if event["log_namespace"] == "dstreams.services.site"]
         assert ours == [
             "listening on 127.0.0.1:8080",
             "health: http://127.0.0.1:8080/healthz",

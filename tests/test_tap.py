@@ -159,7 +159,7 @@ class ProcessTests:
         with twistd_server(tmp_path) as server:
             assert get(f"{server.url}/healthz") == b"ok\n"
             lines = server.log.read_text().splitlines()
-        said = [line.split("] ", 1)[-1] for line in lines if "[dstreams.services#info]" in line]
+        said = [line.split("] ", 1)[-1] for line in lines if "[dstreams.services." in line and "#info]" in line]
         assert said[1:] == [
             "storage: memory, up to 104857600 bytes, 10485760 bytes per stream",
             f"listening on 127.0.0.1:{server.port}",

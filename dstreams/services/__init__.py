@@ -1,0 +1,9 @@
+"""The service tree: what runs, in which order it starts and stops, and what happens when it can't start.
+
+Read :mod:`dstreams.services.assembly` first: it says which services there are.
+"""
+
+from dstreams.services.assembly import build_server
+from dstreams.services.tree import ServerService
+
+__all__ = ["ServerService", "build_server"]

@@ -1,0 +1,41 @@
+"""Puts the service tree of a server together."""
+
+from __future__ import annotations
+
+from dstreams.config import Config
+from dstreams.services.configuration import ConfigService
+from dstreams.services.ending import end_process
+from dstreams.services.parts import Reactor, SiteParts
+from dstreams.services.readiness import Readiness
+from dstreams.services.site import SiteService
+from dstreams.services.storage import StorageService
+from dstreams.services.tree import ServerService
+
+
+def build_server(config: Config, reactor: Reactor, *, foreground: bool = True) -> ServerService:
+    """The whole server as one service; nothing is opened yet.
+
+    :param foreground: whether the process has its terminal; else it is a daemon, and another process waits
+        for it to have started.
+    """
+    readiness = Readiness()
+    parts = build_site_parts(config, reactor, readiness)
+    children = [
+        ConfigService(config, reactor),
+        StorageService(config, parts.engine),
+        SiteService(config, parts, readiness, reactor),
+    ]
+    return ServerService(children, end_process(reactor), raises=not foreground)
+
+
+def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
+    """Put the engine, the application and the HTTP channel together."""
+    # Late: some of it imports klein, which installs a reactor where none is.
+    from dstreams.http.assembly import assemble, build_storage
+    from dstreams.http.http1.channel import HttpFactory
+    from dstreams.http.http1.limits import HttpLimits
+
+    assembly = assemble(build_storage(config, reactor), config, reactor, readiness)
+    readiness.failure = lambda: assembly.streams.failure
+    factory = HttpFactory(assembly.application, assembly.wheel, HttpLimits())
+    return SiteParts(assembly.streams, factory, factory)

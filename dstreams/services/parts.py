@@ -1,0 +1,61 @@
+"""What the services start and stop, and what they need of the reactor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+
+from dstreams.progress import Progress
+from dstreams.timers import Scheduler
+
+
+class Reactor(Scheduler, Protocol):
+    """What a server needs of the reactor; endpoints find the rest by themselves."""
+
+    def callWhenRunning(self, callable: Callable[[], object]) -> object: ...  # noqa: A002 (Twisted's name)
+
+    def stop(self) -> None: ...
+
+
+class Engine(Protocol):
+    """The streams, as far as starting and stopping goes."""
+
+    def open(self, progress: Progress) -> Deferred[None] | None:
+        """Make the streams ready; raises, or fails with, a ``StorageError``."""
+
+    def end_live(self) -> None:
+        """Answer every waiting long-poll and end every SSE stream, and let nobody wait from now on."""
+
+    def close(self) -> Deferred[None] | None:
+        """Finish what is being stored, and close the storage."""
+
+
+class Connections(Protocol):
+    """A factory's open connections."""
+
+    def drain(self) -> Deferred[None]:
+        """Close idle connections now and the others after their answer; fires when there are none left.
+
+        It may be called again, and what it returned may be cancelled.
+        """
+
+    def abort(self) -> None:
+        """Cut all that are left."""
+
+
+@frozen
+class SiteParts:
+    """What the services start and stop.
+
+    :param engine: opened before the port and closed after it.
+    :param factory: speaks HTTP on the port.
+    :param connections: that factory's connections.
+    """
+
+    engine: Engine
+    factory: IProtocolFactory
+    connections: Connections
