@@ -10,13 +10,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dstreams.config import Config, ConfigError, ConfigLoadOptions, DeploymentProfile, load_config
     from dstreams.http.resource import build_resource
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "build_resource"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConfigLoadOptions",
+    "DeploymentProfile",
+    "__version__",
+    "build_resource",
+    "load_config",
+]
 
-_PUBLIC = {"build_resource": "dstreams.http.resource"}
+_PUBLIC = {
+    "Config": "dstreams.config",
+    "ConfigError": "dstreams.config",
+    "ConfigLoadOptions": "dstreams.config",
+    "DeploymentProfile": "dstreams.config",
+    "build_resource": "dstreams.http.resource",
+    "load_config": "dstreams.config",
+}
 """Where each public name is defined. Imported when it is asked for: parts of the server install a reactor
 when they are imported, and whoever only starts ``twistd`` may still want to choose one."""
 

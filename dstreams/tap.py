@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from twisted.python import usage
 
-from dstreams.config import ConfigError, load_config
+from dstreams.config import ConfigError, ConfigLoadOptions, load
 from dstreams.services import ServerService, build_server
 
 _EXAMPLES = """
@@ -34,17 +34,24 @@ writing twistd.pid, without -n it becomes a daemon that writes twistd.log.
 class Options(usage.Options):
     """The options after the word ``durable-streams``."""
 
-    synopsis = "[--config FILE] [--profile NAME]"
+    synopsis = "[--config FILE] [--config-dir DIR] [--profile NAME]"
 
     longdesc = (
         "A Durable Streams server: append-only streams over HTTP, read from any offset, followed live by"
         " long-polling and Server-Sent Events. Each configuration key comes from, in this order, the built-in"
-        " default, the profile, the configuration file, and the environment; the last one wins."
+        " default, the profile, the files of the configuration directory, the file of --config, and the environment;"
+        " the last one wins."
     )
 
     optParameters: ClassVar[list[list[object]]] = [
         ["config", "c", None, "A TOML file with configuration keys."],
-        ["profile", "p", None, "A built-in set of values: default, or dev (this machine only)."],
+        [
+            "config-dir",
+            None,
+            None,
+            "Where default.toml, NAME.toml and local.toml are: ./config, else /etc/durable-streams.",
+        ],
+        ["profile", "p", None, "A set of values: default, dev, prod, prod-tls, prod-mtls, or your own."],
     ]
 
     def getUsage(self, width: int | None = None) -> str:
@@ -59,7 +66,12 @@ def makeService(options: Options) -> ServerService:
         forked yet, so that the operator sees it in either mode.
     """
     try:
-        config = load_config(options["config"], options["profile"], os.environ)
+        loaded = load(
+            ConfigLoadOptions(
+                config_dir=options["config-dir"], profile=options["profile"], config_override=options["config"]
+            ),
+            os.environ,
+        )
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
@@ -67,4 +79,4 @@ def makeService(options: Options) -> ServerService:
 
     parent = getattr(options, "parent", None)
     foreground = parent is None or bool(parent.get("nodaemon", True))
-    return build_server(config, reactor, foreground=foreground)
+    return build_server(loaded.config, reactor, foreground=foreground, warnings=loaded.warnings)

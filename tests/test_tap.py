@@ -58,7 +58,7 @@ class OptionsTests:
         """Without options there is neither a file nor a profile."""
         options = tap.Options()
         options.parseOptions([])
-        assert (options["config"], options["profile"]) == (None, None)
+        assert [options[name] for name in ("config", "config-dir", "profile")] == [None, None, None]
 
     @pytest.mark.parametrize("arguments", [["--config", "a", "--profile", "b"], ["-c", "a", "-p", "b"]])
     def test_values(self, arguments: list[str]) -> None:
@@ -86,7 +86,8 @@ class MakeServiceTests:
     """The options become a service, or a line for everything that is wrong."""
 
     @pytest.fixture(autouse=True)
-    def _environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
         for name in [name for name in os.environ if name.startswith("DS_")]:
             monkeypatch.delenv(name)
 
@@ -105,7 +106,10 @@ class MakeServiceTests:
             tap.makeService(options)
         assert caught.value.code == 1
         assert capsys.readouterr().err.splitlines() == [
-            "[load_config] unknown profile 'nowhere' (--profile): this version has default, dev",
+            (
+                "[load_config] unknown profile 'nowhere' (--profile): built in are default, dev, prod, prod-tls,"
+                " prod-mtls; one of your own needs the file config/nowhere.toml"
+            ),
             "[validate_config] limits.max_stream_bytes = 0 (DS_LIMITS__MAX_STREAM_BYTES): must be at least 1",
         ]
 

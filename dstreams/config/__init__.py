@@ -1,11 +1,13 @@
-"""Configuration: one frozen tree, made from defaults, a profile, a TOML file and the environment.
+"""Configuration: one frozen tree, made from defaults, a profile, TOML files and the environment.
 
 Read :mod:`dstreams.config.schema` for the keys and :mod:`dstreams.config.layers` for how they are filled.
 """
 
 from dstreams.config.addresses import BindAddress, parse_bind_address
-from dstreams.config.layers import load_config
+from dstreams.config.layers import ConfigLoadOptions, LoadedConfig, load, load_config
+from dstreams.config.log_filter import LogFilter, parse_log_filter
 from dstreams.config.problems import ConfigError, Problem
+from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
 from dstreams.config.validation import warnings
 
@@ -13,8 +15,14 @@ __all__ = [
     "BindAddress",
     "Config",
     "ConfigError",
+    "ConfigLoadOptions",
+    "DeploymentProfile",
+    "LoadedConfig",
+    "LogFilter",
     "Problem",
+    "load",
     "load_config",
     "parse_bind_address",
+    "parse_log_filter",
     "warnings",
 ]

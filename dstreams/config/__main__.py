@@ -1,12 +1,12 @@
-"""``python -m dstreams.config reference|example``: print the reference page or the example file."""
+"""``python -m dstreams.config reference|default``: print the reference page or the file ``default.toml``."""
 
 from __future__ import annotations
 
 import sys
 
-from dstreams.config.reference import example, reference
+from dstreams.config.reference import default_file, reference
 
-PAGES = {"reference": reference, "example": example}
+PAGES = {"reference": reference, "default": default_file}
 
 
 def main(arguments: list[str]) -> None:

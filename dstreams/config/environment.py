@@ -1,8 +1,8 @@
 """The layer that ``DS_*`` environment variables give.
 
 A variable's name is the key's place in upper case, with two underscores between the levels:
-``DS_HTTP__CORS_ORIGINS``. Variables of other programs that happen to begin with ``DS_`` have no such pair,
-and are left alone; one that has it and isn't ours is taken for a slip of the pen.
+``DS_HTTP__CORS_ORIGINS``. Variables of other programs that happen to begin with ``DS_`` have no such pair
+and get a warning; one that has it and isn't ours is taken for a slip of the pen.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import re
 from collections.abc import Mapping
 
 from dstreams.config.keys import LARGEST, LEVEL_SEPARATOR, VARIABLE_PREFIX, Key, Value
+from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
+from dstreams.config.log_filter import parse_log_filter
 from dstreams.config.problems import load_problem, shown, suggestion
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Layer, choice, wrong_value
+from dstreams.config.settings import Layer, Setting, choice, wrong_value
 from dstreams.startup import StartupPhase
 
+PROFILE_VARIABLE = "DS_PROFILE"
+"""Names the profile where the command line doesn't."""
+
 _VARIABLES = {key.variable: key for key in KEYS.values()}
+_OLD_VARIABLES = {old.key.variable: old for old in LEGACY.values()}
 
 _NUMBER = re.compile(r"\+?[0-9]{1,40}", re.ASCII)
 
@@ -24,19 +30,50 @@ _NUMBER = re.compile(r"\+?[0-9]{1,40}", re.ASCII)
 def read_environment(environ: Mapping[str, str]) -> Layer:
     """The values of all variables that are keys."""
     layer = Layer()
+    strangers = []
     for name, text in sorted(environ.items()):
-        key = _VARIABLES.get(name)
-        if key is not None:
-            _read_variable(layer, key, text)
+        if name in _VARIABLES:
+            _read_variable(layer, _VARIABLES[name], text)
+        elif name in _OLD_VARIABLES:
+            _read_legacy(layer, _OLD_VARIABLES[name], text)
         elif name.startswith(VARIABLE_PREFIX) and LEVEL_SEPARATOR in name:
             hint = suggestion(name, _VARIABLES)
             layer.problems.append(load_problem(f"unknown environment variable {name} = {shown(text)}: {hint}"))
+        elif name.startswith(VARIABLE_PREFIX) and name != PROFILE_VARIABLE:
+            strangers.append(name)
+    replace_legacy(layer)
+    if strangers:
+        layer.warnings.append(
+            f"environment variables that aren't configuration keys are ignored: {', '.join(strangers)}"
+        )
+    return layer
+
+
+def read_rust_log(environ: Mapping[str, str]) -> Layer:
+    """What the variable ``RUST_LOG`` says; as in the Rust server, one that can't be read counts for nothing."""
+    layer = Layer()
+    text = environ.get("RUST_LOG", "")
+    if text.strip():
+        try:
+            parse_log_filter(text)
+        except ValueError as error:
+            layer.warnings.append(f"RUST_LOG = {shown(text)} {error}; it is ignored")
+        else:
+            layer.set(KEYS["observability.rust_log"], text, "RUST_LOG")
     return layer
 
 
 def _read_variable(layer: Layer, key: Key, text: str) -> None:
     try:
         layer.set(key, _parse(key, text), key.variable)
+    except ValueError as error:
+        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, text, key.variable, str(error)))
+
+
+def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
+    key = old.key
+    try:
+        layer.legacy[key.path] = Setting(old.successor, old.convert(_parse(key, text)), key.variable)
     except ValueError as error:
         layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, text, key.variable, str(error)))
 
@@ -50,12 +87,28 @@ def _parse(key: Key, text: str) -> Value:
         return _parse_boolean(text)
     if key.type is int:
         return _parse_number(text)
+    if key.type is tuple:
+        return _parse_list(key, text)
     if not key.declaration.words:
         return text
     word = key.declaration.word(text.lower())
     if word is None:
         raise ValueError(choice(key.declaration.words))
     return word
+
+
+def _parse_list(key: Key, text: str) -> tuple[str, ...]:
+    """The items between commas, without the blanks around them; empty ones don't count."""
+    items = tuple(item for item in (each.strip() for each in text.split(",")) if item)
+    if not key.declaration.words:
+        return items
+    words = []
+    for item in items:
+        word = key.declaration.word(item.lower())
+        if word is None:
+            raise ValueError(f"has the item {shown(item)}; each {choice(key.declaration.words)}")
+        words.append(word)
+    return tuple(words)
 
 
 def _parse_boolean(text: str) -> bool:

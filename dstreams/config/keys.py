@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
 
-Value = str | int | bool
-"""What a key can hold."""
+Value = str | int | bool | tuple[str, ...] | None
+"""What a key can hold; ``None`` where nothing is set and there is no default."""
 
 LARGEST = 2**63 - 1
 """The largest number of any key: what a signed 64-bit integer holds."""
@@ -19,7 +19,7 @@ LEVEL_SEPARATOR = "__"
 
 _KEY = "dstreams.config.key"
 
-_V = TypeVar("_V", str, int, bool)
+_V = TypeVar("_V")
 _S = TypeVar("_S")
 
 
@@ -28,22 +28,28 @@ class Declaration:
     """What a section class says about one of its keys.
 
     :param about: one sentence for the reference.
-    :param words: the allowed words of a key that holds one of a few; empty for every other.
+    :param words: the allowed words of a key that holds one, or some, of a few; empty for every other.
     :param aliases: other spellings, and the words they stand for.
+    :param refused: words that are known and not allowed, with the remedy that validation gives.
     :param least: the smallest number allowed.
     :param most: the largest number allowed.
+    :param example: a value to show where there is no default.
+    :param secret: whether the value is shown to nobody.
     """
 
     about: str
     words: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(factory=dict)
+    refused: Mapping[str, str] = field(factory=dict)
     least: int = 0
     most: int = LARGEST
+    example: str | tuple[str, ...] = ""
+    secret: bool = False
 
     def word(self, text: str) -> str | None:
-        """The allowed word that ``text`` is or stands for, ``None`` when it is neither."""
+        """The known word that ``text`` is or stands for, ``None`` when it is neither."""
         word = self.aliases.get(text, text)
-        return word if word in self.words else None
+        return word if word in self.words or word in self.refused else None
 
 
 @frozen
@@ -51,8 +57,8 @@ class Key:
     """One key of the whole configuration.
 
     :param path: the dotted place in a TOML file: ``server.bind_address``.
-    :param type: ``str``, ``int`` or ``bool``.
-    :param default: the value when no layer sets it.
+    :param type: ``str``, ``int``, ``bool``, or ``tuple`` for a list of strings.
+    :param default: the value when no layer sets it; ``None`` for a string without a default.
     """
 
     path: str
@@ -72,11 +78,23 @@ def key(
     *,
     words: tuple[str, ...] = (),
     aliases: Mapping[str, str] | None = None,
+    refused: Mapping[str, str] | None = None,
     least: int = 0,
     most: int = LARGEST,
+    example: str | tuple[str, ...] = "",
+    secret: bool = False,
 ) -> _V:
     """A field of a section class that is a configuration key; see :class:`Declaration`."""
-    declaration = Declaration(about=about, words=words, aliases=aliases or {}, least=least, most=most)
+    declaration = Declaration(
+        about=about,
+        words=words,
+        aliases=aliases or {},
+        refused=refused or {},
+        least=least,
+        most=most,
+        example=example,
+        secret=secret,
+    )
     return attrs.field(default=default, metadata={_KEY: declaration})
 
 
@@ -105,4 +123,15 @@ def keys_below(cls: type[attrs.AttrsInstance]) -> Iterator[Key]:
             declaration = attribute.metadata.get(_KEY)
             if declaration is not None:
                 place = f"{path}.{attribute.name}".lstrip(".")
-                yield Key(place, types[attribute.name], attribute.default, declaration)
+                yield Key(place, _type(types[attribute.name]), attribute.default, declaration)
+
+
+def _type(annotation: object) -> type:
+    """The type that an annotation such as ``str | None`` or ``tuple[str, ...]`` is about."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation
+    if get_origin(annotation) is tuple:
+        return tuple
+    (type_,) = (each for each in get_args(annotation) if each is not type(None))
+    assert isinstance(type_, type)
+    return type_

@@ -1,6 +1,7 @@
 """The layers of a configuration, laid over each other: the later one wins, key by key.
 
-    built-in defaults < built-in profile < the file of ``--config`` < ``DS_*`` environment variables
+    built-in defaults < built-in profile < default.toml < PROFILE.toml < local.toml < the file of ``--config``
+    < ``DS_*`` environment variables
 
 Nothing is coerced: a port isn't a string, and ``yes`` isn't a boolean. All problems of all layers are
 reported together.
@@ -8,58 +9,168 @@ reported together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar, get_type_hints
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from attrs import AttrsInstance, fields, has
+from attrs import field, frozen
 
-from dstreams.config.environment import read_environment
-from dstreams.config.problems import ConfigError
-from dstreams.config.profiles import read_profile
-from dstreams.config.schema import KEYS, Config
+from dstreams.config.building import build
+from dstreams.config.environment import PROFILE_VARIABLE, read_environment, read_rust_log
+from dstreams.config.legacy import old_tls_mode
+from dstreams.config.problems import ConfigError, Problem, load_problem, nearest, shown
+from dstreams.config.profiles import PROFILES, DeploymentProfile, read_profile, unknown_profile
+from dstreams.config.schema import KEYS, Config, alpn_for
 from dstreams.config.settings import Layer, Setting
 from dstreams.config.toml_file import read_file
-from dstreams.config.validation import validate
+from dstreams.config.validation import validate, warnings
 
-_Section = TypeVar("_Section", bound=AttrsInstance)
+DIRECTORIES = ("config", "/etc/durable-streams")
+"""Where the files of the configuration directory are looked for when none is named; the first that exists."""
 
 
-def load_config(path: str | None, profile: str | None, environ: Mapping[str, str]) -> Config:
+@frozen(kw_only=True)
+class ConfigLoadOptions:
+    """Where a configuration comes from, besides the environment.
+
+    :param config_dir: the directory with ``default.toml``, ``PROFILE.toml`` and ``local.toml``, each of which may be
+        missing. When it is left out: ``./config`` if that exists, else ``/etc/durable-streams``.
+    :param profile: ``dev``, ``prod`` and so on; when it is left out, what the variable ``DS_PROFILE`` says.
+    :param config_override: a TOML file that wins over the directory's; it must exist.
+    """
+
+    config_dir: str | None = None
+    profile: str | DeploymentProfile | None = None
+    config_override: str | None = None
+
+
+@frozen
+class LoadedConfig:
+    """A configuration, and how it came about.
+
+    :param settings: every key by its path, with its value and where that was set.
+    :param files: the files that were read, the earliest layer first.
+    :param warnings: what an operator should know about it, one line each.
+    """
+
+    config: Config
+    settings: Mapping[str, Setting]
+    profile: DeploymentProfile
+    files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+def load_config(options: ConfigLoadOptions | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Build the configuration from all its layers, and check it.
 
-    :param path: the TOML file that was asked for, if one was.
-    :param profile: the profile that was asked for, if one was.
-    :param environ: the environment variables.
+    :param options: the defaults when left out.
+    :param environ: environment variables; none when left out.
     :raise ConfigError: with everything that is wrong, in any layer.
     """
-    layers = [_defaults(), read_profile(profile)]
-    if path is not None:
-        layers.append(read_file(path))
-    layers.append(read_environment(environ))
+    return load(options or ConfigLoadOptions(), environ or {}).config
 
-    settings: dict[str, Setting] = {}
-    for layer in layers:
-        settings.update(layer.settings)
-    problems = [problem for layer in layers for problem in layer.problems]
-    problems += validate(settings)
+
+def load(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig:
+    """The same as :func:`load_config`, with where each value comes from.
+
+    :raise ConfigError: with everything that is wrong, in any layer.
+    """
+    problems: list[Problem] = []
+    profile = _profile(options, environ, problems)
+    directory = _directory(options.config_dir, problems)
+    layers = [read_profile(profile)]
+    files = []
+    for path, named_by in _paths(directory, profile, options.config_override):
+        if named_by is not None or Path(path).exists():
+            files.append(path)
+        layers.append(read_file(path, named_by=named_by))
+    if not profile.built_in and (directory is None or str(Path(directory, f"{profile}.toml")) not in files):
+        problems.append(_no_such_profile(profile, directory, options, environ))
+    layers += [read_environment(environ), read_rust_log(environ)]
+
+    settings = merge(layers)
+    problems += [problem for layer in layers for problem in layer.problems]
+    problems += validate(settings, profile)
     if problems:
         raise ConfigError(problems)
-    return _build(Config, settings, "")
+    config = build(settings)
+    said = [warning for layer in layers for warning in layer.warnings] + warnings(config)
+    return LoadedConfig(config, settings, profile, tuple(files), tuple(said))
 
 
-def _defaults() -> Layer:
-    layer = Layer()
-    for key in KEYS.values():
-        layer.set(key, key.default, "default")
-    return layer
+def merge(layers: list[Layer]) -> dict[str, Setting]:
+    """Every key's setting: that of the last layer which has it.
+
+    :param layers: without the defaults.
+    """
+    settings = {path: Setting(key, key.default, "default") for path, key in KEYS.items()}
+    for layer in layers:
+        settings.update(_followers(layer))
+        settings.update(layer.settings)
+    mode = old_tls_mode(layers, settings)
+    if mode is not None:
+        settings["transport.mode"] = mode
+    return settings
 
 
-def _build(cls: type[_Section], settings: Mapping[str, Setting], place: str) -> _Section:
-    """A section, and the sections in it, from settings that name every key."""
-    types = get_type_hints(cls)
-    values: dict[str, object] = {}
-    for attribute in fields(cls):
-        type_ = types[attribute.name]
-        path = place + attribute.name
-        values[attribute.name] = _build(type_, settings, f"{path}.") if has(type_) else settings[path].value
-    return cls(**values)
+def _followers(layer: Layer) -> Iterator[tuple[str, Setting]]:
+    """The keys that change with another one of the layer."""
+    versions = layer.settings.get("transport.http.versions")
+    if versions is not None:
+        alpn = KEYS["transport.tls.alpn_protocols"]
+        assert isinstance(versions.value, tuple)
+        yield alpn.path, Setting(alpn, alpn_for(versions.value), f"follows transport.http.versions ({versions.origin})")
+    if "observability.rust_log" in layer.settings:
+        level = KEYS["observability.log_level"]
+        yield level.path, Setting(level, level.default, "default")
+
+
+def _profile(options: ConfigLoadOptions, environ: Mapping[str, str], problems: list[Problem]) -> DeploymentProfile:
+    if isinstance(options.profile, DeploymentProfile):
+        return options.profile
+    name, origin = _profile_name(options, environ)
+    try:
+        return DeploymentProfile.parse(name)
+    except ValueError as error:
+        problems.append(load_problem(unknown_profile(name or "", origin, str(error))))
+        return DeploymentProfile()
+
+
+def _profile_name(options: ConfigLoadOptions, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The profile as it was written, and where."""
+    if options.profile is not None:
+        return str(options.profile), "--profile"
+    return environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE
+
+
+def _no_such_profile(
+    profile: DeploymentProfile, directory: str | None, options: ConfigLoadOptions, environ: Mapping[str, str]
+) -> Problem:
+    """A profile of one's own without its file: most likely a misspelt name, which must not run with other values."""
+    name, origin = _profile_name(options, environ)
+    near = nearest(profile.name, PROFILES)
+    hint = f"did you mean {near}?" if near else f"built in are {', '.join(PROFILES)}"
+    place = Path(directory or DIRECTORIES[0], f"{profile}.toml")
+    return load_problem(unknown_profile(name or "", origin, f"{hint}; one of your own needs the file {place}"))
+
+
+def _directory(named: str | None, problems: list[Problem]) -> str | None:
+    """The configuration directory, ``None`` when there is none."""
+    if named is not None:
+        if not Path(named).is_dir():
+            problems.append(
+                load_problem(
+                    f"configuration directory not found: {shown(named)} (--config-dir): give the path of an existing"
+                    " directory"
+                )
+            )
+        return named
+    return next((each for each in DIRECTORIES if Path(each).is_dir()), None)
+
+
+def _paths(directory: str | None, profile: DeploymentProfile, override: str | None) -> Iterator[tuple[str, str | None]]:
+    """The files to read, and by which option they were named; those of the directory may be missing."""
+    if directory is not None:
+        for name in dict.fromkeys(("default", profile.name, "local")):
+            yield str(Path(directory, f"{name}.toml")), None
+    if override is not None:
+        yield override, "--config"

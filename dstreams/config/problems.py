@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 from attrs import frozen
 
@@ -11,6 +12,12 @@ from dstreams.startup import StartupPhase
 
 LONGEST_SHOWN = 100
 """How many characters of a value a problem shows."""
+
+_LEVELS = re.compile(r"\.|__")
+
+_NEAR = 0.6
+_NEAR_LAST = 0.75
+"""How much alike names must be to be taken for each other: as a whole, and in their last part."""
 
 
 @frozen
@@ -51,7 +58,27 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
+def nearest(wrong: str, known: Iterable[str]) -> str | None:
+    """The name that was most likely meant, ``None`` when none is near.
+
+    A name that is right but for its section is near, too.
+    """
+
+    def likeness(name: str) -> tuple[float, float]:
+        whole = _ratio(wrong, name)
+        last = _ratio(_LEVELS.split(wrong)[-1], _LEVELS.split(name)[-1])
+        return max(whole, last if last >= _NEAR_LAST else 0), whole
+
+    best = max(known, key=likeness)
+    return best if likeness(best)[0] >= _NEAR else None
+
+
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """The remedy for a name that doesn't exist: the nearest one that does, when one is near."""
-    nearest = get_close_matches(wrong, list(known), n=1)
-    return f"did you mean {nearest[0]}?" if nearest else "remove it"
+    name = nearest(wrong, known)
+    return f"did you mean {name}?" if name else "remove it"
+
+
+def _ratio(one: str, other: str) -> float:
+    """How much alike two names are, from 0 to 1."""
+    return SequenceMatcher(None, one.lower(), other.lower()).ratio()

@@ -1,11 +1,11 @@
-"""The reference page and the example file, written from the schema."""
+"""The reference page and the file ``default.toml``, written from the schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 
-from dstreams.config.keys import LARGEST, Key, sections_below
+from dstreams.config.keys import LARGEST, Key, Value, sections_below
 from dstreams.config.profiles import PROFILES
 from dstreams.config.schema import KEYS, Config
 
@@ -14,13 +14,18 @@ _INTRODUCTION = """\
 
 # Configuration
 
-Each key can be set in a TOML file (`--config FILE`) and by an environment variable. A later layer wins over
+Each key can be set in TOML files and by an environment variable. A later layer wins over
 an earlier one, key by key:
 
 1. the defaults below
-2. the built-in profile (`--profile NAME`)
-3. the file given with `--config`
-4. environment variables
+2. what the profile (`--profile NAME`, or else the variable `DS_PROFILE`) sets by itself
+3. `default.toml`, `NAME.toml` and `local.toml` in the configuration directory, those that exist
+4. the file given with `--config`
+5. environment variables
+
+The configuration directory is the one given with `--config-dir`; without that it is `./config` if there is one, else
+`/etc/durable-streams`. `durable-streams config show` prints what the layers come to and which of them set each key;
+`durable-streams config check` only whether it can be used.
 
 Everything that is wrong is reported at once, one line each: `[load_config]` for what can't be read or isn't a
 key or of its type, `[validate_config]` for values that can't be used. The server then exits with status 1.
@@ -42,11 +47,10 @@ _RULES = """\
   the root, the health checks at `/health`, `/healthz` and `/readyz` win over streams of these names.
 """
 
-_EXAMPLE_HEAD = """\
-# Every configuration key with its default. Take the comment sign away from what you want to change, and start
-# the server with
-#
-#     twistd -n durable-streams --config FILE
+_FILE_HEAD = """\
+# Every configuration key with its default, or with an example where there is none. Take the comment sign away from
+# what you want to change. As a file of the configuration directory (./config, or /etc/durable-streams, or what
+# --config-dir says) this one is read with every profile, and wins over what the profile sets by itself.
 """
 
 
@@ -55,14 +59,14 @@ def reference() -> str:
     return "\n".join([_INTRODUCTION, *_sections(), *_profiles(), _RULES])
 
 
-def example() -> str:
-    """A TOML file that names every key, commented out, so that it changes nothing."""
-    parts = [_EXAMPLE_HEAD]
+def default_file() -> str:
+    """The file ``default.toml``: it names every key, commented out, so that it changes nothing."""
+    parts = [_FILE_HEAD]
     for path, about, keys in _grouped():
         lines = [f"\n# {about}", f"[{path}]"]
         for key in keys:
             name = key.path.rpartition(".")[2]
-            lines += [f"# {key.declaration.about}{_allowed(key)}", f"#{name} = {_toml(key)}"]
+            lines += [f"# {key.declaration.about}{_allowed(key)}", f"#{name} = {_toml(_sample(key))}"]
         parts.append("\n".join(lines) + "\n")
     return "".join(parts)
 
@@ -72,7 +76,7 @@ def _sections() -> Iterator[str]:
         yield f"## `[{path}]`\n\n{about}\n\n| Key | Default | Meaning |\n|---|---|---|"
         for key in keys:
             meaning = f"{key.declaration.about}{_allowed(key)}<br>`{key.variable}`"
-            yield f"| `{key.path}` | `{_toml(key)}` | {meaning} |"
+            yield f"| `{key.path}` | {_default(key)} | {meaning} |"
         yield ""
 
 
@@ -92,15 +96,24 @@ def _grouped() -> Iterator[tuple[str, str, list[Key]]]:
             yield path, (cls.__doc__ or "").strip(), keys
 
 
-def _toml(key: Key) -> str:
-    return json.dumps(key.default)
+def _toml(value: Value) -> str:
+    return json.dumps(value)
+
+
+def _default(key: Key) -> str:
+    return "unset" if key.default is None else f"`{_toml(key.default)}`"
+
+
+def _sample(key: Key) -> Value:
+    """What a file shows for a key: its default, where it has a telling one."""
+    return key.declaration.example if key.default in (None, ()) else key.default
 
 
 def _allowed(key: Key) -> str:
     """Which values are allowed, where that isn't every one of the type."""
     declaration = key.declaration
     if declaration.words:
-        return f" One of {', '.join(f'`{word}`' for word in declaration.words)}."
+        return f" {'Some' if key.type is tuple else 'One'} of {', '.join(f'`{word}`' for word in declaration.words)}."
     if key.type is not int:
         return ""
     if declaration.most == LARGEST:

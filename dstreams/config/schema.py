@@ -7,15 +7,25 @@ and a rule in :mod:`dstreams.config.validation` where type, range and words stil
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attrs import frozen
 
 from dstreams.config.keys import key, keys_below, section
+from dstreams.config.log_filter import LEVELS, LogFilter, parse_log_filter
 
-DAY = 86_400
+HOUR = 3600
+DAY = 24 * HOUR
 YEAR = 365 * DAY
 
 STORAGE_MODES = ("memory", "file-fast", "file-durable", "acid")
 CACHE_SCOPES = ("no-store", "private", "public")
+TRANSPORT_MODES = ("http", "tls", "mtls")
+TLS_VERSIONS = ("1.2", "1.3")
+ALPN_PROTOCOLS = {"http2": "h2", "http1": "http/1.1"}
+"""What a version of HTTP is called in a TLS handshake; the preferred one first."""
+
+_TLS_VERSION_NAMES = {f"{start}{version}": version for start in ("tls", "tls-") for version in TLS_VERSIONS}
 
 
 @frozen(kw_only=True)
@@ -25,6 +35,17 @@ class Server:
     bind_address: str = key(
         "0.0.0.0:4437",
         "The IP address and port to listen on, IPv6 in brackets; port 0 lets the system choose one.",
+    )
+    endpoints: tuple[str, ...] = key(
+        (),
+        "The Twisted server endpoint strings to listen on; when there are none, `server.bind_address` is listened on.",
+        example=("tcp:4437", "unix:/run/durable-streams/http.sock"),
+    )
+    drain_delay_secs: int = key(
+        0,
+        "How many seconds the server goes on as before after SIGTERM, but for `/readyz`, which says 503: time for"
+        " load balancers to look elsewhere.",
+        most=DAY,
     )
     shutdown_grace_secs: int = key(
         30,
@@ -118,10 +139,142 @@ class Connection:
 
 
 @frozen(kw_only=True)
+class TransportHttp:
+    """Which versions of HTTP are spoken."""
+
+    versions: tuple[str, ...] = key(
+        ("http1",),
+        "The versions of HTTP; `http2` needs `transport.mode` `tls` or `mtls`.",
+        words=("http1", "http2"),
+        aliases={"1.1": "http1", "http1.1": "http1", "http/1.1": "http1", "h1": "http1", "2": "http2", "h2": "http2"}
+        | {"3": "http3", "h3": "http3"},
+        refused={"http3": "HTTP/3 isn't offered; leave it out, or let a proxy in front of the server speak it"},
+    )
+
+
+def alpn_for(versions: Collection[str]) -> tuple[str, ...]:
+    """The protocols that the handshake offers for some versions of HTTP, the newer first."""
+    return tuple(protocol for version, protocol in ALPN_PROTOCOLS.items() if version in versions)
+
+
+@frozen(kw_only=True)
+class Tls:
+    """Certificates and TLS versions, for `transport.mode` `tls` and `mtls`."""
+
+    cert_path: str | None = key(
+        None,
+        "The PEM file with the server's certificate, followed by its chain.",
+        example="/etc/durable-streams/tls/server.crt",
+    )
+    key_path: str | None = key(
+        None, "The PEM file with the certificate's private key.", example="/etc/durable-streams/tls/server.key"
+    )
+    client_ca_path: str | None = key(
+        None,
+        "The PEM file with the authorities that clients' certificates are checked against; `mtls` only.",
+        example="/etc/durable-streams/tls/client-ca.crt",
+    )
+    min_version: str = key("1.2", "The oldest TLS version.", words=TLS_VERSIONS, aliases=_TLS_VERSION_NAMES)
+    max_version: str = key("1.3", "The newest TLS version.", words=TLS_VERSIONS, aliases=_TLS_VERSION_NAMES)
+    alpn_protocols: tuple[str, ...] = key(
+        ("http/1.1",),
+        "The protocols offered in the handshake, the preferred one first. Follows `transport.http.versions` unless it"
+        " is set in the same layer or a later one.",
+        words=("h2", "http/1.1"),
+        aliases={"http2": "h2", "http1": "http/1.1", "h1": "http/1.1"},
+    )
+    handshake_timeout_secs: int = key(
+        10, "How many seconds a client may take for the handshake before it is cut.", least=1, most=HOUR
+    )
+
+
+@frozen(kw_only=True)
 class Transport:
     """How bytes travel."""
 
+    mode: str = key(
+        "http",
+        "Whether the server speaks plain HTTP, HTTPS, or HTTPS with clients that show a certificate.",
+        words=TRANSPORT_MODES,
+    )
+    http: TransportHttp = section(TransportHttp)
+    tls: Tls = section(Tls)
     connection: Connection = section(Connection)
+
+
+@frozen(kw_only=True)
+class Identity:
+    """Whom a proxy says that the client is."""
+
+    mode: str = key(
+        "none",
+        "Whether a header of a trusted proxy tells who the client is; needs `transport.mode` `mtls`.",
+        words=("none", "header"),
+    )
+    header_name: str | None = key(None, "That header.", example="x-client-identity")
+    require_tls: bool = key(True, "Has no effect: identity in a header always needs `mtls`.")
+
+
+@frozen(kw_only=True)
+class Proxy:
+    """Reverse proxies in front of the server, and what they are believed."""
+
+    enabled: bool = key(False, "Whether requests come through proxies.")
+    forwarded_headers: str = key(
+        "none",
+        "Which headers tell of the client: the `X-Forwarded-` ones, or `Forwarded` (RFC 7239).",
+        words=("none", "x-forwarded", "forwarded"),
+        aliases={"xforwarded": "x-forwarded"},
+    )
+    trusted_proxies: tuple[str, ...] = key(
+        (), "The IP addresses and networks whose headers are believed.", example=("10.0.0.0/8", "::1")
+    )
+    identity: Identity = section(Identity)
+
+
+@frozen(kw_only=True)
+class Observability:
+    """Logs, metrics and traces."""
+
+    log_level: str | None = key(
+        None,
+        "From which level on events are logged; wins over the general level of an `observability.rust_log` in the same"
+        " layer or an earlier one.",
+        words=LEVELS,
+        aliases={"warning": "warn", "trace": "debug"},
+        example="info",
+    )
+    log_format: str = key(
+        "auto",
+        "How log lines look: readable, or as JSON (ECS); `auto` is text on a terminal and JSON elsewhere.",
+        words=("auto", "text", "json"),
+    )
+    rust_log: str = key(
+        "info",
+        "A filter in the form of the Rust server: a level, and `target=level` items for single parts, separated by"
+        " commas. The variable `RUST_LOG` wins over every layer.",
+    )
+    metrics: bool = key(
+        True, "Whether `/metrics` is served: by the admin listener if there is one, else with the streams."
+    )
+    traces: bool = key(False, "Whether OpenTelemetry traces are exported; needs the `otel` extra.")
+
+    @property
+    def log_filter(self) -> LogFilter:
+        """What is logged: ``rust_log``, with ``log_level`` as its general level where that is set."""
+        return parse_log_filter(self.rust_log).with_default(self.log_level)
+
+
+@frozen(kw_only=True)
+class Admin:
+    """The listener for operators, apart from the one for clients."""
+
+    endpoint: str | None = key(
+        None,
+        "Where it listens: an IP address and port, or a Twisted server endpoint string; there is none when unset.",
+        example="127.0.0.1:9090",
+    )
+    base_path: str = key("/admin", "The path below which its own pages are.")
 
 
 @frozen(kw_only=True)
@@ -133,6 +286,9 @@ class Config:
     http: Http = section(Http)
     storage: Storage = section(Storage)
     transport: Transport = section(Transport)
+    proxy: Proxy = section(Proxy)
+    observability: Observability = section(Observability)
+    admin: Admin = section(Admin)
 
 
 KEYS = {each.path: each for each in keys_below(Config)}

@@ -34,10 +34,14 @@ class Layer:
     """What was read from one place.
 
     :param settings: by path.
+    :param legacy: old keys by their path, already with their successors' values.
+    :param warnings: what should be changed though it works.
     """
 
     settings: dict[str, Setting] = field(factory=dict)
+    legacy: dict[str, Setting] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
+    warnings: list[str] = field(factory=list)
 
     def set(self, key: Key, value: Value, origin: str) -> None:
         """Add one setting."""

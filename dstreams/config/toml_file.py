@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from dstreams.config.keys import LARGEST, Key
+from dstreams.config.keys import LARGEST, Key, Value
+from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.problems import Problem, load_problem, shown, suggestion
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Layer, choice, wrong_value
+from dstreams.config.settings import Layer, Setting, choice, wrong_value
 from dstreams.startup import StartupPhase
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 _SECTIONS = {path.rsplit(".", depth)[0] for path in KEYS for depth in range(1, path.count(".") + 1)}
+_OLD_SECTIONS = {path.rpartition(".")[0] for path in LEGACY}
 
-_TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
+_TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false", tuple: "a list of strings"}
 
 
-def read_file(path: str) -> Layer:
-    """Read a file that the operator named; it must exist.
+def read_file(path: str, *, named_by: str | None = None) -> Layer:
+    """Read one file.
 
-    :param path: relative to the working directory, as given to ``--config``.
+    :param path: absolute, or relative to the working directory.
+    :param named_by: the option by which the operator named it; it must exist then.
     """
     layer = Layer()
+    what = f"{shown(path)} ({named_by})" if named_by else shown(path)
     try:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
-    except FileNotFoundError:
-        layer.problems.append(
-            load_problem(f"configuration file not found: {shown(path)} (--config): give the path of an existing file")
-        )
-    except OSError as error:
-        layer.problems.append(
-            load_problem(
-                f"configuration file can't be read: {shown(path)} (--config): {error.strerror or error}; let"
-                " the server's user read it"
+    except (FileNotFoundError, NotADirectoryError):
+        if named_by:
+            layer.problems.append(
+                load_problem(f"configuration file not found: {what}: give the path of an existing file")
             )
+    except OSError as error:
+        reason = error.strerror or error
+        layer.problems.append(
+            load_problem(f"configuration file can't be read: {what}: {reason}; let the server's user read it")
         )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        layer.problems.append(
-            load_problem(f"configuration file isn't TOML: {shown(path)} (--config): {_reason(error)}")
-        )
+        layer.problems.append(load_problem(f"configuration file isn't TOML: {what}: {_reason(error)}"))
     else:
         _read_table(layer, table, "", f"file {path}")
+        replace_legacy(layer)
     return layer
 
 
@@ -65,7 +68,9 @@ def _read_table(layer: Layer, table: Mapping[str, object], place: str, origin: s
         path = place + (name if _BARE.fullmatch(name) else shown(name))
         if path in KEYS:
             _read_value(layer, KEYS[path], value, origin)
-        elif path not in _SECTIONS:
+        elif path in LEGACY:
+            _read_legacy(layer, LEGACY[path], value, origin)
+        elif path not in _SECTIONS | _OLD_SECTIONS:
             layer.problems.append(_unknown(path, value, origin))
         elif isinstance(value, dict):
             _read_table(layer, value, f"{path}.", origin)
@@ -90,27 +95,54 @@ def _unknown(path: str, value: object, origin: str) -> Problem:
 
 def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
     """Take one value, if it is exactly of the key's type."""
-    why = _wrong_type(key, value)
-    if why is not None:
-        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, value, origin, why))
-    else:
-        assert isinstance(value, str | int | bool)
-        if isinstance(value, str) and key.declaration.words:
-            value = key.declaration.word(value) or value
-        layer.set(key, value, origin)
+    try:
+        layer.set(key, _convert(key, value), origin)
+    except ValueError as error:
+        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, value, origin, str(error)))
 
 
-def _wrong_type(key: Key, value: object) -> str | None:
-    """Why a value isn't of the key's type, or ``None`` when it is."""
+def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> None:
+    """Take the value of a key of former times."""
+    path = old.key.path
+    try:
+        layer.legacy[path] = Setting(old.successor, old.convert(_convert(old.key, value)), origin)
+    except ValueError as error:
+        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, path, value, origin, str(error)))
+
+
+def _convert(key: Key, value: object) -> Value:
+    """A TOML value as one of the key's type.
+
+    :raise ValueError: with the remedy.
+    """
+    if key.type is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"must be {_TYPE_NAMES[tuple]}" + _bracketed(value))
+        return tuple(_word(key, item, f"has the item {shown(item)}; each ") for item in value)
     # Compared exactly: to Python a boolean is a number.
     if type(value) is not key.type:
-        return f"must be {_TYPE_NAMES[key.type]}" + _unquoted(key, value)
-    words = key.declaration.words
-    if words and key.declaration.word(str(value)) is None:
-        return choice(words)
-    if isinstance(value, int) and abs(value) > LARGEST:
-        return f"must be at most {LARGEST}"
-    return None
+        raise ValueError(f"must be {_TYPE_NAMES[key.type]}" + _unquoted(key, value))
+    if isinstance(value, str):
+        return _word(key, value, "")
+    assert isinstance(value, int)
+    if abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST}")
+    return value
+
+
+def _word(key: Key, text: str, start: str) -> str:
+    """A string, or the word that it stands for where only words are allowed."""
+    if not key.declaration.words:
+        return text
+    word = key.declaration.word(text)
+    if word is None:
+        raise ValueError(start + choice(key.declaration.words))
+    return word
+
+
+def _bracketed(value: object) -> str:
+    """A remedy for a single string where a list belongs."""
+    return f", such as [{json.dumps(value)}]" if isinstance(value, str) else ""
 
 
 def _unquoted(key: Key, value: object) -> str:

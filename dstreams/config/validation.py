@@ -8,6 +8,7 @@ from typing import Any
 
 from dstreams.config.addresses import parse_bind_address
 from dstreams.config.problems import Problem
+from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
 from dstreams.config.settings import Setting
 from dstreams.startup import StartupPhase
@@ -31,10 +32,11 @@ _WILDCARD = (
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def validate(settings: Mapping[str, Setting]) -> list[Problem]:
+def validate(settings: Mapping[str, Setting], profile: DeploymentProfile) -> list[Problem]:
     """All that is wrong with the values that are in force.
 
     :param settings: every key by its path, each of the right type.
+    :param profile: what production asks for is asked of production profiles only.
     """
     problems = []
     for path, setting in settings.items():
@@ -44,6 +46,10 @@ def validate(settings: Mapping[str, Setting]) -> list[Problem]:
             why = rule(setting.value)
         if why is not None:
             problems.append(setting.problem(StartupPhase.VALIDATE_CONFIG, why))
+    origins, meant = settings["http.cors_origins"], settings["http.allow_wildcard_cors"]
+    if profile.production and str(origins.value).strip() == "*" and not meant.value:
+        why = f"isn't allowed in the profile {profile}; list the origins, or set http.allow_wildcard_cors = true"
+        problems.append(origins.problem(StartupPhase.VALIDATE_CONFIG, why))
     return problems
 
 

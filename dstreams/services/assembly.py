@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dstreams.config import Config
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
@@ -12,16 +14,19 @@ from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
 
 
-def build_server(config: Config, reactor: Reactor, *, foreground: bool = True) -> ServerService:
+def build_server(
+    config: Config, reactor: Reactor, *, foreground: bool = True, warnings: Sequence[str] = ()
+) -> ServerService:
     """The whole server as one service; nothing is opened yet.
 
     :param foreground: whether the process has its terminal; else it is a daemon, and another process waits
         for it to have started.
+    :param warnings: about the configuration, to be logged.
     """
     readiness = Readiness()
     parts = build_site_parts(config, reactor, readiness)
     children = [
-        ConfigService(config, reactor),
+        ConfigService(reactor, warnings),
         StorageService(config, parts.engine),
         SiteService(config, parts, readiness, reactor),
     ]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
 from twisted import __version__ as twisted_version
 from twisted.application.service import Service
 from twisted.logger import Logger
 
 from dstreams import __version__
-from dstreams.config import Config, warnings
 
 _log = Logger()
 
 
 class ConfigService(Service):
-    """Tells which program runs, and what an operator should know about its configuration."""
+    """Tells which program runs, and what an operator should know about its configuration.
+
+    :param warnings: what that is, one line each.
+    """
 
     name: str | None = "config"
 
-    def __init__(self, config: Config, reactor: object) -> None:
-        self._config = config
+    def __init__(self, reactor: object, warnings: Sequence[str]) -> None:
         self._reactor = reactor
+        self._warnings = warnings
 
     def startService(self) -> None:
         """Log the version and the configuration's warnings."""
@@ -34,5 +37,5 @@ class ConfigService(Service):
             python=platform.python_implementation(),
             python_version=platform.python_version(),
         )
-        for warning in warnings(self._config):
+        for warning in self._warnings:
             _log.warn("{warning}", warning=warning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstreams.config.environment import read_environment
+from dstreams.config.keys import Value
 from dstreams.config.schema import KEYS
 
 
@@ -22,6 +23,13 @@ def problems(environ: dict[str, str]) -> list[str]:
     return [str(problem) for problem in layer.problems]
 
 
+def written(value: Value) -> str:
+    """A value as it stands in a variable."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class VariableTests:
     """Every key has a variable, whose text is taken as it is."""
 
@@ -33,10 +41,10 @@ class VariableTests:
 
     def test_every_key(self) -> None:
         """The default of every key can be given as a variable."""
-        environ = {
-            key.variable: str(key.default).lower() if key.type is bool else str(key.default) for key in KEYS.values()
+        keys = {path: key for path, key in KEYS.items() if key.default is not None}
+        assert values({key.variable: written(key.default) for key in keys.values()}) == {
+            path: key.default for path, key in keys.items()
         }
-        assert values(environ) == {path: key.default for path, key in KEYS.items()}
 
     @pytest.mark.parametrize("text", ["", " ", " /x ", "true", "1"])
     def test_strings(self, text: str) -> None:
@@ -98,7 +106,16 @@ class UnknownVariableTests:
         (problem,) = problems({"DS_QQQ__ZZZ": ""})
         assert problem.endswith(": remove it")
 
-    @pytest.mark.parametrize("name", ["DS_PORT", "DS_SERVICE_HOST", "DS_", "PATH", "XDS_A__B", "ds_server__port"])
+    @pytest.mark.parametrize("name", ["PATH", "XDS_A__B", "ds_server__port", "DS", "DS_PROFILE"])
     def test_others(self, name: str) -> None:
         """Variables of other programs are left alone."""
-        assert values({name: "x"}) == {}
+        layer = read_environment({name: "x"})
+        assert (layer.settings, layer.problems, layer.warnings) == ({}, [], [])
+
+    def test_injected(self) -> None:
+        """Variables such as Kubernetes makes for a service called ds are one warning, however many there are."""
+        layer = read_environment({"DS_PORT": "tcp://10.0.0.1:80", "DS_SERVICE_HOST": "10.0.0.1", "DS_": ""})
+        assert (layer.settings, layer.problems) == ({}, [])
+        assert layer.warnings == [
+            "environment variables that aren't configuration keys are ignored: DS_, DS_PORT, DS_SERVICE_HOST"
+        ]

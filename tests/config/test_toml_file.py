@@ -88,9 +88,9 @@ class TomlFileTests:
                 "server.bind_adress = 1 (file x.toml): unknown key; did you mean server.bind_address?",
             ),
             (
-                "[server]\nlong_poll_timeout_secs = 1",
+                "[server]\nlong_poll_timeout = 1",
                 (
-                    "server.long_poll_timeout_secs = 1 (file x.toml): unknown key; did you mean"
+                    "server.long_poll_timeout = 1 (file x.toml): unknown key; did you mean"
                     " transport.connection.long_poll_timeout_secs?"
                 ),
             ),
@@ -125,14 +125,14 @@ class TomlFileTests:
 
     def test_missing(self) -> None:
         """A file that was asked for must exist."""
-        (problem,) = read_file("none.toml").problems
+        (problem,) = read_file("none.toml", named_by="--config").problems
         assert str(problem) == (
             "[load_config] configuration file not found: 'none.toml' (--config): give the path of an existing file"
         )
 
     def test_unreadable(self, tmp_path: Path) -> None:
         """A path that can't be read is refused with the system's reason."""
-        (problem,) = read_file(str(tmp_path)).problems
+        (problem,) = read_file(str(tmp_path), named_by="--config").problems
         assert str(problem).startswith(f"[load_config] configuration file can't be read: '{tmp_path}' (--config): Is")
 
     @pytest.mark.parametrize(
@@ -149,6 +149,6 @@ class TomlFileTests:
     def test_not_toml(self, data: bytes, reason: str) -> None:
         """What isn't TOML is one problem that says where."""
         (problem,) = self.problems(data)
-        assert problem.startswith("[load_config] configuration file isn't TOML: 'x.toml' (--config): ")
+        assert problem.startswith("[load_config] configuration file isn't TOML: 'x.toml': ")
         assert reason in problem
         assert "\n" not in problem

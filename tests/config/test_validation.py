@@ -7,7 +7,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.config.building import settings_of
 from dstreams.config.keys import Value
+from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import DAY, KEYS, YEAR, Config
 from dstreams.config.settings import Setting
 from dstreams.config.validation import HEALTH_PATHS, validate, warnings
@@ -17,7 +19,7 @@ def problems(path: str, value: Value) -> list[str]:
     """What is wrong when one key has a value."""
     settings = {each.path: Setting(each, each.default, "default") for each in KEYS.values()}
     settings[path] = Setting(KEYS[path], value, "here")
-    return [str(problem) for problem in validate(settings)]
+    return [str(problem) for problem in validate(settings, DeploymentProfile())]
 
 
 def why(path: str, value: Value) -> str:
@@ -33,7 +35,7 @@ class RangeTests:
 
     def test_defaults(self) -> None:
         """The defaults are valid."""
-        assert validate({key.path: Setting(key, key.default, "default") for key in KEYS.values()}) == []
+        assert validate(settings_of(Config()), DeploymentProfile()) == []
 
     @pytest.mark.parametrize(
         "path", [path for path, key in KEYS.items() if key.type is int and key.declaration.least == 1]

@@ -1,13 +1,11 @@
-"""``durable-streams``: what an operator types besides starting the server."""
+"""``durable-streams check``: verify a data directory."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from dstreams import __version__
 from dstreams.progress import on_terminal
 from dstreams.storage.check import Report, check_acid, check_files, repair_files
 from dstreams.storage.directory import MANIFEST, DirectoryLock, read_members
@@ -15,40 +13,25 @@ from dstreams.storage.disk import OsDisk
 from dstreams.storage.interface import StorageError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    :param arguments: the words after the program's name; those of the process when left out.
-    :return: the exit status: 0 when all is well, 1 when something is wrong, 2 for a wrong command line.
-    """
-    parser = argparse.ArgumentParser(
-        prog="durable-streams",
-        description="Tools for a Durable Streams server. The server itself is: twistd -n durable-streams",
-    )
-    parser.add_argument("--version", action="version", version=f"durable-streams {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser(
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
         "check",
         help="verify a data directory",
         description="Verify a data directory that no server is using: checksums, message boundaries, references.",
     )
-    check.add_argument("directory", metavar="DIR", help="the data directory (storage.data_dir)")
-    check.add_argument(
+    parser.add_argument("directory", metavar="DIR", help="the data directory (storage.data_dir)")
+    parser.add_argument(
         "--repair",
         action="store_true",
         help="where the journal is damaged in the middle, set the rest of it aside; without --yes, only say so",
     )
-    check.add_argument("--yes", action="store_true", help="with --repair: do it")
-    commands.add_parser("version", help="print the version")
-    options = parser.parse_args(arguments)
-    if options.command == "version":
-        print(f"durable-streams {__version__}")
-        return 0
-    return _check(options.directory, options.repair, options.yes)
+    parser.add_argument("--yes", action="store_true", help="with --repair: do it")
+    parser.set_defaults(run=_check)
 
 
-def _check(directory: str, repair: bool, yes: bool) -> int:
-    """The command ``check``."""
+def _check(options: argparse.Namespace) -> int:
+    directory: str = options.directory
     lock = DirectoryLock()
     try:
         manifest = _manifest(directory)
@@ -58,8 +41,8 @@ def _check(directory: str, repair: bool, yes: bool) -> int:
         else:
             report = check_files(directory, on_terminal())
         _print(report)
-        if repair and report.broken is not None:
-            _repair(directory, report, yes)
+        if options.repair and report.broken is not None:
+            _repair(directory, report, options.yes)
     except (StorageError, OSError) as error:
         print(f"durable-streams check: {error}", file=sys.stderr)
         return 1
@@ -95,7 +78,3 @@ def _repair(directory: str, report: Report, yes: bool) -> None:
         return
     for line in repair_files(directory, report):
         print(line)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

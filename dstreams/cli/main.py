@@ -1,0 +1,39 @@
+"""The command line as a whole: reads it, and runs one command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dstreams import __version__
+from dstreams.cli import check, version
+from dstreams.cli.configuration import add_options
+
+COMMANDS: Sequence[Callable[[Any], None]] = (check.add, version.add)
+"""What adds each command, in the order of the help."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="durable-streams",
+        description="Tools for a Durable Streams server. The server itself is: twistd -n durable-streams",
+    )
+    parser.add_argument("--version", action="version", version=f"durable-streams {__version__}")
+    add_options(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param arguments: the words after the program's name; those of the process when left out.
+    :return: the exit status: 0 when all is well, 1 when something is wrong, 2 for a wrong command line.
+    """
+    options = build_parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status

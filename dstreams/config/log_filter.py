@@ -1,0 +1,84 @@
+"""Which events are logged: a general level, and levels of their own for parts of the server.
+
+The text form is the one that Rust programs know from ``RUST_LOG``: items separated by commas, each a level
+(``info``), a target with its level (``dstreams.storage=debug``), or a target alone, which logs everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from attrs import evolve, field, frozen
+
+LEVELS = ("debug", "info", "warn", "error", "critical", "off")
+"""The levels from the most talkative to silence; all but ``off`` are Twisted's."""
+
+_WORDS = {level: level for level in LEVELS} | {
+    "trace": "debug",
+    "warning": "warn",
+    "0": "off", "1": "error", "2": "warn", "3": "info", "4": "debug", "5": "debug",
+}  # fmt: skip
+
+_TARGET = re.compile(r"[A-Za-z0-9_]+(?:(?:\.|::)[A-Za-z0-9_]+)*", re.ASCII)
+
+_RUST_CRATES = ("durable_streams_server", "durable_streams")
+"""What the Rust server calls its own events; here they are called ``dstreams``."""
+
+
+@frozen
+class LogFilter:
+    """What is logged.
+
+    :param default: one of :data:`LEVELS`, for every namespace that no target covers.
+    :param targets: levels by namespace: ``{"dstreams.storage": "debug"}`` is also about
+        ``dstreams.storage.journal``.
+    """
+
+    default: str = "info"
+    targets: Mapping[str, str] = field(factory=dict)
+
+    def level(self, namespace: str) -> str:
+        """The level of one namespace: that of the longest target which covers it."""
+        while namespace:
+            if namespace in self.targets:
+                return self.targets[namespace]
+            namespace = namespace.rpartition(".")[0]
+        return self.default
+
+    def with_default(self, level: str | None) -> LogFilter:
+        """The same targets with another general level, if one is given."""
+        return self if level is None else evolve(self, default=level)
+
+
+def parse_log_filter(text: str) -> LogFilter:
+    """Read ``info``, ``warn,dstreams.storage=debug``, ``off``; upper case and blanks around items don't matter.
+
+    As in Rust, what no item is about isn't logged, but for errors: ``dstreams.storage=debug`` alone.
+
+    :raise ValueError: with the remedy.
+    """
+    default = "error"
+    targets: dict[str, str] = {}
+    items = [item.strip() for item in text.split(",")]
+    if not any(items):
+        raise ValueError("is blank; write a level such as info")
+    for item in filter(None, items):
+        target, equals, word = (part.strip() for part in item.partition("="))
+        if not equals and target.lower() in _WORDS:
+            default = _WORDS[target.lower()]
+        elif not _TARGET.fullmatch(target):
+            raise ValueError(
+                f"has the item {item!r}; write a level, or target=level with a target such as dstreams.http"
+            )
+        elif word.lower() not in _WORDS and (equals and word):
+            raise ValueError(f"has the level {word!r}; the levels are {', '.join(LEVELS)}")
+        else:
+            targets[_namespace(target)] = _WORDS.get(word.lower(), "debug")
+    return LogFilter(default, targets)
+
+
+def _namespace(target: str) -> str:
+    """A target as a namespace of Twisted's logger."""
+    first, _, rest = target.replace("::", ".").partition(".")
+    return ".".join(filter(None, ["dstreams" if first in _RUST_CRATES else first, rest]))
