@@ -14,8 +14,9 @@ from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
-from dstreams.http.health import build_health
 from dstreams.http.mounted import MountedSite
+from dstreams.http.pages.health import health
+from dstreams.http.pages.site import build_pages
 from dstreams.protocol.names import NameLimits
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
@@ -109,5 +110,5 @@ def assemble(
             "live_readers": counted.live_readers,
         }
 
-    health = MountedSite(Site(build_health(ready, status)))
-    return Assembly(streams, StreamApplication(context, health), wheel)
+    pages = MountedSite(Site(build_pages(health(ready, status))))
+    return Assembly(streams, StreamApplication(context, pages), wheel)

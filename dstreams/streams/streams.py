@@ -28,6 +28,7 @@ from dstreams.streams.commits import Commits
 from dstreams.streams.creating import Created, CreateRequest
 from dstreams.streams.expiry import PERSIST_INTERVAL, Expiry
 from dstreams.streams.limits import StoreLimits, Usage
+from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
 from dstreams.timers import TimerWheel
@@ -69,6 +70,7 @@ class Streams:
     _accepted: Catalog = field(init=False)
     _usage: Usage = field(init=False)
     _expiry: Expiry = field(init=False)
+    _listing: Listing = field(init=False)
     _audiences: dict[int, Audience] = field(factory=dict, init=False)
     _changed: set[int] = field(factory=set, init=False)
     ending: bool = field(default=False, init=False)
@@ -86,6 +88,7 @@ class Streams:
             self._expire,
             self._persist_renewals if self._storage.persistent else None,
         )
+        self._listing = Listing(self._durable, self._is_shown, self._wheel)
 
     def open(self, progress: Progress = silently) -> None:
         """Open the storage and rebuild the state of all streams from it.
@@ -136,6 +139,13 @@ class Streams:
         if state is None:
             raise NotFound("The stream has been deleted")
         return self._existing(state)
+
+    def page(self, prefix: str, after: str | None, limit: int) -> Page | Deferred[Page]:
+        """Some of the streams that readers see, in the order of their names; see :class:`Listing`."""
+        return self._listing.page(prefix, after, limit)
+
+    def _is_shown(self, state: StreamState) -> bool:
+        return not state.soft_deleted and not (state.config.expires and self._expiry.is_over(state))
 
     def _existing(self, state: StreamState) -> StreamState:
         """The state, unless the stream is over; then it is cleared away at once."""

@@ -1,0 +1,45 @@
+"""Health and readiness, for load balancers, orchestrators and people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from dstreams.http.pages.site import READ, Page, answer_json, answer_problem, answer_text, unready
+
+if TYPE_CHECKING:
+    from klein import Klein
+    from twisted.web.iweb import IRequest
+
+HEALTH_PATHS = ("/healthz", "/readyz", "/health")
+
+Status = Callable[[], Mapping[str, object]]
+"""Gives the members of ``/health`` that only the server knows."""
+
+
+def health(ready: Callable[[], bool], status: Status) -> Page:
+    """``/healthz``, ``/readyz`` and ``/health``.
+
+    ``/healthz`` is 200 as long as the process answers at all; ``/readyz`` is 200 while traffic is wanted, else 503;
+    ``/health`` is 200 with a JSON document for people and dashboards.
+
+    :param ready: whether traffic is wanted.
+    """
+    started = time.monotonic()
+
+    def add(app: Klein) -> None:
+        @app.route("/healthz", methods=READ)
+        def healthz(request: IRequest) -> bytes:
+            return answer_text(request, b"ok\n")
+
+        @app.route("/readyz", methods=READ)
+        def readyz(request: IRequest) -> bytes:
+            return answer_text(request, b"ready\n") if ready() else answer_problem(request, unready())
+
+        @app.route("/health", methods=READ)
+        def health(request: IRequest) -> bytes:
+            members = {"status": "ok" if ready() else "unavailable", "uptime_seconds": int(time.monotonic() - started)}
+            return answer_json(request, members | dict(status()))
+
+    return add

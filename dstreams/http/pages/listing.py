@@ -1,0 +1,95 @@
+"""``GET {admin.base_path}/streams``: which streams there are, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dstreams.eventually import then
+from dstreams.http.pages.site import READ, answer_json
+from dstreams.model.state import StreamState
+from dstreams.protocol.expiry import format_expires_at
+from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.problems import BadRequest, printable
+from dstreams.streams.listing import Page as Found
+from dstreams.streams.streams import Streams
+
+if TYPE_CHECKING:
+    from klein import Klein
+    from twisted.internet.defer import Deferred
+    from twisted.web.iweb import IRequest
+
+    from dstreams.http.pages.site import Page
+
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1000
+"""The most streams in one page: a page of so many is made in some milliseconds."""
+
+_KNOWN: Final = frozenset((b"prefix", b"after", b"limit"))
+
+
+def listing(base_path: str, streams: Streams) -> Page:
+    """The listing of ``streams``.
+
+    :param base_path: ``admin.base_path``.
+    """
+
+    def add(app: Klein) -> None:
+        @app.route(base_path.rstrip("/") + "/streams", methods=READ)
+        def page(request: IRequest) -> bytes | Deferred[bytes]:
+            parameters = _parameters(request)
+            limit = _limit(parameters.get(b"limit"))
+            after = _text(b"after", parameters[b"after"]) if b"after" in parameters else None
+            found = streams.page(_text(b"prefix", parameters.get(b"prefix", b"")), after, limit)
+            return then(found, lambda page: answer_json(request, _document(page)))
+
+    return add
+
+
+def _document(page: Found) -> dict[str, object]:
+    return {"streams": [describe(state) for state in page.streams], "next": page.after}
+
+
+def describe(state: StreamState) -> dict[str, object]:
+    """What the listing says of a stream; ``docs/reference/admin.md`` explains each member."""
+    config, fork = state.config, state.fork
+    return {
+        "name": state.name,
+        "content_type": config.content_type.value,
+        "closed": state.closed,
+        "next_offset": format_offset(state.tail).decode("ascii"),
+        "bytes": state.size,
+        "messages": state.messages,
+        "created_at": format_expires_at(state.created_at).decode("ascii"),
+        "updated_at": format_expires_at(state.updated_at).decode("ascii"),
+        "ttl_seconds": config.ttl,
+        "expires_at": None if config.expires_at is None else format_expires_at(config.expires_at).decode("ascii"),
+        "forked_from": None if fork is None else fork.source_name,
+        "fork_offset": None if fork is None else format_offset(fork.position).decode("ascii"),
+        "forks": state.forks,
+    }
+
+
+def _parameters(request: IRequest) -> dict[bytes, bytes]:
+    parameters: dict[bytes, bytes] = {}
+    for name, values in (request.args or {}).items():
+        if name not in _KNOWN:
+            raise BadRequest(f"Unknown parameter {printable(name)}; a listing has prefix, after and limit.")
+        if len(values) > 1:
+            raise BadRequest(f"The parameter {printable(name)} is repeated.")
+        parameters[name] = values[0]
+    return parameters
+
+
+def _limit(raw: bytes | None) -> int:
+    if raw is None:
+        return DEFAULT_LIMIT
+    if not (raw.isdigit() and len(raw) <= 4 and 1 <= int(raw) <= MAX_LIMIT):
+        raise BadRequest(f"Invalid limit {printable(raw)}: it is a number from 1 to {MAX_LIMIT}.")
+    return int(raw)
+
+
+def _text(name: bytes, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"The parameter {printable(name)} isn't UTF-8: {printable(raw)}.") from None

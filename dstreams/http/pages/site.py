@@ -1,0 +1,77 @@
+"""A klein application made of pages, and the ways in which a page answers.
+
+Imports klein only when it is called: klein installs the default reactor when it is imported, and by then the
+process must have chosen its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import orjson
+
+from dstreams.protocol.problems import BY_STATUS, MethodNotAllowed, NotFound, ProtocolError, Unavailable, render
+
+if TYPE_CHECKING:
+    from klein import Klein
+    from twisted.web.iweb import IRequest
+    from twisted.web.resource import IResource
+
+Page = Callable[["Klein"], object]
+"""Adds its routes to an application."""
+
+READ = ("GET", "HEAD")
+"""The methods of a page that is only looked at."""
+
+
+def build_pages(*pages: Page) -> IResource:
+    """The resource that answers ``pages``; all else is a 404 problem."""
+    from klein import Klein
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+
+    app = Klein()
+    for page in pages:
+        page(app)
+
+    @app.handle_errors(HTTPException)
+    def elsewhere(request: IRequest, failure: object) -> bytes:
+        error = getattr(failure, "value", None)
+        if isinstance(error, WrongMethod):
+            allow = b", ".join(sorted(method.encode() for method in error.valid_methods or ()))
+            return answer_problem(request, MethodNotAllowed("This path is only read", b"Allow: %b\r\n" % allow))
+        return answer_problem(request, NotFound("There is nothing at this path"))
+
+    @app.handle_errors(ProtocolError)
+    def refused(request: IRequest, failure: object) -> bytes:
+        error = getattr(failure, "value", None)
+        return answer_problem(request, error if isinstance(error, ProtocolError) else Unavailable())
+
+    return app.resource()
+
+
+def answer_text(request: IRequest, body: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> bytes:
+    """A body that nobody keeps."""
+    request.setHeader(b"content-type", content_type)
+    request.setHeader(b"cache-control", b"no-store")
+    return body
+
+
+def answer_json(request: IRequest, document: object) -> bytes:
+    """A JSON document that nobody keeps."""
+    return answer_text(request, orjson.dumps(document) + b"\n", b"application/json")
+
+
+def answer_problem(request: IRequest, error: ProtocolError) -> bytes:
+    """A problem document."""
+    request.setResponseCode(error.status)
+    for line in error.headers.splitlines():
+        name, _, value = line.partition(b": ")
+        request.setHeader(name, value)
+    return answer_text(request, render(error, request.uri.decode("latin-1")), b"application/problem+json")
+
+
+def unready() -> ProtocolError:
+    """What a server says that wants no traffic."""
+    return BY_STATUS[503]("The server is not ready to accept traffic")

@@ -1,0 +1,119 @@
+"""Which streams there are, page by page, in the order of their names, without holding up the reactor.
+
+Names are kept in a dictionary, so every listing begins by sorting them. Few are sorted at once, at every page. Many (a
+million take a fifth of a second) are sorted in runs of a few milliseconds, one in each turn of the reactor; a page is
+merged from the runs, and they are kept for the pages that follow. So a long listing shows the streams that were there
+when it began, less those that have gone since; what it says of each is true at the moment of the page.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+
+from dstreams.model.catalog import Catalog
+from dstreams.model.state import StreamState
+from dstreams.timers import TimerWheel
+
+RUN_NAMES = 5_000
+"""How many names are sorted in one go: one to three milliseconds."""
+
+KEEP_SECONDS = 60.0
+"""For how long a snapshot of many names is kept after its last page."""
+
+LOOKS_PER_STREAM = 10
+"""How many names a page looks at for each stream that it may hold, if many have gone since the snapshot."""
+
+
+@frozen
+class Page:
+    """Some of the streams.
+
+    :param streams: in the order of their names; perhaps fewer than asked for, even none.
+    :param after: what to ask for the next page with, ``None`` when this is the last.
+    """
+
+    streams: list[StreamState]
+    after: str | None
+
+
+@define(eq=False)
+class Listing:
+    """Pages through a catalog.
+
+    :param shown: whether a stream is there for clients.
+    """
+
+    _catalog: Catalog
+    _shown: Callable[[StreamState], bool]
+    _wheel: TimerWheel
+    # Sorted runs of names, ``None`` while there is no snapshot.
+    _runs: list[list[str]] | None = field(default=None, init=False)
+    _used_at: float = field(default=0.0, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def page(self, prefix: str, after: str | None, limit: int) -> Page | Deferred[Page]:
+        """The streams whose names begin with ``prefix`` and come after ``after``.
+
+        :param after: the last name of the page before, ``None`` for the first page.
+        :param limit: how many at most.
+        """
+        if len(self._catalog.names) <= RUN_NAMES:
+            return self._merge([sorted(self._catalog.names)], prefix, after, limit)
+        if after is not None and self._runs is not None:
+            self._used_at = self._wheel.seconds()
+            return self._merge(self._runs, prefix, after, limit)
+        sorted_names: Deferred[None] = Deferred()
+        self._waiting.append(sorted_names)
+        if len(self._waiting) == 1:
+            self._sort(list(self._catalog.names), [])
+        return sorted_names.addCallback(lambda _: self._merge(self._runs or [], prefix, after, limit))
+
+    def _merge(self, runs: list[list[str]], prefix: str, after: str | None, limit: int) -> Page:
+        found: list[StreamState] = []
+        looks = limit * LOOKS_PER_STREAM
+        last = after
+        for name in heapq.merge(*(_begin(run, prefix, after) for run in runs)):
+            if not name.startswith(prefix):
+                break
+            if len(found) == limit or not looks:
+                return Page(found, last)
+            looks -= 1
+            last = name
+            state = self._catalog.find(name)
+            if state is not None and self._shown(state):
+                found.append(state)
+        return Page(found, None)
+
+    def _sort(self, names: list[str], runs: list[list[str]]) -> None:
+        """Sort the next run, and the others in the reactor's next turns."""
+        start = len(runs) * RUN_NAMES
+        runs.append(sorted(names[start : start + RUN_NAMES]))
+        if start + RUN_NAMES < len(names):
+            self._wheel.soon(lambda: self._sort(names, runs))
+            return
+        if self._runs is None:
+            self._wheel.call_later(KEEP_SECONDS, self._forget)
+        self._runs, self._used_at = runs, self._wheel.seconds()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _forget(self) -> None:
+        """Let the snapshot go when nobody has asked for a while."""
+        left = self._used_at + KEEP_SECONDS - self._wheel.seconds()
+        if left > 0:
+            self._wheel.call_later(left, self._forget)
+        else:
+            self._runs = None
+
+
+def _begin(run: list[str], prefix: str, after: str | None) -> Iterator[str]:
+    """The names of one run from where the page begins."""
+    start = bisect_left(run, prefix) if after is None or after < prefix else bisect_right(run, after)
+    for position in range(start, len(run)):
+        yield run[position]
