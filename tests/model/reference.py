@@ -24,12 +24,21 @@ JSON_BODIES: dict[bytes, list[bytes]] = {
 
 @define
 class Times:
-    """What no failure takes back: the time, when each stream was last used, which offsets were handed out."""
+    """What no failure takes back: the time, when each stream was last used, which offsets were handed out.
+
+    :param lent: when streams were really used last, if a restart has made them younger and nobody has used them since.
+    """
 
     now: float
     used: dict[int, float] = field(factory=dict)
+    lent: dict[int, float] = field(factory=dict)
     tokens: dict[int, dict[int, str]] = field(factory=dict)
     last_id: int = 0
+
+    def restart(self, grace: float) -> None:
+        """What had not been written down before a crash may be missing: so much longer every stream lives."""
+        for stream_id, used in self.used.items():
+            self.used[stream_id] = min(self.now, self.lent.setdefault(stream_id, used) + grace)
 
 
 @define
@@ -119,6 +128,7 @@ class Model:
     def touch(self, stream: Stream) -> None:
         if stream.id in self.times.used:
             self.times.used[stream.id] = self.times.now
+            self.times.lent.pop(stream.id, None)
 
     def put(self, name: str, put: Put, body: bytes, closed: bool) -> int:
         there = self.streams.get(name)
