@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from twisted.python import usage
 
 from dstreams.config import ConfigError, ConfigLoadOptions, load
-from dstreams.services import ServerService, build_server
+from dstreams.services import Reactor, ServerService, build_server
 
 _EXAMPLES = """
 Examples:
@@ -79,4 +79,4 @@ def makeService(options: Options) -> ServerService:
 
     parent = getattr(options, "parent", None)
     foreground = parent is None or bool(parent.get("nodaemon", True))
-    return build_server(loaded.config, reactor, foreground=foreground, warnings=loaded.warnings)
+    return build_server(loaded.config, cast("Reactor", reactor), foreground=foreground, warnings=loaded.warnings)

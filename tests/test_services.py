@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from attrs import define, evolve, field
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -25,6 +26,7 @@ from dstreams.progress import Progress
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.parts import SiteParts
+from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
 from dstreams.services.site import SiteService, endpoint_description, reachable
 from dstreams.services.storage import StorageService
@@ -200,6 +202,9 @@ class FakeConnections:
     journal: list[str]
     drained: Deferred[None] = field(factory=Deferred)
 
+    def retire(self) -> None:
+        self.journal.append("retire")
+
     def drain(self) -> Deferred[None]:
         self.journal.append("drain")
         self.drained = Deferred()
@@ -245,6 +250,31 @@ class StorageServiceTests(SynchronousTestCase):
         )
 
 
+@define
+class FakePort:
+    """A port that writes down when it is closed."""
+
+    journal: list[str]
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 8080)
+
+    def stopListening(self) -> None:
+        self.journal.append("close the port")
+
+
+class ListeningReactor(MemoryReactorClock):
+    """Listens wherever it is told to."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def listenTCP(self, *args: Any, **kwargs: Any) -> IListeningPort:
+        super().listenTCP(*args, **kwargs)
+        return cast("IListeningPort", FakePort(self.journal))
+
+
 class RefusingReactor(MemoryReactorClock):
     """Can't listen anywhere."""
 
@@ -257,15 +287,17 @@ class SiteServiceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.journal: list[str] = []
-        self.reactor = MemoryReactorClock()
+        self.reactor: MemoryReactorClock = ListeningReactor(self.journal)
         self.readiness = Readiness()
+        self.patience = Patience(self.reactor)
         self.connections = FakeConnections(self.journal)
 
-    def site(self, *, bind_address: str = "127.0.0.1:8080", grace: int = 30) -> SiteService:
+    def site(self, *, bind_address: str = "127.0.0.1:8080", grace: int = 30, delay: int = 0) -> SiteService:
         """A site over fakes."""
-        server = evolve(CONFIG.server, bind_address=bind_address, shutdown_grace_secs=grace)
+        server = evolve(CONFIG.server, bind_address=bind_address, shutdown_grace_secs=grace, drain_delay_secs=delay)
         parts = SiteParts(FakeEngine(self.journal), Factory(), self.connections)
-        return SiteService(evolve(CONFIG, server=server), parts, self.readiness, cast("Any", self.reactor))
+        config = evolve(CONFIG, server=server)
+        return SiteService(config, parts, self.readiness, self.patience, cast("Any", self.reactor))
 
     def test_listens(self) -> None:
         """It binds the configured address and is ready then."""
@@ -300,13 +332,13 @@ class SiteServiceTests(SynchronousTestCase):
         site = self.site()
         self.successResultOf(site.startService())
         stopping = site.stopService()
-        assert self.journal == ["drain", "end live readers"]
+        assert self.journal == ["retire", "close the port", "drain", "end live readers"]
         assert not self.readiness()
         self.assertNoResult(stopping)
         self.connections.drained.callback(None)
         self.successResultOf(stopping)
         self.reactor.advance(31)
-        assert self.journal == ["drain", "end live readers"]
+        assert self.journal == ["retire", "close the port", "drain", "end live readers"]
 
     def test_grace_time(self) -> None:
         """Connections that are left when the grace time is over are cut, and waited for."""
@@ -316,8 +348,31 @@ class SiteServiceTests(SynchronousTestCase):
         self.reactor.advance(4.9)
         assert "abort" not in self.journal
         self.reactor.advance(0.2)
-        assert self.journal == ["drain", "end live readers", "abort", "drain"]
+        assert self.journal == ["retire", "close the port", "drain", "end live readers", "abort", "drain"]
         self.assertNoResult(stopping)
+        self.connections.drained.callback(None)
+        self.successResultOf(stopping)
+
+    def test_drain_delay(self) -> None:
+        """After a delay only is the port closed; until then the server isn't ready, and every answer is a last one."""
+        site = self.site(delay=10)
+        self.successResultOf(site.startService())
+        stopping = site.stopService()
+        assert not self.readiness()
+        self.reactor.advance(9.9)
+        assert self.journal == ["retire"]
+        self.reactor.advance(0.2)
+        assert self.journal == ["retire", "close the port", "drain", "end live readers"]
+        self.connections.drained.callback(None)
+        self.successResultOf(stopping)
+
+    def test_lost_patience(self) -> None:
+        """Without patience nothing is waited for but the connections' real end."""
+        site = self.site(delay=10)
+        self.successResultOf(site.startService())
+        stopping = site.stopService()
+        self.patience.lose()
+        assert self.journal == ["retire", "close the port", "drain", "end live readers", "abort", "drain"]
         self.connections.drained.callback(None)
         self.successResultOf(stopping)
 

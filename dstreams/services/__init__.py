@@ -4,6 +4,7 @@ Read :mod:`dstreams.services.assembly` first: it says which services there are.
 """
 
 from dstreams.services.assembly import build_server
+from dstreams.services.parts import Reactor
 from dstreams.services.tree import ServerService
 
-__all__ = ["ServerService", "build_server"]
+__all__ = ["Reactor", "ServerService", "build_server"]

@@ -8,7 +8,9 @@ from dstreams.config import Config
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.parts import Reactor, SiteParts
+from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
+from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
@@ -23,12 +25,13 @@ def build_server(
         for it to have started.
     :param warnings: about the configuration, to be logged.
     """
-    readiness = Readiness()
+    readiness, patience = Readiness(), Patience(reactor)
     parts = build_site_parts(config, reactor, readiness)
     children = [
+        SignalService(reactor, patience),
         ConfigService(reactor, warnings),
         StorageService(config, parts.engine),
-        SiteService(config, parts, readiness, reactor),
+        SiteService(config, parts, readiness, patience, reactor),
     ]
     return ServerService(children, end_process(reactor), raises=not foreground)
 

@@ -18,6 +18,8 @@ class Reactor(Scheduler, Protocol):
 
     def callWhenRunning(self, callable: Callable[[], object]) -> object: ...  # noqa: A002 (Twisted's name)
 
+    def callFromThread(self, callable: Callable[[], object]) -> object: ...  # noqa: A002
+
     def stop(self) -> None: ...
 
 
@@ -37,8 +39,11 @@ class Engine(Protocol):
 class Connections(Protocol):
     """A factory's open connections."""
 
+    def retire(self) -> None:
+        """Say in every answer from now on that its connection closes; new connections are still taken."""
+
     def drain(self) -> Deferred[None]:
-        """Close idle connections now and the others after their answer; fires when there are none left.
+        """Close connections after their answer, idle ones within a second; fires when there are none left.
 
         It may be called again, and what it returned may be cancelled.
         """

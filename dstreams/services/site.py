@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from dstreams.config import BindAddress, Config, parse_bind_address
 from dstreams.services.parts import Reactor, SiteParts
+from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
 from dstreams.startup import StartupError, StartupPhase
 
@@ -25,14 +23,18 @@ class SiteService(Service):
     """Listens, and at the end lets clients finish within the grace time.
 
     :param readiness: told when traffic is wanted and when it isn't any more.
+    :param patience: ends every wait of the end when somebody has none left.
     """
 
     name: str | None = "site"
 
-    def __init__(self, config: Config, parts: SiteParts, readiness: Readiness, reactor: Reactor) -> None:
+    def __init__(
+        self, config: Config, parts: SiteParts, readiness: Readiness, patience: Patience, reactor: Reactor
+    ) -> None:
         self._config = config
         self._parts = parts
         self._readiness = readiness
+        self._patience = patience
         self._reactor = reactor
         self._port: IListeningPort | None = None
 
@@ -65,13 +67,14 @@ class SiteService(Service):
         _log.info("protocol: {url}", url=f"{root}{self._config.http.stream_base_path}")
 
     def stopService(self) -> Deferred[None]:
-        """Close the port, end live readers, and let requests in flight finish; then cut what is left."""
+        """Send clients elsewhere, close the port, let what is under way finish; then cut what is left."""
         super().stopService()
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
         self._readiness.ready = False
         if self._port is not None:
+            await self._drain_traffic()
             await maybeDeferred(self._port.stopListening)
             self._port = None
         connections = self._parts.connections
@@ -79,13 +82,20 @@ class SiteService(Service):
         drained = connections.drain()
         self._parts.engine.end_live()
         grace = self._config.server.shutdown_grace_secs
-        try:
-            await drained.addTimeout(grace, cast("IReactorTime", self._reactor))
-        except DeferredTimeout:
-            _log.warn("cutting the connections that are left after {grace} s", grace=grace)
+        if not await self._patience.wait_for(drained, grace):
+            when = "" if self._patience.lost else f" after {grace} s"
+            _log.warn("cutting the connections that are left{when}", when=when)
             connections.abort()
             # What they were reading or writing is let go of only when they are really gone.
             await connections.drain()
+
+    async def _drain_traffic(self) -> None:
+        """Serve on for a while, so that whoever sends the traffic here can notice that it isn't wanted."""
+        delay = self._config.server.drain_delay_secs
+        self._parts.connections.retire()
+        if delay:
+            _log.info("not ready any more; the port closes in {delay} s", delay=delay)
+            await self._patience.wait(delay)
 
 
 def endpoint_description(address: BindAddress) -> str:

@@ -114,8 +114,10 @@ class HttpChannel(protocol.Protocol):
     """Whether this is the transport's producer."""
     _reading_paused: bool = field(default=False, init=False)
     _blocked_since: float = field(default=0.0, init=False)
+    _retiring: bool = field(default=False, init=False)
+    """Whether the next answer is the last one."""
     _finishing: bool = field(default=False, init=False)
-    """Whether the server stops: no further request is read."""
+    """Whether the server stops: a client that has nothing to ask isn't waited for."""
 
     # Per request.
     _request: Request | None = field(default=None, init=False)
@@ -145,12 +147,17 @@ class HttpChannel(protocol.Protocol):
         """Whether a streamed body is being sent."""
         return self._writer.body is not None
 
-    def finish(self) -> None:
-        """Close when idle, else after the current answer."""
-        self._finishing = True
+    def retire(self) -> None:
+        """Make the answer under way the last one, or the next one when none is."""
+        self._retiring = True
         if self._phase is _RESPONDING or self._phase is _BODY:
             self._writer.keep_alive = False
-        elif self._phase is _HEAD and not self._outlet.corked:
+
+    def finish(self) -> None:
+        """Close after the answer under way; when there is none, after a request that is still on its way."""
+        self.retire()
+        self._finishing = True
+        if self._phase is _HEAD and not self._outlet.corked:
             self._serve()
 
     def abort(self) -> None:
@@ -268,7 +275,7 @@ class HttpChannel(protocol.Protocol):
         phase = self._phase
         if self._reader.trim() and phase is _HEAD and not self._outlet.blocked:
             if self._finishing or self._reader.ended:
-                self._lose()
+                self._end_idle()
             else:
                 self._deadline.move(self._wheel.seconds() + self._limits.idle_timeout)
                 if self._reading_paused:
@@ -341,7 +348,7 @@ class HttpChannel(protocol.Protocol):
             return False
         self._until = inf
         request = self._request = head.request
-        self._writer.begin(request, head.is_1_0, head.keep_alive and not self._finishing)
+        self._writer.begin(request, head.is_1_0, head.keep_alive and not self._retiring)
         if request.content_length == 0:
             self._respond(request)
             return True
@@ -530,6 +537,20 @@ class HttpChannel(protocol.Protocol):
 
     # -- the end
 
+    def _end_idle(self) -> None:
+        """Close a connection on which nothing is asked.
+
+        When the server stops, a request may have crossed with that. Closing at once would reset the connection
+        under a client that has done nothing wrong, so there is a moment to answer that one.
+        """
+        if self._reader.ended:
+            self._lose()
+            return
+        self._until = min(self._until, self._wheel.seconds() + self._limits.last_head_timeout)
+        self._deadline.move(self._until)
+        if self._reading_paused:
+            self._go_on_reading()
+
     def _end_connection(self) -> None:
         """Close; gently, when the client may still be sending."""
         if self._reader.ended or not (self._linger or self._unread or self._reader.available):
@@ -590,6 +611,7 @@ class HttpFactory(protocol.Factory):
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)
         self._connections = Connections()
+        self._retiring = False
         self._draining = False
 
     def buildProtocol(self, addr: IAddress | None) -> HttpChannel | None:  # noqa: ARG002 (Twisted's)
@@ -598,10 +620,17 @@ class HttpFactory(protocol.Factory):
             return None
         channel = HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections)
         channel.factory = self
+        if self._retiring:
+            channel.retire()
         return channel
 
+    def retire(self) -> None:
+        """Give every connection one more answer: it says that the connection closes. New ones are still taken."""
+        self._retiring = True
+        self._connections.retire()
+
     def drain(self) -> Deferred[None]:
-        """Close idle connections now and the others after their current answer.
+        """Close connections after their current answer, idle ones after ``last_head_timeout``; take no new ones.
 
         :return: fires when all are gone. May be called again, and cancelled.
         """

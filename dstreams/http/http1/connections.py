@@ -45,8 +45,11 @@ class Connection(Protocol):
     def is_streaming(self) -> bool:
         """Whether a streamed body is being sent."""
 
+    def retire(self) -> None:
+        """Make the answer under way the last one, or the next one when none is."""
+
     def finish(self) -> None:
-        """Close when idle, else after the current answer."""
+        """Close after the answer under way; when there is none, after a request that is still on its way."""
 
     def abort(self) -> None:
         """Close now."""
@@ -69,6 +72,11 @@ class Connections:
             waiting, self._waiting = self._waiting, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def retire(self) -> None:
+        """Make the current or next answer of every connection its last one."""
+        for connection in list(self.live):
+            connection.retire()
 
     def drain(self) -> Deferred[None]:
         """Ask all connections to finish.

@@ -29,7 +29,8 @@ class HttpLimits:
     :param max_head_bytes: the request line and all headers; more is 431. Room for large cookies and tokens.
     :param max_headers: header lines; more is 431. Browsers send about 20, proxies add a dozen.
     :param head_timeout: from the first byte of a head to its end; more is 408. Against slow-header attacks.
-    :param last_head_timeout: the same, from when the server has been told to stop.
+    :param last_head_timeout: the same, from when the server has been told to stop; so long it also waits for a
+        request that is on its way then.
     :param body_timeout: without a byte of an announced body; more is 408. A mobile client's worst hand-over.
     :param min_body_rate: bytes per second that a body must have brought on average after the first
         ``body_timeout``; less is 408. Against bodies that trickle for hours.

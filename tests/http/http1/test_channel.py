@@ -1134,7 +1134,7 @@ class FactoryTests:
         assert first.factory.statistics().connections == 4
 
     def test_drain(self) -> None:
-        """Idle connections close at once, the others after their answer, which says so."""
+        """Idle connections close after a moment, the others after their answer, which says so."""
         idle = Connected()
         application = idle.application
         waiting, live, reading, between = (Connected(application, factory=idle.factory) for _ in range(4))
@@ -1144,9 +1144,8 @@ class FactoryTests:
         between.send(b"GET / HTTP/1.1\r\n")
         done: list[None] = []
         idle.factory.drain().addCallback(done.append)
-        assert idle.transport.disconnecting
-        busy = [waiting, live, reading, between]
-        assert not any(connected.transport.disconnecting for connected in busy)
+        connections = [idle, waiting, live, reading, between]
+        assert not any(connected.transport.disconnecting for connected in connections)
         application.waiting.pop().callback(Response(204))
         assert b"\r\nConnection: close\r\n" in waiting.sent()
         assert len(application.requests) == 2
@@ -1155,11 +1154,45 @@ class FactoryTests:
         assert b"\r\nConnection: close\r\n" in reading.send(b"o")
         assert b"\r\nConnection: close\r\n" in between.send(b"Host: h\r\n\r\n")
         assert live.transport.disconnecting
+        assert not idle.transport.disconnecting
+        idle.clock.advance(HttpLimits().last_head_timeout + 0.2)
+        assert idle.transport.disconnecting
         for connected in [idle, waiting, live, reading]:
             connected.lose()
         assert done == []
         between.lose()
         assert done == [None]
+
+    def test_drain_answers_what_has_crossed_it(self) -> None:
+        """A request that was on its way to an idle connection is answered, as the last one; a byte wins no time."""
+        asking, teasing = Connected(), Connected()
+        for connected in (asking, teasing):
+            connected.send(get(b"/nothing"))
+            connected.factory.drain()
+            connected.clock.advance(HttpLimits().last_head_timeout - 0.3)
+        assert b"\r\nConnection: close\r\n" in asking.send(get(b"/nothing"))
+        assert asking.transport.disconnecting
+        teasing.send(b"\r\n")
+        teasing.clock.advance(0.5)
+        assert teasing.transport.disconnecting
+
+    def test_retire(self) -> None:
+        """The answer under way is the last one, else the next; connections that ask nothing stay, new ones come."""
+        idle = Connected()
+        application, factory = idle.application, idle.factory
+        waiting, reading = Connected(application, factory=factory), Connected(application, factory=factory)
+        waiting.send(get(b"/later"))
+        reading.send(announce(5) + b"hell")
+        factory.retire()
+        new = Connected(application, factory=factory)
+        application.waiting.pop().callback(Response(204))
+        assert b"\r\nConnection: close\r\n" in waiting.sent()
+        assert b"\r\nConnection: close\r\n" in reading.send(b"o")
+        idle.clock.advance(10)
+        for connected in (idle, new):
+            assert not connected.transport.disconnecting
+            assert b"\r\nConnection: close\r\n" in connected.send(get(b"/nothing"))
+            assert connected.transport.disconnecting
 
     def test_drain_in_the_middle_of_a_head(self) -> None:
         """The beginning of a head holds up the end for a second, not for as long as heads usually may take."""
@@ -1185,8 +1218,10 @@ class FactoryTests:
         connected.transport.full = True
         connected.send(get(b"/nothing"))
         connected.factory.drain()
+        connected.clock.advance(HttpLimits().last_head_timeout + 0.2)
         assert not connected.transport.disconnecting
         connected.transport.drained()
+        connected.clock.advance(HttpLimits().last_head_timeout + 0.2)
         assert connected.transport.disconnecting
 
     def test_drain_can_be_cancelled_and_repeated(self) -> None:

@@ -1,0 +1,92 @@
+"""What SIGTERM and SIGINT do.
+
+Twisted's own handling stops the reactor too, but a second signal only makes it log an error; while storage is
+being opened, before the reactor runs, a signal kills the process, or does nothing where that is process 1 of a
+container; and at the end twistd kills itself with the signal that it got, so that a stop in good order looks
+like a death. Therefore:
+
+- the first signal stops the server in good order, and the process ends with status 0;
+- the second one stops it now: nobody is waited for, clients are cut, and the storage is closed;
+- the third one ends the process at once, with status 128 + the signal's number;
+- a signal that comes before the reactor runs ends the process with status 0: nothing has been served, and
+  opening the storage can be interrupted anywhere, as by a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from twisted.application.service import Service
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+from dstreams.services.parts import Reactor
+from dstreams.services.patience import Patience
+
+_log = Logger()
+
+
+class SignalService(Service):
+    """Listens for signals as long as the server runs. The first service to start, so that it covers the others.
+
+    :param patience: lost at the second signal.
+    :param exit_now: ends the process with a status; it doesn't return.
+    """
+
+    name: str | None = "signals"
+
+    def __init__(self, reactor: Reactor, patience: Patience, exit_now: Callable[[int], object] = os._exit) -> None:
+        self._reactor = reactor
+        self._patience = patience
+        self._exit_now = exit_now
+        self._signals: list[signal.Signals] = []
+        self._reactor_runs = False
+        self._received = 0
+
+    def startService(self) -> None:
+        """Take the signals over; a SIGINT that is ignored, as in a shell's background jobs, or a debugger's, is left.
+
+        They aren't given back when the service stops: a third signal is for a storage that doesn't close, and one
+        that comes in the last moment must not make a death of a stop in good order.
+        """
+        super().startService()
+        self._signals = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+            self._signals.append(signal.SIGINT)
+        self._take()
+        # The reactor sets its own when it begins to run.
+        self._reactor.callWhenRunning(self._take_from_reactor)
+
+    def _take_from_reactor(self) -> None:
+        self._reactor_runs = True
+        self._take()
+
+    def _take(self) -> None:
+        for number in self._signals:
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        """Runs between any two instructions of the main thread, so it leaves all work to the reactor."""
+        self._received += 1
+        name = signal.Signals(number).name
+        if not self._reactor_runs:
+            self._exit_now(0)
+        elif self._received == 1:
+            self._reactor.callFromThread(lambda: self._stop(name))
+        elif self._received == 2:
+            self._reactor.callFromThread(lambda: self._hurry(name))
+        else:
+            self._exit_now(128 + number)
+
+    def _stop(self, name: str) -> None:
+        _log.info("{signal}: stopping; a second one cuts clients off, a third one ends the process", signal=name)
+        with suppress(ReactorNotRunning):  # it is stopping already
+            self._reactor.stop()
+
+    def _hurry(self, name: str) -> None:
+        _log.warn("{signal} again: stopping now", signal=name)
+        self._patience.lose()
