@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import random
 import signal
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill.workload import Line, Worker, check
+from tests.kill.workload import Line, Worker, create, verify
 from tests.servers import twistd_server
 
 KILLS = int(os.environ.get("KILLS", "6"))
@@ -36,9 +34,9 @@ def test_kill9(mode: str, tmp_path: Path) -> None:
         home.mkdir()
         with twistd_server(home, environ=_settings(tmp_path, mode)) as server:
             where["port"] = server.port
-            for number in range(STREAMS) if life == 0 else ():
-                _create(server.port, f"/v1/stream/s{number}")
-            _verify(server.port, lines)
+            if life == 0:
+                create(server.port, lines)
+            verify(server.port, lines)
             if life == 0:
                 for worker in workers:
                     worker.start()
@@ -46,7 +44,7 @@ def test_kill9(mode: str, tmp_path: Path) -> None:
                 enough.set()
                 for worker in workers:
                     worker.join()
-                _verify(server.port, lines)
+                verify(server.port, lines)
                 return
             # Real time, on purpose: the kill has to hit the server in the middle of anything.
             time.sleep(when.uniform(0.3, 1.5))
@@ -65,31 +63,3 @@ def _settings(directory: Path, mode: str) -> dict[str, str]:
         "DS_STORAGE__DATA_DIR": str(directory / "data"),
         "DS_STORAGE__CHECKPOINT_BYTES": "100000",
     }
-
-
-def _create(port: int, path: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("PUT", path, headers={"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    answer.read()
-    assert answer.status == 201
-    connection.close()
-
-
-def _verify(port: int, lines: list[Line]) -> None:
-    """Read every stream from its start to its end."""
-    for stream in {line.stream for line in lines}:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        floor = [line.acknowledged for line in lines]
-        messages: list[dict[str, object]] = []
-        offset = "-1"
-        while True:
-            connection.request("GET", f"{stream}?offset={offset}")
-            answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
-            messages += json.loads(answer.read())
-            offset = str(answer.headers["Stream-Next-Offset"])
-            if answer.headers["Stream-Up-To-Date"] == "true":
-                break
-        connection.close()
-        check(lines, floor, messages, stream)

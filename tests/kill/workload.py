@@ -21,11 +21,13 @@ class Line:
 
     :param stream: the stream's path.
     :param producer: the producer's id.
+    :param refused: how often the server answered that it can't store it now.
     """
 
     stream: str
     producer: str
     acknowledged: int = -1
+    refused: int = 0
 
     def attempt(self, connection: http.client.HTTPConnection) -> None:
         """Append the next message; raises OSError or HTTPException when there was no answer."""
@@ -42,7 +44,9 @@ class Line:
         text = answer.read()
         if answer.status in (200, 204):
             self.acknowledged = number
-        elif answer.status != 503:
+        elif answer.status in (503, 507):
+            self.refused += 1
+        else:
             raise AssertionError(f"{self.producer} got {answer.status} for {number}: {text!r}")
 
 
@@ -117,3 +121,33 @@ def check(lines: list[Line], floor: list[int], messages: list[dict[str, object]]
         # The last one sent may have been stored without its acknowledgement having arrived.
         beyond = len(numbers) - (line.acknowledged + 1)
         assert beyond <= 1, f"{line.producer}: {beyond} messages beyond the last acknowledged one"
+
+
+def create(port: int, lines: list[Line]) -> None:
+    """Create the lines' streams."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for path in sorted({line.stream for line in lines}):
+        connection.request("PUT", path, headers={"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 201
+    connection.close()
+
+
+def verify(port: int, lines: list[Line]) -> None:
+    """Read every stream from its start to its end, and check it."""
+    for stream in {line.stream for line in lines}:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        floor = [line.acknowledged for line in lines]
+        messages: list[dict[str, object]] = []
+        offset = "-1"
+        while True:
+            connection.request("GET", f"{stream}?offset={offset}")
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            messages += json.loads(answer.read())
+            offset = str(answer.headers["Stream-Next-Offset"])
+            if answer.headers["Stream-Up-To-Date"] == "true":
+                break
+        connection.close()
+        check(lines, floor, messages, stream)
