@@ -68,10 +68,12 @@ class TimerWheel:
     _due: list[int] = field(factory=list, init=False)
     _armed_for: int | None = field(default=None, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
+    seconds: Callable[[], float] = field(init=False)
+    """The scheduler's time, in seconds; only differences mean anything."""
 
-    def seconds(self) -> float:
-        """The scheduler's time, in seconds; only differences mean anything."""
-        return self._scheduler.seconds()
+    @seconds.default
+    def _bind_seconds(self) -> Callable[[], float]:
+        return self._scheduler.seconds
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` once, ``delay`` seconds from now or up to one slot later."""

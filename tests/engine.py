@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dstreams.clocks import Clocks
+from dstreams.eventually import Decided, Eventually
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.messages import Body, Frame, Request, Response
@@ -96,13 +97,16 @@ class FakeSink:
 class Reply:
     """The answer to a request, now or later."""
 
-    _outcome: Response | Deferred[Response]
+    _outcome: Eventually[Response]
     _response: Response | None = field(default=None, init=False)
     _body: bytes | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self._outcome, Deferred):
             self._outcome.addCallbacks(self._arrived, self._broken)
+        elif isinstance(self._outcome, Decided):
+            assert self._outcome.rescue is not None, "an application's answer that can't be rescued"
+            self._outcome.when(self._arrived)
         else:
             self._response = self._outcome
 
@@ -166,9 +170,10 @@ class Reply:
         return self.headers["stream-next-offset"]
 
     def cancel(self) -> None:
-        """The client goes away."""
-        assert isinstance(self._outcome, Deferred)
-        self._outcome.cancel()
+        """The client goes away; a change that is under way goes on."""
+        if not isinstance(self._outcome, Decided):
+            assert isinstance(self._outcome, Deferred)
+            self._outcome.cancel()
 
 
 def _all_of(body: Body) -> bytes:

@@ -38,8 +38,8 @@ def fill(streams: Streams) -> None:
     """A stream of a hundred bytes in ten appends."""
     streams.create(CreateRequest("s", DEFAULT, None, None, False, None, 0, b""))
     for _ in range(APPENDS):
-        request = AppendRequest(b"application/octet-stream", False, None, None, 10, b"0123456789")
-        streams.append("s", request)
+        request = AppendRequest(b"application/octet-stream", False, None, None)
+        streams.append("s", request, b"0123456789")
 
 
 def kill(streams: Streams, storage: FileStorage) -> None:

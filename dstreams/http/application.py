@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.eventually import Decided, Eventually
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.cors import ALLOWED_METHODS, Cors
@@ -31,7 +32,7 @@ from dstreams.protocol.problems import (
 
 _log = Logger()
 
-Operation = Callable[[Context, Request, str], "Response | Deferred[Response]"]
+Operation = Callable[[Context, Request, str], Eventually[Response]]
 Judge = Callable[[Context, Request, str], "Response | None"]
 
 OPERATIONS: dict[bytes, Operation] = {
@@ -56,7 +57,7 @@ _HEALTH_PATHS = frozenset((b"/healthz", b"/readyz", b"/health"))
 class Elsewhere(Protocol):
     """What answers requests that aren't for a stream: health, and whatever else is mounted."""
 
-    def respond(self, request: Request) -> Response | Deferred[Response]: ...
+    def respond(self, request: Request) -> Eventually[Response]: ...
 
 
 @define(eq=False)
@@ -99,53 +100,78 @@ class StreamApplication:
         judge = JUDGES.get(request.method)
         return None if judge is None else judge(self._context, request, name)
 
-    def respond(self, request: Request) -> Response | Deferred[Response]:
+    def respond(self, request: Request) -> Eventually[Response]:
         """Answer a complete request."""
+        facts = request.facts
         try:
-            response = self._dispatch(request)
+            operation = facts.operation or self._route(request)
+            response = operation(self._context, request, facts.name)
         except ProtocolError as error:
             response = problem_response(error, request)
         except Exception:
             _log.failure("answering a request failed")
             response = problem_response(InternalError(), request)
+        if isinstance(response, Response):
+            response.head = (facts.lines or self._lines(request)) + response.head
+            return response
+        return self._respond_later(request, response)
+
+    def _respond_later(
+        self, request: Request, response: Decided[Response] | Deferred[Response]
+    ) -> Eventually[Response]:
+        def complete(answered: Response) -> Response:
+            return self._complete(request, answered)
+
+        def rescue(error: Exception) -> Response:
+            return self._complete(request, _failed(Failure(error), request))
+
         if isinstance(response, Deferred):
-            return response.addCallbacks(
-                self._complete_later, self._fail_later, callbackArgs=(request,), errbackArgs=(request,)
-            )
-        return self._complete(request, response)
+            return response.addErrback(_failed, request).addCallback(complete)
+        if response.refusal is None:
+            complete(response.value)
+        response.rescue = rescue
+        return response
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
         """The answer to a message that HTTP itself doesn't allow."""
         return self._complete(request, problem_response(BY_STATUS[status](detail), request))
 
-    def _dispatch(self, request: Request) -> Response | Deferred[Response]:
-        path = request.path
-        if not path.startswith(self._prefix) or path in _HEALTH_PATHS:
-            if request.method == b"OPTIONS":
-                return self._cors.preflight()
-            if self._elsewhere is None:
-                raise NotFound("There is nothing at this path")
-            return self._elsewhere.respond(request)
-        operation = OPERATIONS.get(request.method)
-        if operation is None:
-            if request.method == b"OPTIONS":
-                return self._cors.preflight()
-            self._name(path)
-            raise _not_allowed(request.method)
-        return operation(self._context, request, self._name(path))
+    def _route(self, request: Request) -> Operation:
+        """What answers a request; noted among its facts, with the stream it is for."""
+        path, facts = request.path, request.facts
+        operation: Operation
+        if request.method == b"OPTIONS":
+            operation = self._preflight
+        elif path.startswith(self._prefix) and path not in _HEALTH_PATHS:
+            facts.name = self._name(path)
+            if request.method not in OPERATIONS:
+                raise _not_allowed(request.method)
+            operation = OPERATIONS[request.method]
+        else:
+            operation = self._answer_elsewhere
+        facts.operation = operation
+        return operation
+
+    def _preflight(self, *_: object) -> Response:
+        return self._cors.preflight()
+
+    def _answer_elsewhere(self, _: Context, request: Request, __: str) -> Eventually[Response]:
+        if self._elsewhere is None:
+            raise NotFound("There is nothing at this path")
+        return self._elsewhere.respond(request)
 
     def _name(self, path: bytes) -> str:
         return parse_name(path[len(self._prefix) :], self._context.settings.name_limits)
 
-    def _complete_later(self, response: Response, request: Request) -> Response:
-        return self._complete(request, response)
-
-    def _fail_later(self, failure: Failure, request: Request) -> Response:
-        return self._complete(request, _failed(failure, request))
+    def _lines(self, request: Request) -> bytes:
+        """The header lines that every answer to this head carries."""
+        lines = request.facts.lines = _SECURITY + self._cors.lines(request)
+        return lines
 
     def _complete(self, request: Request | None, response: Response) -> Response:
         """Add what every answer carries."""
-        response.head = _SECURITY + self._cors.lines(request) + response.head
+        lines = _SECURITY + self._cors.lines(None) if request is None else request.facts.lines or self._lines(request)
+        response.head = lines + response.head
         return response
 
 

@@ -10,10 +10,34 @@ decodes nothing that it doesn't read.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+
+from dstreams.eventually import Eventually
+from dstreams.protocol.queries import ReadQuery
+from dstreams.streams.appending import AppendRequest
+
+
+@define(eq=False)
+class Facts:
+    """What was worked out from a request's head alone, kept for the next request with the very same head.
+
+    Clients that append to one stream, or ask for its state, send the same head again and again. Every fact is
+    ``None``, or empty, until somebody needs it.
+
+    :param operation: what answers; ``name`` the stream it is for.
+    :param lines: the header lines that every answer carries.
+    :param append: what an append asks for.
+    :param query: what a read asks for.
+    """
+
+    operation: Callable[[Any, Request, str], Eventually[Response]] | None = None
+    name: str = ""
+    lines: bytes = b""
+    append: AppendRequest | None = None
+    query: ReadQuery | None = None
 
 
 @define(eq=False)
@@ -27,7 +51,8 @@ class Request:
     :param path: the path as sent, still percent-encoded, without the query; starts with ``/``.
     :param query: what follows the first ``?``, still percent-encoded; empty when there is none.
     :param headers: lower-case names to values without surrounding blanks; the values of a repeated header
-        are joined by ``", "`` in the order of arrival (RFC 9110 section 5.3).
+        are joined by ``", "`` in the order of arrival (RFC 9110 section 5.3). Never changed: requests with the
+        same head share it.
     :param content_length: the announced body length in bytes, 0 when the request has no body, ``None``
         when only the end of the body tells (chunked).
     :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server.
@@ -35,17 +60,19 @@ class Request:
     :param root: the part of the original path above ``path`` where this application is mounted below
         another one; empty when it is the whole site.
     :param body: the complete body, or ``None`` while it is still arriving.
+    :param facts: shared by requests with the same head.
     """
 
     method: bytes
     path: bytes
     query: bytes
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     content_length: int | None = 0
     scheme: bytes = b"http"
     peer: str = ""
     root: bytes = b""
     body: bytes | None = None
+    facts: Facts = field(factory=Facts)
 
 
 @define(eq=False)
@@ -132,8 +159,8 @@ class Application(Protocol):
         Must give the same answer that :meth:`respond` would give, or ``None`` when that depends on the body.
         """
 
-    def respond(self, request: Request) -> Response | Deferred[Response]:
-        """Answer a complete request. Never raises; a Deferred never fails."""
+    def respond(self, request: Request) -> Eventually[Response]:
+        """Answer a complete request. Never raises; a Deferred never fails, and what is decided can be rescued."""
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
         """The problem+json answer to a message that HTTP itself doesn't allow.

@@ -20,6 +20,7 @@ from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
 from dstreams.config.schema import Config
+from dstreams.eventually import Eventually, as_deferred
 from dstreams.http.messages import Application, Body, Frame, Request, Response
 from dstreams.protocol.headers import SINGLETONS
 from dstreams.storage.interface import Storage
@@ -77,7 +78,7 @@ class StreamsResource(Resource):
         """Answer; the method is the application's concern."""
         asked = read_request(request)
         assert asked.body is not None
-        response: Response | Deferred[Response]
+        response: Eventually[Response]
         repeated = repeated_singletons(request)
         if repeated:
             response = self._application.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
@@ -87,12 +88,13 @@ class StreamsResource(Resource):
             )
         else:
             response = self._application.respond(asked)
-        if isinstance(response, Deferred):
-            request.notifyFinish().addErrback(lambda _: response.cancel())
-            response.addCallback(lambda answered: write_response(request, answered))
-            response.addErrback(lambda failure: _log.failure("writing an answer failed", failure))
-        else:
+        if isinstance(response, Response):
             write_response(request, response)
+            return NOT_DONE_YET
+        answering: Deferred[Response] = as_deferred(response)
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addCallback(lambda answered: write_response(request, answered))
+        answering.addErrback(lambda failure: _log.failure("writing an answer failed", failure))
         return NOT_DONE_YET
 
 

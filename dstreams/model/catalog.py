@@ -30,8 +30,8 @@ class Catalog:
 
     def apply(self, change: Change) -> None:
         """Make ``change`` part of the state. Decides nothing and refuses nothing."""
-        if isinstance(change, Append):
-            self._writable(change.stream_id).append(change)
+        if type(change) is Append:
+            (self.streams.get(change.stream_id) or self._writable(change.stream_id)).append(change)
         elif isinstance(change, Create):
             if change.fork is not None:
                 self._writable(change.fork.source_id).forks += 1
@@ -85,6 +85,11 @@ class AcceptedCatalog(Catalog):
         return None if state.removed else state
 
     def apply(self, change: Change) -> None:
+        if type(change) is Append:
+            state = self.streams.get(change.stream_id) or self._writable(change.stream_id)
+            state.append(change)
+            state.pending += 1
+            return
         super().apply(change)
         for stream_id in concerned(change):
             self.streams[stream_id].pending += 1

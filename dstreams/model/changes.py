@@ -10,7 +10,7 @@ Positions are absolute byte positions in the stream's *stored* bytes; times are 
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from dstreams.protocol.content_types import ContentType
 from dstreams.protocol.producers import Producer
@@ -28,10 +28,11 @@ class StreamConfig:
     content_type: ContentType
     ttl: int | None = None
     expires_at: float | None = None
+    expires: bool = field(init=False, eq=False, repr=False)
+    """Whether the stream ends by itself at all."""
 
-    @property
-    def expires(self) -> bool:
-        """Whether the stream ends by itself at all."""
+    @expires.default
+    def _decide_expires(self) -> bool:
         return self.ttl is not None or self.expires_at is not None
 
 
@@ -145,6 +146,8 @@ Change = Create | Append | Delete | SoftDelete | Touch
 
 def concerned(change: Change) -> tuple[int, ...]:
     """The streams whose state a change alters."""
+    if type(change) is Append:
+        return (change.stream_id,)
     if isinstance(change, Create):
         return (change.stream_id,) if change.fork is None else (change.stream_id, change.fork.source_id)
     if isinstance(change, Delete):

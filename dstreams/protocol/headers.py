@@ -7,6 +7,7 @@ request's headers (``STREAM_CLOSED_KEY``).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from dstreams.protocol.problems import BadRequest, printable
@@ -108,7 +109,7 @@ MAX_INTEGER: Final = 2**53 - 1
 _INTEGER: Final = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
-def is_closed(headers: dict[bytes, bytes]) -> bool:
+def is_closed(headers: Mapping[bytes, bytes]) -> bool:
     """Whether a request asks for the closed state: ``true`` in any letter case (PROTOCOL section 4.1).
 
     :param headers: the request's headers by lower-case name. Any other value counts as no header.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from attrs import define
@@ -27,7 +28,7 @@ class Producer:
     seq: int
 
 
-def parse_producer(headers: dict[bytes, bytes]) -> Producer | None:
+def parse_producer(headers: Mapping[bytes, bytes]) -> Producer | None:
     """Read the producer headers of a request.
 
     :param headers: the request's headers by lower-case name.

@@ -7,7 +7,9 @@ would get.
 
 from __future__ import annotations
 
-from attrs import define
+from typing import NoReturn
+
+from attrs import define, field
 
 from dstreams.model.changes import Append, StreamConfig
 from dstreams.model.state import StreamState
@@ -30,20 +32,25 @@ from dstreams.protocol.producers import Producer
 
 @define(eq=False)
 class AppendRequest:
-    """An append as asked for.
+    """An append as its head asks for it; it doesn't change, and serves all requests with the same head.
 
     :param content_type: the header as sent, ``None`` when absent.
     :param closes: whether the stream is to be closed.
-    :param length: the body's length in bytes, ``None`` while that isn't known.
-    :param body: the body, ``None`` while it is arriving.
     """
 
     content_type: bytes | None
     closes: bool
     producer: Producer | None
     stream_seq: bytes | None
-    length: int | None
-    body: bytes | None
+    media_type: str | None = field(init=False)
+    """What ``content_type`` names; ``None`` when it is absent or malformed."""
+
+    @media_type.default
+    def _read_media_type(self) -> str | None:
+        try:
+            return None if self.content_type is None else media_type(self.content_type)
+        except BadRequest:
+            return None
 
 
 @define(eq=False)
@@ -62,55 +69,54 @@ class Appended:
     stored: bool
 
 
-def judge(state: StreamState, request: AppendRequest) -> Appended | None:
+def judge(state: StreamState, request: AppendRequest, length: int | None) -> Appended | None:
     """Decide what the head decides.
 
+    :param length: the body's length in bytes, ``None`` while that isn't known.
     :return: the answer to a duplicate, or ``None``: the append goes on, or can't be judged yet.
     :raise ProtocolError: when it is refused.
     """
     if state.closed:
-        return _judge_on_closed(state, request)
-    if request.length != 0 and not _type_matches(state, request):
-        return None
+        return _judge_on_closed(state, request, length)
+    if length != 0 and request.media_type != state.config.content_type.media_type:
+        if length is None:
+            return None  # an empty body is never refused for its type (PROTOCOL 5.2)
+        _refuse_type(state, request)
     producer = request.producer
     if producer is not None:
         last = state.producer(producer.id)
         if not producers.check(producer, last):
             assert last is not None
-            return _repeat(state, request, Producer(producer.id, *last))
+            return _repeat(state, request, length, Producer(producer.id, *last))
     if request.stream_seq is not None and state.stream_seq is not None:
-        _check_stream_seq(request.stream_seq, state.stream_seq, request)
+        _check_stream_seq(request.stream_seq, state.stream_seq, request, length)
     return None
 
 
-def plan(state: StreamState, request: AppendRequest, at: float) -> Append | Appended:
+def plan(state: StreamState, request: AppendRequest, body: bytes, at: float) -> Append | Appended:
     """Decide about a complete request.
 
     :param at: the time, in Unix seconds.
     :return: the change to commit, or the answer where nothing changes.
     :raise ProtocolError: when it is refused.
     """
-    answer = judge(state, request)
+    answer = judge(state, request, len(body))
     if answer is not None:
         return answer
-    if request.body:
-        data, ends = stored_messages(state.config, request.body, state.tail)
-        if not ends and not request.closes:
-            raise EmptyArray("An append of an empty JSON array would append nothing")
-    elif request.closes:
+    start, closes = state.tail, request.closes
+    if body:
+        if state.config.content_type.is_json:
+            data, ends = stored_messages(state.config, body, start)
+            if not ends and not closes:
+                raise EmptyArray("An append of an empty JSON array would append nothing")
+        else:
+            data, ends = body, (start + len(body),)
+    elif closes:
         data, ends = b"", ()
     else:
         raise EmptyBody
-    return Append(
-        stream_id=state.id,
-        start=state.tail,
-        data=data,
-        ends=ends,
-        producer=request.producer,
-        stream_seq=request.stream_seq if ends else None,
-        closes=request.closes,
-        at=at,
-    )
+    stream_seq = request.stream_seq if ends else None
+    return Append(state.id, start, data, ends, request.producer, stream_seq, closes, at)
 
 
 def stored_messages(config: StreamConfig, body: bytes, start: int) -> tuple[bytes, tuple[int, ...]]:
@@ -127,16 +133,16 @@ def stored_messages(config: StreamConfig, body: bytes, start: int) -> tuple[byte
     return data, tuple([start + end for end in ends]) if start else ends
 
 
-def _repeat(state: StreamState, request: AppendRequest, last: Producer) -> Appended | None:
+def _repeat(state: StreamState, request: AppendRequest, length: int | None, last: Producer) -> Appended | None:
     """Acknowledge a duplicate, unless it is no append at all."""
-    if not request.closes and not request.length:
-        if request.length is None:
+    if not request.closes and not length:
+        if length is None:
             return None
         raise EmptyBody
     return Appended(state.tail, False, last, False)
 
 
-def _judge_on_closed(state: StreamState, request: AppendRequest) -> Appended | None:
+def _judge_on_closed(state: StreamState, request: AppendRequest, length: int | None) -> Appended | None:
     """A closed stream takes nothing more, but repeats its acknowledgements (PROTOCOL 5.2, 5.2.1)."""
     producer = request.producer
     if producer is not None:
@@ -149,9 +155,9 @@ def _judge_on_closed(state: StreamState, request: AppendRequest) -> Appended | N
                 b"Producer-Epoch: %d\r\n" % last[0],
             )
     elif request.closes:
-        if request.length is None:
+        if length is None:
             return None
-        if request.length == 0:
+        if length == 0:
             return Appended(state.tail, True, None, False)
     raise StreamClosed(
         f"The stream was closed at {format_offset(state.tail).decode()}",
@@ -159,33 +165,17 @@ def _judge_on_closed(state: StreamState, request: AppendRequest) -> Appended | N
     )
 
 
-def _type_matches(state: StreamState, request: AppendRequest) -> bool:
-    """Whether the type is the stream's; ``False`` when only the body can tell if that matters.
-
-    An empty body is never refused for its type (PROTOCOL 5.2), so with a length unknown there is nothing
-    to say yet.
-    """
+def _refuse_type(state: StreamState, request: AppendRequest) -> NoReturn:
     if request.content_type is None:
-        if request.length is None:
-            return False
         raise BadRequest("Content-Type is required when there is a body")
-    try:
-        given = media_type(request.content_type)
-    except BadRequest:
-        if request.length is None:
-            return False
-        raise
-    if given == state.config.content_type.media_type:
-        return True
-    if request.length is None:
-        return False
+    given = media_type(request.content_type)
     raise ContentTypeMismatch(f"The stream's type is {state.config.content_type.media_type}, not {given}")
 
 
-def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest) -> None:
+def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest, length: int | None) -> None:
     if stream_seq > last:
         return
-    if request.closes and not request.length:
+    if request.closes and not length:
         return  # a close without a body carries no sequence
     raise SequenceConflict(
         f"Stream-Seq {printable(stream_seq)} isn't greater than the last accepted, {printable(last)}"

@@ -6,13 +6,14 @@ group commit without a timer and without a delay of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.eventually import Decided
 from dstreams.model.catalog import AcceptedCatalog, Catalog
 from dstreams.model.changes import Change
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
@@ -22,29 +23,36 @@ _log = Logger()
 
 
 @define(eq=False)
-class _Group:
-    """The changes of one commit, and who waits for it."""
+class Commit:
+    """The changes that are committed together, and who waits for that (an ``Awaited``).
+
+    :param cost: what they add to the streams' usage, in bytes.
+    """
 
     changes: list[Change] = field(factory=list)
-    waiting: list[Deferred[None]] = field(factory=list)
+    cost: int = 0
+    waiting: list[Decided[object]] = field(factory=list)
+    over: bool = False
+    error: Exception | None = None
 
 
 @define(eq=False)
 class Commits:
     """Commits accepted changes in the order of their acceptance.
 
-    :param published: called with every change after it has been applied.
-    :param lost: called when accepted changes could not be committed and have been undone.
+    :param published: called with the changes of a commit after they have been applied.
+    :param lost: called with the cost of accepted changes that could not be committed and have been undone.
     """
 
     _storage: Storage
-    _published: Callable[[Change], None]
-    _lost: Callable[[], None]
+    _published: Callable[[Sequence[Change]], None]
+    _lost: Callable[[int], None]
     durable: Catalog = field(factory=Catalog, init=False)
     accepted: Catalog = field(init=False)
     _overlay: AcceptedCatalog | None = field(init=False)
-    _committing: _Group | None = field(default=None, init=False)
-    _next: _Group = field(factory=_Group, init=False)
+    under_way: Commit | None = field(default=None, init=False)
+    """What is being committed, ``None`` when all that was accepted is durable."""
+    _next: Commit = field(factory=Commit, init=False)
     # Whether the last commit found no room.
     _full: bool = field(default=False, init=False)
 
@@ -53,101 +61,94 @@ class Commits:
         self._overlay = None if self._storage.immediate else AcceptedCatalog(self.durable)
         self.accepted = self._overlay or self.durable
 
-    @property
-    def in_flight(self) -> bool:
-        """Whether accepted changes wait for their commit."""
-        return self._committing is not None
-
-    def submit(self, *changes: Change) -> Deferred[None] | None:
+    def submit(self, cost: int, *changes: Change) -> Commit | None:
         """Accept changes and commit them, all or none.
 
-        :return: ``None`` when they are committed, applied and published; else a Deferred that fires then. It
-            fails with :class:`Unavailable` or :class:`InsufficientStorage` when the commit fails.
+        :param cost: what they add to the streams' usage.
+        :return: ``None`` when they are committed, applied and published; else what they are committed with. If that
+            fails, those who wait get :class:`Unavailable` or :class:`InsufficientStorage`.
         :raise ProtocolError: the same, at once.
         """
         if self._overlay is None:
-            self._commit_now(changes)
+            self._commit_now(cost, changes)
             return None
+        commit = self._next
         for change in changes:
             self._overlay.apply(change)
-        self._next.changes.extend(changes)
-        return self._wait(self._next)
+        commit.changes.extend(changes)
+        commit.cost += cost
+        if self.under_way is None:
+            self._start()
+        return commit
 
-    def settled(self) -> Deferred[None] | None:
-        """Wait for all that has been accepted so far.
+    def settled(self) -> Commit | None:
+        """What has been accepted so far is settled when this commit is; ``None``: it is already.
 
         An answer that rests on changes in flight (a duplicate's, a refusal) must not be given before they
         are durable.
-
-        :return: as :meth:`submit`.
         """
-        if self._committing is None:
-            return None
-        return self._wait(self._next if self._next.changes else self._committing)
+        return self._next if self._next.changes else self.under_way
 
-    def _wait(self, group: _Group) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-        group.waiting.append(done)
-        if self._committing is None:
-            self._start()
-        return done
-
-    def _commit_now(self, changes: tuple[Change, ...]) -> None:
+    def _commit_now(self, cost: int, changes: tuple[Change, ...]) -> None:
         try:
             self._storage.commit(changes)
         except Exception:  # whatever it is, what was accepted isn't there
-            self._lost()
+            self._lost(cost)
             raise self._as_problem(Failure()) from None
         self._full = False
         for change in changes:
             self.durable.apply(change)
-            self._published(change)
+        self._published(changes)
 
     def _start(self) -> None:
         """Commit the next group, and the one after it, until none is left."""
-        group = self._committing = self._next
-        self._next = _Group()
+        commit = self.under_way = self._next
+        self._next = Commit()
         try:
-            done = self._storage.commit(group.changes)
+            done = self._storage.commit(commit.changes)
         except Exception:  # whatever it is, all later commits wait for this one's end
-            self._failed(Failure())
-            return
+            done = fail()
         if done is None:
-            self._done(None)
-        else:
-            done.addCallbacks(self._done, self._failed)
-            done.addErrback(lambda failure: _log.failure("publishing a commit failed", failure))
+            done = succeed(None)
+        done.addCallbacks(self._done, self._failed)
+        done.addErrback(lambda failure: _log.failure("publishing a commit failed", failure))
 
     def _done(self, _: None) -> None:
-        group, overlay = self._committing, self._overlay
-        assert group is not None
+        commit, overlay = self.under_way, self._overlay
+        assert commit is not None
         assert overlay is not None
         self._full = False
         try:
-            for change in group.changes:
+            for change in commit.changes:
                 self.durable.apply(change)
                 overlay.settle(change)
-            for change in group.changes:
-                self._published(change)
+            self._published(commit.changes)
         finally:
             # Even a fault of ours must not leave everybody waiting for ever.
-            self._committing = None
+            self.under_way, commit.over = None, True
             if self._next.changes:
                 self._start()
-            for waiting in group.waiting:
-                waiting.callback(None)
+            for decided in commit.waiting:
+                try:
+                    decided.succeeded()
+                except Exception:
+                    _log.failure("answering after a commit failed")
 
     def _failed(self, failure: Failure) -> None:
         """Undo everything accepted and not committed: later changes rest on the failed ones."""
-        groups = (self._committing, self._next)
-        self._committing, self._next = None, _Group()
+        first, second = self.under_way, self._next
+        assert first is not None
         assert self._overlay is not None
+        self.under_way, self._next = None, Commit()
         self._overlay.reset()
-        self._lost()
-        problem = self._as_problem(failure)
-        for group in groups:
-            for waiting in group.waiting if group is not None else ():
-                waiting.errback(problem)
+        self._lost(first.cost + second.cost)
+        problem = first.error = second.error = self._as_problem(failure)
+        first.over = second.over = True
+        for decided in first.waiting + second.waiting:
+            try:
+                decided.broke(problem)
+            except Exception:
+                _log.failure("answering after a failed commit failed")
 
     def _as_problem(self, failure: Failure) -> ProtocolError:
         """What clients are told of a failed commit; the cause itself is for the log.

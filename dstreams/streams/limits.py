@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import ContentType
 from dstreams.protocol.problems import PayloadTooLarge
+from dstreams.protocol.producers import Producer
 from dstreams.storage.interface import Charges
 
 
@@ -27,34 +26,37 @@ class StoreLimits:
 
 @define(eq=False)
 class Usage:
-    """The running sum of what all streams cost, accepted changes included."""
+    """The running sum of what all streams cost, accepted changes included.
+
+    Whoever has a change accepted adds its cost to ``used``, and takes it back when the commit fails: without a look
+    at every stream, since storage that takes nothing any more must not make each refusal cost that.
+    """
 
     _limits: StoreLimits
     _charges: Charges
     used: int = 0
-    # What each accepted change costs that isn't committed yet, in their order. So a failed commit is undone without
-    # a look at every stream: storage that takes nothing any more must not make each refusal cost that.
-    _pending: deque[int] = field(factory=deque, init=False)
 
     def admit_append(
-        self, state: StreamState, size: int, messages: int, producer_id: str | None, stream_seq: bytes | None
+        self, state: StreamState, size: int, messages: int, producer: Producer | None, stream_seq: bytes | None
     ) -> int:
         """Check that an append fits, and say what it costs.
 
         :param size: stored bytes.
-        :param producer_id: the producer's id when it appends for the first time.
+        :param producer: the producer that appends, if it is one.
         :param stream_seq: the new ``Stream-Seq``, which takes the place of the last one.
-        :return: the bytes to :meth:`accept` with the change.
+        :return: the bytes that count as used once the change is accepted.
         :raise PayloadTooLarge:
         """
-        if size and state.size + size > self._limits.stream_bytes:
+        charges = self._charges
+        if size and state.tail - state.start + size > self._limits.stream_bytes:
             raise self._stream_full(state.size, size)
-        cost = size + messages * self._charges.message
-        if producer_id is not None and self._charges.producer:
-            cost += self._charges.producer + len(producer_id)
-        if stream_seq is not None and self._charges.stream:
+        cost = size + messages * charges.message
+        if producer is not None and charges.producer and state.producer(producer.id) is None:
+            cost += charges.producer + len(producer.id)
+        if stream_seq is not None and messages and charges.stream:
             cost += len(stream_seq) - len(state.stream_seq or b"")
-        self._admit(cost)
+        if cost > 0 and self.used + cost > self._limits.total_bytes:
+            raise self._full(cost)
         return cost
 
     def admit_create(self, name: str, content_type: ContentType, size: int, messages: int) -> int:
@@ -62,33 +64,19 @@ class Usage:
         if size > self._limits.stream_bytes:
             raise self._stream_full(0, size)
         cost = size + messages * self._charges.message + self._fixed(name, content_type)
-        self._admit(cost)
+        if cost > 0 and self.used + cost > self._limits.total_bytes:
+            raise self._full(cost)
         return cost
-
-    def accept(self, cost: int) -> None:
-        """Count a change that is being committed; called for every change, in the order of commits."""
-        self.used += cost
-        self._pending.append(cost)
-
-    def settle(self) -> None:
-        """The oldest change counted has been committed."""
-        self._pending.popleft()
-
-    def undo(self) -> None:
-        """All changes that weren't committed are lost."""
-        self.used -= sum(self._pending)
-        self._pending.clear()
 
     def recount(self, catalog: Catalog) -> None:
         """Begin with what a catalog holds, after recovery."""
         self.used = sum(self.cost(state) for state in catalog.streams.values())
 
-    def _admit(self, cost: int) -> None:
-        if cost > 0 and self.used + cost > self._limits.total_bytes:
-            raise PayloadTooLarge(
-                f"Memory limit exceeded: {cost} more bytes, {self._limits.total_bytes - self.used} left of"
-                f" {self._limits.total_bytes} for all streams"
-            )
+    def _full(self, cost: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"Memory limit exceeded: {cost} more bytes, {self._limits.total_bytes - self.used} left of"
+            f" {self._limits.total_bytes} for all streams"
+        )
 
     def _stream_full(self, size: int, more: int) -> PayloadTooLarge:
         return PayloadTooLarge(

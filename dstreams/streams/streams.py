@@ -7,14 +7,16 @@ raises, or the Deferred fails with, a ``ProtocolError``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
+from dstreams.eventually import Decided, Eventually, as_deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, Touch, concerned
 from dstreams.model.state import StreamState
@@ -106,7 +108,7 @@ class Streams:
     def close(self) -> Deferred[None]:
         """Wait for the commits under way, then close the storage."""
         self._expiry.persist_renewals()
-        done = self._commits.settled() or succeed(None)
+        done = as_deferred(self._resting(None))
         done.addErrback(lambda failure: _log.failure("the last commit failed", failure))
         return done.addCallback(lambda _: self._storage.close())
 
@@ -187,45 +189,47 @@ class Streams:
 
     # --- operations ----------------------------------------------------------------------------------
 
-    def judge_append(self, name: str, request: AppendRequest) -> Appended | None:
+    def judge_append(self, name: str, request: AppendRequest, length: int | None) -> Appended | None:
         """Decide about an append whose body is still arriving; ``None`` when there is nothing to say yet.
 
+        :param length: the body's length in bytes, ``None`` when its end alone will tell.
         :raise ProtocolError: when it is refused.
         """
-        if self._commits.in_flight:
+        if self._commits.under_way is not None:
             return None
         state = self._to_write(name)
-        answer = appending.judge(state, request)
-        if answer is None and request.length and not state.config.content_type.is_json:
-            self._admit(state, request, request.length, 1)
+        answer = appending.judge(state, request, length)
+        if answer is None and length and not state.config.content_type.is_json:
+            self._usage.admit_append(state, length, 1, request.producer, request.stream_seq)
         return answer
 
-    def append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
+    def append(self, name: str, request: AppendRequest, body: bytes) -> Appended | Decided[Appended]:
         """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
-        if self._commits.in_flight:
-            return self._durably(lambda: self._append(name, request))
-        return self._append(name, request)
+        if self._commits.under_way is None:
+            return self._append(name, request, body)
+        # What is decided now may rest on what isn't durable yet.
+        try:
+            outcome = self._append(name, request, body)
+        except ProtocolError as error:
+            return self._refused(error)
+        return outcome if isinstance(outcome, Decided) else self._resting(outcome)
 
-    def _append(self, name: str, request: AppendRequest) -> Appended | Deferred[Appended]:
-        state = self._to_write(name)
-        planned = appending.plan(state, request, self._clocks.wall())
-        if isinstance(planned, Appended):
-            return planned
-        cost = self._admit(state, request, len(planned.data), len(planned.ends))
-        self._expiry.renew(state)
-        tail = planned.start + len(planned.data)
-        return self._commit(Appended(tail, planned.closes, planned.producer, bool(planned.ends)), planned, cost)
-
-    def _admit(self, state: StreamState, request: AppendRequest, size: int, messages: int) -> int:
-        """What an append costs; raises when there is no room for it."""
-        producer = request.producer
-        newcomer = producer.id if producer is not None and state.producer(producer.id) is None else None
-        stream_seq = request.stream_seq if messages else None
-        return self._usage.admit_append(state, size, messages, newcomer, stream_seq)
+    def _append(self, name: str, request: AppendRequest, body: bytes) -> Appended | Decided[Appended]:
+        state = self._accepted.find(name)
+        if state is None or state.soft_deleted or state.config.expires:
+            state = self._to_write(name)
+        change = appending.plan(state, request, body, self._clocks.wall())
+        if isinstance(change, Appended):
+            return change
+        size, messages, producer = len(change.data), len(change.ends), change.producer
+        cost = self._usage.admit_append(state, size, messages, producer, change.stream_seq)
+        if state.config.expires:
+            self._expiry.renew(state)
+        return self._commit(Appended(change.start + size, change.closes, producer, messages > 0), change, cost)
 
     def judge_create(self, request: CreateRequest) -> Created | None:
         """Decide about a create whose body is still arriving; as :meth:`judge_append`."""
-        if self._commits.in_flight:
+        if self._commits.under_way is not None:
             return None
         existing = self._writable(request.name)
         if existing is not None:
@@ -239,11 +243,11 @@ class Streams:
                 self._usage.admit_create(request.name, content_type, request.length, 1)
         return None
 
-    def create(self, request: CreateRequest) -> Created | Deferred[Created]:
+    def create(self, request: CreateRequest) -> Eventually[Created]:
         """Create a stream or a fork, or find the one that is asked for (PROTOCOL 5.1, 4.2)."""
         return self._durably(lambda: self._create(request))
 
-    def _create(self, request: CreateRequest) -> Created | Deferred[Created]:
+    def _create(self, request: CreateRequest) -> Eventually[Created]:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
@@ -255,9 +259,9 @@ class Streams:
         point = creating.fork_point(source, pieces, request)
         if not isinstance(point, Deferred):
             return self._insert(request, source, point)
-        return point.addCallback(lambda found: self._durably(lambda: self._create_fork(request, found)))
+        return point.addCallback(lambda found: as_deferred(self._durably(lambda: self._create_fork(request, found))))
 
-    def _create_fork(self, request: CreateRequest, point: ForkPoint) -> Created | Deferred[Created]:
+    def _create_fork(self, request: CreateRequest, point: ForkPoint) -> Created | Decided[Created]:
         """Go on with a fork whose point had to be looked up: the world may have changed meanwhile."""
         existing = self._writable(request.name)
         if existing is not None:
@@ -269,7 +273,7 @@ class Streams:
 
     def _insert(
         self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None
-    ) -> Created | Deferred[Created]:
+    ) -> Created | Decided[Created]:
         change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall())
         content_type = change.config.content_type
         size, messages = len(change.data), len(change.ends)
@@ -289,11 +293,13 @@ class Streams:
             raise NotFound(f"The fork's source was not found: {name}")
         return durable
 
-    def delete(self, name: str) -> Deferred[None] | None:
+    def delete(self, name: str) -> Decided[None] | None:
         """Delete a stream (PROTOCOL 5.4)."""
-        return self._durably(lambda: self._delete(self._to_write(name)))
+        deleted = self._durably(lambda: self._delete(self._to_write(name)))
+        assert not isinstance(deleted, Deferred)  # nothing has to be fetched for it
+        return deleted
 
-    def _delete(self, state: StreamState) -> Deferred[None] | None:
+    def _delete(self, state: StreamState) -> Decided[None] | None:
         change = deleting.plan(self._accepted, state, self._clocks.wall())
         cost = 0
         if isinstance(change, Delete):
@@ -316,19 +322,16 @@ class Streams:
             _log.failure("an expired stream could not be removed")
             return
         if done is not None:
-            done.addErrback(lambda failure: _log.failure("an expired stream could not be removed", failure))
+            done.when(
+                lambda _: None, lambda error: _log.error("an expired stream could not be removed: {why}", why=error)
+            )
 
     def _persist_renewals(self, renewed: list[tuple[int, float]]) -> None:
         """Commit renewed TTLs; no answer depends on it."""
         touches = [Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None]
-        for _ in touches:
-            self._usage.accept(0)
-        try:
-            done = self._commits.submit(*touches) if touches else None
-        except ProtocolError:
-            return  # logged where it happened
-        if done is not None:
-            done.addErrback(lambda _: None)
+        if touches:
+            with suppress(ProtocolError):  # logged where it happened
+                self._commits.submit(0, *touches)
 
     def read(self, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
         """The messages from ``position`` on (PROTOCOL 5.6); see :func:`reading.take`."""
@@ -406,42 +409,45 @@ class Streams:
 
     # --- commit --------------------------------------------------------------------------------------
 
-    def _durably(self, operation: Callable[[], _T | Deferred[_T]]) -> _T | Deferred[_T]:
+    def _durably(self, operation: Callable[[], Eventually[_T]]) -> Eventually[_T]:
         """Run an operation that decides at once; its outcome waits for the changes that it rests on."""
-        if not self._commits.in_flight:
+        if self._commits.under_way is None:
             return operation()
         # What is decided now may rest on what isn't durable yet.
         try:
             outcome = operation()
         except ProtocolError as error:
-            refusal = error
-        else:
-            return outcome if isinstance(outcome, Deferred) else self._when_settled(outcome)
+            return self._refused(error)
+        return outcome if isinstance(outcome, Decided | Deferred) else self._resting(outcome)
 
-        def refuse(_: None) -> _T:
-            raise refusal
-
+    def _refused(self, error: ProtocolError) -> Decided[Any]:
+        """A refusal that counts when all that has been accepted is durable."""
         settled = self._commits.settled()
-        assert settled is not None
-        return settled.addCallback(refuse)
+        if settled is None:
+            raise error
+        return Decided(None, settled, error)
 
-    def _when_settled(self, outcome: _T) -> _T | Deferred[_T]:
+    def _resting(self, outcome: _T) -> _T | Decided[_T]:
+        """An answer that counts when all that has been accepted is durable."""
         settled = self._commits.settled()
-        return outcome if settled is None else settled.addCallback(lambda _: outcome)
+        return outcome if settled is None else Decided(outcome, settled)
 
-    def _commit(self, result: _T, change: Change, cost: int) -> _T | Deferred[_T]:
-        self._usage.accept(cost)
-        done = self._commits.submit(change)
-        return result if done is None else done.addCallback(lambda _: result)
+    def _commit(self, result: _T, change: Change, cost: int) -> _T | Decided[_T]:
+        self._usage.used += cost
+        commit = self._commits.submit(cost, change)
+        return result if commit is None else Decided(result, commit)
 
-    def _published(self, change: Change) -> None:
-        """A change has been committed and applied."""
-        self._usage.settle()
-        if type(change) is Append:
+    def _published(self, changes: Sequence[Change]) -> None:
+        """Changes have been committed and applied."""
+        audiences = self._audiences
+        for change in changes:
             # The hot path: one look-up when nobody waits.
-            if change.stream_id in self._audiences:
+            if type(change) is not Append:
+                self._published_other(change)
+            elif change.stream_id in audiences:
                 self._notify(change.stream_id)
-            return
+
+    def _published_other(self, change: Change) -> None:
         if isinstance(change, Create):
             state = self._durable.get(change.stream_id)
             if state is not None and state.config.expires:
@@ -463,6 +469,6 @@ class Streams:
             self._wheel.soon(self._wake)
         self._changed.add(stream_id)
 
-    def _lost(self) -> None:
+    def _lost(self, cost: int) -> None:
         """Accepted changes are gone: what was counted for them isn't there."""
-        self._usage.undo()
+        self._usage.used -= cost

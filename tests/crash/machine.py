@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from dstreams.clocks import Clocks
+from dstreams.eventually import Eventually, as_deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
@@ -236,15 +237,13 @@ class Process:
         if self.problems:
             raise self.problems[0]
 
-    def wait(self, value: _T | Deferred[_T]) -> _T:
-        """The value of a Deferred, letting threads run as long as it takes.
+    def wait(self, value: Eventually[_T]) -> _T:
+        """The value of an operation, letting threads run as long as it takes.
 
         :raise Violation: when nothing is left that could fire it.
         """
-        if not isinstance(value, Deferred):
-            return value
         results: list[Any] = []
-        value.addBoth(results.append)
+        as_deferred(value).addBoth(results.append)
         while not results:
             if not self.threads:
                 raise Violation("an answer never comes: nothing is under way that it could wait for")

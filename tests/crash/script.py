@@ -105,8 +105,8 @@ class Script:
         if state is None:
             return  # its creation failed
         kind = state.config.content_type.value.encode()
-        request = AppendRequest(kind, closes, producer, None, len(body), body)
-        self._client.send(lambda: self.process.streams.append(name, request))
+        request = AppendRequest(kind, closes, producer, None)
+        self._client.send(lambda: self.process.streams.append(name, request, body))
 
     def create(self, name: str, kind: ContentType = TEXT, body: bytes = b"") -> None:
         """Send a create."""

@@ -10,6 +10,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from dstreams.eventually import Decided, as_deferred
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
@@ -103,10 +104,11 @@ class Workload:
 
     def _append(self, state: StreamState, body: bytes, *, closes: bool) -> None:
         kind = state.config.content_type.value.encode()
-        request = AppendRequest(kind, closes, self._producer(state), self._stream_seq(), len(body), body)
+        request = AppendRequest(kind, closes, self._producer(state), self._stream_seq())
         stream_id = state.id
         self._send(
-            lambda: self.process.streams.append(state.name, request), lambda done: self._check_appended(stream_id, done)
+            lambda: self.process.streams.append(state.name, request, body),
+            lambda done: self._check_appended(stream_id, done),
         )
 
     def delete(self) -> None:
@@ -165,7 +167,7 @@ class Workload:
         except (ProtocolError, StorageError) as error:
             self._failed(error)
             return
-        if not isinstance(answer, Deferred):
+        if not isinstance(answer, Decided | Deferred):
             self._succeeded(answer, check)
             return
         self.unanswered += 1
@@ -181,7 +183,7 @@ class Workload:
             except Violation as violation:
                 problems.append(violation)
 
-        answer.addBoth(over)
+        as_deferred(answer).addBoth(over)
 
     def _succeeded(self, result: Any, check: Callable[[Any], object]) -> None:
         self.answered += 1

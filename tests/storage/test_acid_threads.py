@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
+from dstreams.eventually import as_deferred
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.storage.acid import AcidStorage
 from dstreams.streams.appending import AppendRequest
@@ -38,7 +39,7 @@ def opened(directory: Path, reactor: Any) -> tuple[Streams, AcidStorage]:
 
 async def value(outcome: Any) -> Any:
     """What an operation gives, now or later."""
-    return await outcome if isinstance(outcome, Deferred) else outcome
+    return await as_deferred(outcome)
 
 
 async def create(streams: Streams, name: str) -> None:
@@ -79,7 +80,7 @@ class Clients:
     writing: bool = True
 
     async def append(self, name: str, body: bytes) -> None:
-        await value(self.streams.append(name, AppendRequest(b"text/plain", False, None, None, len(body), body)))
+        await value(self.streams.append(name, AppendRequest(b"text/plain", False, None, None), body))
 
     async def write(self, writer: int) -> None:
         """Append numbered messages, longer and longer."""

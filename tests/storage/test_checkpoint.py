@@ -225,11 +225,11 @@ class StepsTests:
         threads, streams = script.process.threads, script.process.streams
         for name in ("a", "b"):
             script.append(name, b"3")
-        while streams._commits.in_flight:
+        while streams._commits.under_way:
             threads.step(len(threads) - 1)
         for name in ("a", "b"):
             script.delete(name)
-        while streams._commits.in_flight:
+        while streams._commits.under_way:
             threads.step(len(threads) - 1)
         assert checkpoints(script).count == 1
         script.settle()

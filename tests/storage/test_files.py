@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from dstreams.clocks import Clocks
+from dstreams.eventually import as_deferred
 from dstreams.model.changes import Append
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailable
@@ -80,7 +81,7 @@ class Server:
         self, name: str, body: bytes, producer: Producer | None = None, seq: bytes | None = None, closes: bool = False
     ) -> None:
         kind = self.streams.find(name).config.content_type.value.encode()
-        result(self.streams.append(name, AppendRequest(kind, closes, producer, seq, len(body), body)))
+        result(self.streams.append(name, AppendRequest(kind, closes, producer, seq), body))
 
     def delete(self, name: str) -> None:
         result(self.streams.delete(name))
@@ -102,11 +103,9 @@ class Server:
 
 
 def result(value: Any) -> Any:
-    """What a Deferred has come to."""
-    if not isinstance(value, Deferred):
-        return value
+    """What an operation has come to."""
     results: list[Any] = []
-    value.addBoth(results.append)
+    as_deferred(value).addBoth(results.append)
     assert results, "it waits"
     if isinstance(results[0], Failure):
         results[0].raiseException()
@@ -334,8 +333,8 @@ class RealThreadsTests:
             await as_deferred(streams.create(CreateRequest(name, TEXT, None, None, False, None, 0, b"")))
             for number in range(40):
                 body = b"%03d;" % number * 20
-                request = AppendRequest(b"text/plain", False, Producer("p", 0, number), None, len(body), body)
-                await as_deferred(streams.append(name, request))
+                request = AppendRequest(b"text/plain", False, Producer("p", 0, number), None)
+                await as_deferred(streams.append(name, request, body))
 
         store, streams = open_store()
         names = [f"stream {number}" for number in range(12)]
@@ -350,12 +349,3 @@ class RealThreadsTests:
             assert streams.find(name).producers == {"p": (0, 39)}
         await streams.close()
         assert len(segments.segments(store._disk, f"{tmp_path}/journal")) <= 2
-
-
-def as_deferred(value: Any) -> Deferred[Any]:
-    """A Deferred of a value that may be there already."""
-    if isinstance(value, Deferred):
-        return value
-    done: Deferred[Any] = Deferred()
-    done.callback(value)
-    return done

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
+from dstreams.eventually import as_deferred
 from dstreams.http.messages import Response
 from dstreams.model.changes import Append, Create, Delete
 from dstreams.model.state import StreamState
@@ -431,8 +431,7 @@ class GroupTests:
 
         for number in range(5):
             outcome = engine.application.respond(engine.request("POST", "s", b"x", content_type="text/plain"))
-            assert isinstance(outcome, Deferred)
-            outcome.addCallback(acknowledged, number)
+            as_deferred(outcome).addCallback(acknowledged, number)
         storage.finish_all()
         assert order == [0, 1, 2, 3, 4]
 
@@ -441,8 +440,7 @@ class GroupTests:
         engine, storage = with_stream()
         replies: list[Reply] = []
         outcome = engine.application.respond(engine.request("POST", "s", b"a", content_type="text/plain"))
-        assert isinstance(outcome, Deferred)
-        outcome.addCallback(lambda _: replies.append(engine.post("s", b"b")))
+        as_deferred(outcome).addCallback(lambda _: replies.append(engine.post("s", b"b")))
         storage.finish_all()
         assert replies[0].next_offset == offset(2)
         assert engine.get("s").body == b"ab"

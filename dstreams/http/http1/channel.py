@@ -45,10 +45,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dstreams.eventually import Decided, Eventually
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
-from dstreams.http.http1.heads import HeadFault, RequestHead
+from dstreams.http.http1.heads import HeadFault, Heads, RequestHead
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.outlet import Outlet, Transport
 from dstreams.http.http1.reader import RequestReader
@@ -94,22 +95,28 @@ class HttpChannel(protocol.Protocol):
     :param limits: what a client may send, and how slowly.
     :param date: the ``Date`` header, shared by all connections.
     :param connections: the connections that this one belongs to.
+    :param heads: reads the requests' heads.
     """
 
     _application: Application
     _wheel: TimerWheel
-    _limits: HttpLimits = field(factory=HttpLimits)
-    _date: DateLine = field(factory=lambda: DateLine(time.time))
-    _connections: Connections = field(factory=Connections)
+    _limits: HttpLimits
+    _date: DateLine
+    _connections: Connections
+    _heads: Heads
 
     # Per connection.
     _phase: Phase = field(default=_HEAD, init=False)
     _transport: Transport = field(init=False)
     _half_closeable: ITCPTransport | None = field(default=None, init=False)
+    _scheme: bytes = field(default=b"http", init=False)
+    _peer: str = field(default="", init=False)
     _reader: RequestReader = field(init=False)
     _outlet: Outlet = field(init=False)
     _writer: ResponseWriter = field(init=False)
     _deadline: Deadline = field(init=False)
+    _most_unjudged: int = field(init=False)
+    """The longest body that isn't judged by its head when it has arrived with it."""
     _registered: bool = field(default=False, init=False)
     """Whether this is the transport's producer."""
     _reading_paused: bool = field(default=False, init=False)
@@ -121,7 +128,8 @@ class HttpChannel(protocol.Protocol):
 
     # Per request.
     _request: Request | None = field(default=None, init=False)
-    _pending: Deferred[Response] | None = field(default=None, init=False)
+    _pending: Deferred[Response] | Decided[Response] | None = field(default=None, init=False)
+    """What the application answers when it can."""
     _until: float = field(default=inf, init=False)
     """When a head, or the rest of a body that is dropped, must have arrived."""
     _body_since: float = field(default=0.0, init=False)
@@ -175,8 +183,10 @@ class HttpChannel(protocol.Protocol):
             tcp.setTcpNoDelay(True)
             # TLS has no half-close, and its transport would pass ours on to the socket below it.
             self._half_closeable = None if secure else tcp
-        peer = _text_address(transport.getPeer())
-        self._reader = RequestReader(self._limits, b"https" if secure else b"http", peer)
+        self._scheme = b"https" if secure else b"http"
+        self._peer = _text_address(transport.getPeer())
+        self._reader = RequestReader(self._limits, self._heads)
+        self._most_unjudged = min(self._limits.drain_bytes, self._application.max_body_bytes)
         self._outlet = Outlet(transport)
         self._writer = ResponseWriter(self._outlet, self._date, self._response_ended)
         self._deadline = Deadline(self._wheel, self._deadline_passed)
@@ -218,7 +228,7 @@ class HttpChannel(protocol.Protocol):
         self._reader.clear()
         self._writer.stop()
         pending, self._pending = self._pending, None
-        if pending is not None:
+        if isinstance(pending, Deferred):
             pending.cancel()
         self._connections.lost(self)
 
@@ -347,35 +357,43 @@ class HttpChannel(protocol.Protocol):
         if head is None:
             return False
         self._until = inf
-        request = self._request = head.request
-        self._writer.begin(request, head.is_1_0, head.keep_alive and not self._retiring)
-        if request.content_length == 0:
+        request = self._request = head.request(self._scheme, self._peer)
+        self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
+        length = head.content_length
+        if length == 0:
             self._respond(request)
-            return True
-        return self._begin_body(head)
+        elif (
+            length is not None
+            and length <= self._reader.available
+            and length <= self._most_unjudged
+            and not head.expects_continue
+        ):
+            request.body = self._reader.take(length)
+            self._respond(request)
+        else:
+            self._begin_body(head, request)
+        return self._reader.has_more
 
-    def _begin_body(self, head: RequestHead) -> bool:
-        """A head that announces a body is complete: judge it, then read the body."""
-        request, length = head.request, head.request.content_length
-        max_bytes, available = self._application.max_body_bytes, self._reader.available
-        may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
-        if not may_drain or length is None or length > max_bytes or length > available:
-            early = self._judge(request)
-            if early is not None:
-                self._answer_early(early, length if may_drain else None)
-                return True
-            if length is not None and length > max_bytes:
-                return self._refuse_too_large(request)
+    def _begin_body(self, head: RequestHead, request: Request) -> None:
+        """A head is complete whose body isn't, or is large, or is asked for: judge it, then read the body."""
+        length, max_bytes, available = head.content_length, self._application.max_body_bytes, self._reader.available
+        early = self._judge(request)
+        if early is not None:
+            may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
+            self._answer_early(early, length if may_drain else None)
+            return
+        if length is not None and length > max_bytes:
+            self._refuse_too_large(request)
+            return
         if length is not None and length <= available:
             request.body = self._reader.take(length)
             self._respond(request)
-            return True
+            return
         if head.expects_continue and not available:
             self._outlet.write(CONTINUE)
         self._reader.begin_body(length, max_bytes)
         self._body_since = self._wheel.seconds()
         self._phase = _BODY
-        return True
 
     def _read_body(self) -> bool:
         request = self._request
@@ -410,15 +428,19 @@ class HttpChannel(protocol.Protocol):
 
     def _respond(self, request: Request) -> None:
         self._phase = _RESPONDING
+        answer: Eventually[Response]
         try:
             answer = self._application.respond(request)
         except Exception:
             answer = self._apology("answering a request failed")
-        if isinstance(answer, Deferred):
-            self._pending = answer
-            answer.addCallbacks(self._answered, self._not_answered).addErrback(_log_failure)
-        else:
+        if isinstance(answer, Response):
             self._send(answer)
+            return
+        self._pending = answer
+        if isinstance(answer, Decided):
+            answer.when(self._answered)
+        else:
+            answer.addCallbacks(self._answered, self._not_answered).addErrback(_log_failure)
 
     def _answered(self, response: Response) -> None:
         """The application's answer has come, in this turn or in one of its own."""
@@ -453,7 +475,7 @@ class HttpChannel(protocol.Protocol):
         if body is not None and body.length is None:
             self._writer.stop()
             self._lose()
-        elif self._pending is not None and self._is_unwanted():
+        elif isinstance(self._pending, Deferred) and self._is_unwanted():
             self._writer.keep_alive = False
             self._pending.cancel()
 
@@ -470,7 +492,7 @@ class HttpChannel(protocol.Protocol):
             _log.failure("refusing a request failed")
             response = internal_error()
         if request is None:
-            self._writer.begin(None, is_1_0=False, keep_alive=False)
+            self._writer.begin(is_head=False, is_1_0=False, keep_alive=False)
         self._request = request
         self._answer_early(response, None)
         return True
@@ -610,6 +632,7 @@ class HttpFactory(protocol.Factory):
         self._wheel = wheel
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)
+        self._heads = Heads(self._limits)
         self._connections = Connections()
         self._retiring = False
         self._draining = False
@@ -618,7 +641,7 @@ class HttpFactory(protocol.Factory):
         """A channel for a new connection; none once :meth:`drain` was called."""
         if self._draining:
             return None
-        channel = HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections)
+        channel = HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections, self._heads)
         channel.factory = self
         if self._retiring:
             channel.retire()

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 
-from attrs import define
+from attrs import define, field
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.messages import Request
+from dstreams.http.http1.limits import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpLimits
+from dstreams.http.messages import Facts, Request
 from dstreams.protocol.headers import SINGLETONS
 
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\r\n") + b"\x7f"
@@ -43,18 +43,68 @@ class HeadFault(Exception):
 
 @define(eq=False)
 class RequestHead:
-    """A head that was understood.
+    """A head that was understood; it doesn't change, and may stand for several requests.
 
-    :param request: the request; its ``body`` is empty when none was announced, else ``None``.
+    The first four are as in :class:`~dstreams.http.messages.Request`.
+
+    :param content_length: the announced body length in bytes, ``None`` when the body is chunked.
     :param is_1_0: whether it speaks HTTP/1.0.
     :param keep_alive: whether the client wants the connection to go on after the answer.
     :param expects_continue: whether the client waits for a 100 before it sends the body.
+    :param facts: for all requests with this head.
     """
 
-    request: Request
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    content_length: int | None
     is_1_0: bool
     keep_alive: bool
     expects_continue: bool
+    facts: Facts = field(factory=Facts, init=False)
+
+    def request(self, scheme: bytes, peer: str) -> Request:
+        """A request with this head; its ``body`` is empty when none was announced, else ``None``."""
+        length = self.content_length
+        return Request(
+            self.method,
+            self.path,
+            self.query,
+            self.headers,
+            length,
+            scheme,
+            peer,
+            b"",
+            None if length != 0 else b"",
+            self.facts,
+        )
+
+
+@define(eq=False)
+class Heads:
+    """Reads heads, and knows the latest ones by heart.
+
+    A client that appends to one stream, or asks again and again how far it is, sends the same head each time; so do
+    many clients of one kind. Looking it up takes 0.2 us, reading it 4.5 and finding out what it means 2 more
+    (``python -m bench.application``).
+
+    :param limits: a head's size and its number of lines are held against these.
+    """
+
+    _limits: HttpLimits
+    _known: dict[bytes, RequestHead] = field(factory=dict, init=False)
+
+    def read(self, head: bytes) -> RequestHead:
+        """As :func:`parse_head`."""
+        known = self._known.get(head)
+        if known is None:
+            known = parse_head(head, self._limits)
+            if len(head) <= MAX_KNOWN_HEAD_BYTES:
+                if len(self._known) >= MAX_KNOWN_HEADS:
+                    self._known.clear()
+                self._known[head] = known
+        return known
 
 
 class _Fields:
@@ -76,13 +126,11 @@ class _Fields:
             values[name] = value.rstrip()
 
 
-def parse_head(head: bytes, limits: HttpLimits, scheme: bytes = b"http", peer: str = "") -> RequestHead:
+def parse_head(head: bytes, limits: HttpLimits) -> RequestHead:
     """Read one complete head.
 
     :param head: from the request line's first byte to the empty line's last; no empty line before it.
     :param limits: its size and its number of lines are held against these.
-    :param scheme: the request's scheme, for its value.
-    :param peer: the client's address in text form, for its value.
     :raises HeadFault: the head can't be served.
     """
     try:
@@ -90,7 +138,7 @@ def parse_head(head: bytes, limits: HttpLimits, scheme: bytes = b"http", peer: s
             fault = _first_fault(head, limits)
             if fault is not None:
                 raise fault
-        return _parse(head, scheme, peer)
+        return _parse(head)
     except HeadFault as later:
         # An earlier byte may already have proved a fault of another kind: that verdict stands.
         raise _first_fault(head, limits) or later from None
@@ -160,7 +208,7 @@ def _end_of_surplus_line(prefix: bytes, max_headers: int) -> int | None:
     return end
 
 
-def _parse(head: bytes, scheme: bytes, peer: str) -> RequestHead:
+def _parse(head: bytes) -> RequestHead:
     line_end = head.find(b"\r\n")
     is_1_0 = False
     if not head.startswith(b" HTTP/1.1", line_end - 9):
@@ -178,7 +226,11 @@ def _parse(head: bytes, scheme: bytes, peer: str) -> RequestHead:
     if expectation is not None and expectation.lower() != b"100-continue":
         raise HeadFault(417, "The only expectation this server meets is 100-continue")
     return RequestHead(
-        Request(method, path, query, headers, length, scheme, peer, b"", b"" if length == 0 else None),
+        method,
+        path,
+        query,
+        headers,
+        length,
         is_1_0,
         _wants_keep_alive(headers.get(b"connection"), is_1_0),
         expectation is not None and not is_1_0 and length != 0,

@@ -20,6 +20,13 @@ MAX_CHUNK_EXTENSIONS_BYTES = 16 * 1024
 MAX_TRAILER_BYTES = 8 * 1024
 """All trailer fields of one body: they are checked and dropped."""
 
+MAX_KNOWN_HEADS = 1024
+"""How many heads are remembered, so that the next one like it need not be read. All are forgotten when there are
+more: which of them come again, nobody knows."""
+
+MAX_KNOWN_HEAD_BYTES = 2048
+"""The longest head that is remembered; all of them and what they mean take 5 MB at most."""
+
 
 @frozen
 class HttpLimits:

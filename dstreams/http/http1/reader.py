@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
-from dstreams.http.http1.heads import HeadFault, RequestHead, parse_head, prefix_fault
+from dstreams.http.http1.heads import HeadFault, Heads, RequestHead, prefix_fault
 from dstreams.http.http1.limits import MAX_BLANK_LINES, HttpLimits
 
 
@@ -16,13 +16,11 @@ class RequestReader:
     The channel alternates: a head, then the body that it announced, or :meth:`skip` over it.
 
     :param limits: what a head may hold.
-    :param scheme: for the requests' values.
-    :param peer: for the requests' values.
+    :param heads: reads complete heads, with the same limits.
     """
 
     _limits: HttpLimits
-    _scheme: bytes = b"http"
-    _peer: str = ""
+    _heads: Heads
     ended: bool = field(default=False, init=False)
     """Whether nothing more will come."""
     body_received: int = field(default=0, init=False)
@@ -48,6 +46,11 @@ class RequestReader:
         """How many bytes wait to be used."""
         return len(self._data) - self._at
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be something to read: bytes, or their end."""
+        return self._at != len(self._data) or self.ended
+
     def head(self) -> RequestHead | None:
         """The next head, ``None`` while it is incomplete.
 
@@ -59,7 +62,7 @@ class RequestReader:
             return self._incomplete_head()
         self._at = end + 4
         self._scanned = self._blank_lines = 0
-        return parse_head(data[start : end + 4], self._limits, self._scheme, self._peer)
+        return self._heads.read(data[start : end + 4])
 
     def begin_body(self, length: int | None, max_bytes: int) -> None:
         """The head was accepted: from here on the bytes are its body's.

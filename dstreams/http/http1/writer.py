@@ -11,7 +11,7 @@ from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, response_bytes
 from dstreams.http.http1.sink import BytesBody, ChannelSink
-from dstreams.http.messages import Body, Request, Response
+from dstreams.http.messages import Body, Response
 
 _log = Logger()
 
@@ -41,14 +41,14 @@ class ResponseWriter:
         """The streamed body that is being sent."""
         return self._body
 
-    def begin(self, request: Request | None, is_1_0: bool, keep_alive: bool) -> None:
+    def begin(self, is_head: bool, is_1_0: bool, keep_alive: bool) -> None:
         """A request has come; :meth:`send` will answer it.
 
-        :param request: the request, or ``None`` when it couldn't be read.
+        :param is_head: whether its answer is sent without the body.
         :param is_1_0: whether it speaks HTTP/1.0.
         :param keep_alive: whether the connection goes on after the answer.
         """
-        self._is_head = request is not None and request.method == b"HEAD"
+        self._is_head = is_head
         self._is_1_0 = is_1_0
         self.keep_alive = keep_alive
 
@@ -117,7 +117,8 @@ class ResponseWriter:
             self._break_off()
 
     def _write(self, response: Response, framing: bytes, body: bytes = b"") -> None:
-        connection = connection_line(self.keep_alive, self._is_1_0)
+        # What a connection that goes on as usual is told isn't asked for: 0.1 us.
+        connection = b"" if self.keep_alive and not self._is_1_0 else connection_line(self.keep_alive, self._is_1_0)
         self._outlet.write(response_bytes(response, self._date.current(), connection, framing, body))
 
     def _stream_ended(self, complete: bool) -> None:

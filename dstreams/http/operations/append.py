@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
-from dstreams.eventually import then
+from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
@@ -16,28 +14,30 @@ from dstreams.streams.appending import Appended, AppendRequest
 _NEXT_OFFSET = NO_STORE + b"Stream-Next-Offset: %b\r\n"
 
 
-def append(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+def append(context: Context, request: Request, name: str) -> Eventually[Response]:
     """Append the body, close the stream, or both: 204, and 200 for what a producer stored."""
-    return then(context.streams.append(name, _parse(request)), _answer)
+    body = request.body
+    assert body is not None
+    appended = context.streams.append(name, request.facts.append or _read(request), body)
+    return _answer(appended) if isinstance(appended, Appended) else then_now(appended, _answer)
 
 
 def judge(context: Context, request: Request, name: str) -> Response | None:
     """Answer from the head alone where that is possible."""
-    appended = context.streams.judge_append(name, _parse(request))
+    appended = context.streams.judge_append(name, request.facts.append or _read(request), request.content_length)
     return None if appended is None else _answer(appended)
 
 
-def _parse(request: Request) -> AppendRequest:
+def _read(request: Request) -> AppendRequest:
+    """What the head asks for, the same for every request with this head."""
     given = request.headers
-    body = request.body
-    return AppendRequest(
+    asked = request.facts.append = AppendRequest(
         content_type=given.get(headers.CONTENT_TYPE_KEY),
         closes=headers.is_closed(given),
         producer=parse_producer(given),
         stream_seq=given.get(headers.STREAM_SEQ_KEY),
-        length=request.content_length if body is None else len(body),
-        body=body,
     )
+    return asked
 
 
 def _answer(appended: Appended) -> Response:

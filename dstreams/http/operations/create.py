@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
-from dstreams.eventually import then
+from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
@@ -17,10 +15,10 @@ from dstreams.protocol.problems import BadRequest
 from dstreams.streams.creating import Created, CreateRequest, ForkRequest
 
 
-def create(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+def create(context: Context, request: Request, name: str) -> Eventually[Response]:
     """Create the stream, or find it as asked for: 201 or 200."""
     created = context.streams.create(_parse(context, request, name))
-    return then(created, lambda result: _answer(context, request, result))
+    return then_now(created, lambda result: _answer(context, request, result))
 
 
 def judge(context: Context, request: Request, name: str) -> Response | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
-from dstreams.eventually import then
+from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
 
 
-def delete(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+def delete(context: Context, request: Request, name: str) -> Eventually[Response]:
     """Delete the stream: 204."""
-    return then(context.streams.delete(name), lambda _: Response(204, NO_STORE))
+    return then_now(context.streams.delete(name), lambda _: Response(204, NO_STORE))

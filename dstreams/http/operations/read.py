@@ -19,7 +19,9 @@ from dstreams.protocol.queries import Live, parse_read_query
 
 def read(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
     """Read, in the mode that the query names."""
-    query = parse_read_query(request.query)
+    query = request.facts.query
+    if query is None:
+        query = request.facts.query = parse_read_query(request.query)
     state = context.streams.find(name)
     offset = query.offset or 0
     if query.live is Live.LONG_POLL:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.http.http1.heads import HeadFault, parse_head, prefix_fault
-from dstreams.http.http1.limits import HttpLimits
+from dstreams.http.http1.heads import HeadFault, Heads, parse_head, prefix_fault
+from dstreams.http.http1.limits import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpLimits
 
 LIMITS = HttpLimits()
 
@@ -14,7 +14,7 @@ def parse(*lines: bytes, host: bytes | None = b"Host: example.org") -> HeadFault
     """Method, path and query of a head given by its lines, or the fault."""
     head = b"\r\n".join([*lines, *([] if host is None else [host]), b"", b""])
     try:
-        request = parse_head(head, LIMITS).request
+        request = parse_head(head, LIMITS).request(b"http", "")
     except HeadFault as fault:
         return fault
     return request.method, request.path, request.query
@@ -57,7 +57,7 @@ class RequestLineTests:
     def test_absolute_form_names_the_host(self) -> None:
         """The authority of an absolute target replaces the Host header."""
         head = parse_head(b"GET http://other:1/ HTTP/1.1\r\nHost: example.org\r\n\r\n", LIMITS)
-        assert head.request.headers[b"host"] == b"other:1"
+        assert head.headers[b"host"] == b"other:1"
 
     @pytest.mark.parametrize(
         "target",
@@ -140,7 +140,7 @@ class HeaderTests:
     def test_names_and_values(self) -> None:
         """Names are lower-case, values without surrounding blanks, repeated ones joined in order."""
         head = b"GET / HTTP/1.1\r\nHOST: h\r\nX-A:1\r\nx-b: \t two words \t\r\nX-a: 2\r\nX-C:\r\nx-A:  \r\n\r\n"
-        assert parse_head(head, LIMITS).request.headers == {
+        assert parse_head(head, LIMITS).headers == {
             b"host": b"h",
             b"x-a": b"1, 2, ",
             b"x-b": b"two words",
@@ -150,7 +150,7 @@ class HeaderTests:
     def test_bytes_beyond_ascii_are_kept(self) -> None:
         """obs-text in a value is the application's concern."""
         head = parse_head(b"GET / HTTP/1.1\r\nHost: h\r\nX: \xe4\xff\r\n\r\n", LIMITS)
-        assert head.request.headers[b"x"] == b"\xe4\xff"
+        assert head.headers[b"x"] == b"\xe4\xff"
 
     @pytest.mark.parametrize(
         "line",
@@ -242,8 +242,8 @@ class FramingTests:
     def test_length(self, line: bytes, length: int | None) -> None:
         """A length, chunks, or nothing."""
         head = parse_head(b"POST / HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n", LIMITS)
-        assert head.request.content_length == length
-        assert head.request.body == (b"" if length == 0 else None)
+        assert head.content_length == length
+        assert head.request(b"http", "").body == (b"" if length == 0 else None)
 
     @pytest.mark.parametrize(
         ("lines", "expected"),
@@ -281,8 +281,8 @@ class FramingTests:
         offer = [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk"]
         lines = [b"POST / HTTP/1.1", b"Host: h", *offer, b"Content-Length: 3", b"", b""]
         head = parse_head(b"\r\n".join(lines), LIMITS)
-        assert head.request.content_length == 3
-        assert head.request.headers[b"upgrade"] == b"h2c"
+        assert head.content_length == 3
+        assert head.headers[b"upgrade"] == b"h2c"
         assert head.keep_alive
 
     @pytest.mark.parametrize(
@@ -375,3 +375,45 @@ class LimitTests:
         assert prefix_fault(prefix, 0, self.LIMITS) is None
         for scanned in range(len(prefix)):
             assert prefix_fault(prefix, scanned, self.LIMITS) is None
+
+
+class HeadsTests:
+    """Heads known by heart."""
+
+    def test_same_head(self) -> None:
+        """Equal bytes give the very same head, and requests that share what was found out about it."""
+        heads = Heads(LIMITS)
+        head = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+        first, second = heads.read(head), heads.read(bytes(bytearray(head)))
+        assert first is second
+        mine, yours = first.request(b"http", "192.0.2.1"), second.request(b"https", "192.0.2.2")
+        assert mine is not yours
+        assert mine.facts is yours.facts
+        assert [(each.scheme, each.peer) for each in (mine, yours)] == [
+            (b"http", "192.0.2.1"),
+            (b"https", "192.0.2.2"),
+        ]
+
+    def test_other_head(self) -> None:
+        """Any other bytes are read anew."""
+        heads = Heads(LIMITS)
+        first = heads.read(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+        second = heads.read(b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (first.path, second.path) == (b"/a", b"/b")
+        assert first.facts is not second.facts
+
+    def test_refused(self) -> None:
+        """A head that was refused is refused again."""
+        heads = Heads(LIMITS)
+        for _ in range(2):
+            with pytest.raises(HeadFault):
+                heads.read(b"GET /a HTTP/1.1\r\n\r\n")
+
+    def test_bounded(self) -> None:
+        """However many heads come, and however long they are, few are remembered."""
+        heads = Heads(LIMITS)
+        for number in range(3 * MAX_KNOWN_HEADS):
+            heads.read(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+            assert len(heads._known) <= MAX_KNOWN_HEADS
+        long = b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * MAX_KNOWN_HEAD_BYTES)
+        assert heads.read(long) is not heads.read(long)
