@@ -57,7 +57,7 @@ _HEALTH_PATHS = frozenset((b"/healthz", b"/readyz", b"/health"))
 class Elsewhere(Protocol):
     """What answers requests that aren't for a stream: health, and whatever else is mounted."""
 
-    def respond(self, request: Request) -> Eventually[Response]: ...
+    def respond(self, request: Request) -> Response | Deferred[Response]: ...
 
 
 @define(eq=False)
