@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from dstreams.config import ConfigError, ConfigLoadOptions, load
 from dstreams.services import Reactor, ServerService, build_server
+from dstreams.startup import StartupError
 
 _EXAMPLES = """
 Examples:
@@ -79,4 +80,8 @@ def makeService(options: Options) -> ServerService:
 
     parent = getattr(options, "parent", None)
     foreground = parent is None or bool(parent.get("nodaemon", True))
-    return build_server(loaded.config, cast("Reactor", reactor), foreground=foreground, warnings=loaded.warnings)
+    try:
+        return build_server(loaded.config, cast("Reactor", reactor), foreground=foreground, warnings=loaded.warnings)
+    except StartupError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from None

@@ -11,24 +11,26 @@ from typing import Any, cast
 import pytest
 from attrs import define, evolve, field
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from dstreams import __version__
-from dstreams.config import BindAddress, Config
+from dstreams.config import Config
 from dstreams.progress import Progress
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
+from dstreams.services.listeners import Listener, resolve_listeners
 from dstreams.services.parts import SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
-from dstreams.services.site import SiteService, endpoint_description, reachable
+from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
 from dstreams.startup import StartupError, StartupPhase
@@ -282,6 +284,33 @@ class RefusingReactor(MemoryReactorClock):
         raise CannotListenError("127.0.0.1", 80, OSError(13, "Permission denied"))
 
 
+@implementer(IStreamServerEndpoint, IListeningPort)
+@define(eq=False)
+class FakeEndpoint:
+    """An endpoint, and the port that it opens."""
+
+    name: str
+    journal: list[str]
+    address: IAddress = field(factory=lambda: IPv4Address("TCP", "0.0.0.0", 80))
+    error: Exception | None = None
+    factory: object = None
+
+    def listen(self, protocolFactory: object) -> Deferred[IListeningPort]:  # noqa: N803
+        self.journal.append(f"listen {self.name}")
+        self.factory = protocolFactory
+        return fail(self.error) if self.error is not None else succeed(cast("IListeningPort", self))
+
+    def startListening(self) -> None:  # noqa: N802
+        """Unused: an endpoint's port listens already."""
+
+    def stopListening(self) -> Deferred[None]:
+        self.journal.append(f"stop {self.name}")
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        return self.address
+
+
 class SiteServiceTests(SynchronousTestCase):
     """The site listens, and at the end lets clients finish."""
 
@@ -297,7 +326,14 @@ class SiteServiceTests(SynchronousTestCase):
         server = evolve(CONFIG.server, bind_address=bind_address, shutdown_grace_secs=grace, drain_delay_secs=delay)
         parts = SiteParts(FakeEngine(self.journal), Factory(), self.connections)
         config = evolve(CONFIG, server=server)
-        return SiteService(config, parts, self.readiness, self.patience, cast("Any", self.reactor))
+        listeners = resolve_listeners(config, self.reactor)
+        return SiteService(config, parts, listeners, self.readiness, self.patience, cast("Any", self.reactor))
+
+    def site_on(self, *endpoints: FakeEndpoint) -> SiteService:
+        """A site that listens on several endpoints."""
+        parts = SiteParts(FakeEngine(self.journal), Factory(), self.connections)
+        listeners = [Listener(endpoint.name, endpoint) for endpoint in endpoints]
+        return SiteService(CONFIG, parts, listeners, self.readiness, self.patience, cast("Any", self.reactor))
 
     def test_listens(self) -> None:
         """It binds the configured address and is ready then."""
@@ -325,6 +361,36 @@ class SiteServiceTests(SynchronousTestCase):
         starting = self.site(bind_address="127.0.0.1:80").startService()
         error = self.failureResultOf(starting, StartupError).value
         assert str(error) == "[bind_listener] failed to bind 127.0.0.1:80: Permission denied"
+        assert not self.readiness()
+
+    def test_several(self) -> None:
+        """Every endpoint is listened on, serves the same, has its line, and is closed at the end."""
+        one = FakeEndpoint("one", self.journal)
+        two = FakeEndpoint("two", self.journal, UNIXAddress(b"/run/ds.sock"))
+        site = self.site_on(one, two)
+        with capturedLogs() as events:
+            self.successResultOf(site.startService())
+        assert one.factory is two.factory
+        ours = [formatEvent(event) for event in events if event["log_namespace"] == "dstreams.services.site"]
+        assert ours == [
+            "listening on 0.0.0.0:80",
+            "listening on unix:/run/ds.sock",
+            "health: http://127.0.0.1:80/healthz",
+            "readiness: http://127.0.0.1:80/readyz",
+            "protocol: http://127.0.0.1:80/v1/stream",
+        ]
+        self.journal.clear()
+        self.assertNoResult(site.stopService())
+        assert self.journal[:3] == ["retire", "stop two", "stop one"]
+
+    def test_one_of_several_fails(self) -> None:
+        """An endpoint that can't be bound is named, and those bound before it are closed again."""
+        one = FakeEndpoint("one", self.journal)
+        refused = CannotListenError(None, "/run/ds.sock", OSError(13, "Permission denied"))
+        two = FakeEndpoint("unix:/run/ds.sock", self.journal, error=refused)
+        error = self.failureResultOf(self.site_on(one, two).startService(), StartupError).value
+        assert str(error) == "[bind_listener] failed to bind unix:/run/ds.sock: Permission denied"
+        assert self.journal == ["listen one", "listen unix:/run/ds.sock", "stop one"]
         assert not self.readiness()
 
     def test_stops_in_order(self) -> None:
@@ -395,29 +461,6 @@ class ConfigServiceTests(SynchronousTestCase):
     def test_warnings(self) -> None:
         """Each warning is a line of its own, with its braces left alone."""
         assert self.lines("one {a}", "two")[1:] == [(LogLevel.warn, "one {a}"), (LogLevel.warn, "two")]
-
-
-class AddressTests:
-    """Addresses as endpoint strings and as URLs."""
-
-    @pytest.mark.parametrize(
-        ("address", "description"),
-        [
-            (BindAddress("127.0.0.1", 4437), "tcp:4437:interface=127.0.0.1"),
-            (BindAddress("::1", 0), r"tcp:0:interface=\:\:1"),
-        ],
-    )
-    def test_endpoint_description(self, address: BindAddress, description: str) -> None:
-        """A listening address becomes an endpoint string; the colons of IPv6 are quoted."""
-        assert endpoint_description(address) == description
-
-    @pytest.mark.parametrize(
-        ("host", "client_host"),
-        [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1")],
-    )
-    def test_reachable(self, host: str, client_host: str) -> None:
-        """URLs for people name the loopback address where all addresses are bound."""
-        assert reachable(BindAddress(host, 1)) == BindAddress(client_host, 1)
 
 
 @define

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dstreams.config import Config
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
+from dstreams.services.listeners import resolve_listeners
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
+from dstreams.services.reload import ReloadService
 from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
@@ -19,19 +21,23 @@ from dstreams.services.tree import ServerService
 def build_server(
     config: Config, reactor: Reactor, *, foreground: bool = True, warnings: Sequence[str] = ()
 ) -> ServerService:
-    """The whole server as one service; nothing is opened yet.
+    """The whole server as one service; nothing is opened yet, but the TLS files are read.
 
     :param foreground: whether the process has its terminal; else it is a daemon, and another process waits
         for it to have started.
     :param warnings: about the configuration, to be logged.
+    :raise StartupError: of the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
     """
+    listeners = resolve_listeners(config, reactor)
     readiness, patience = Readiness(), Patience(reactor)
     parts = build_site_parts(config, reactor, readiness)
     children = [
         SignalService(reactor, patience),
         ConfigService(reactor, warnings),
+        # Early, so that SIGHUP is listened to until everything else has stopped.
+        ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor),
         StorageService(config, parts.engine),
-        SiteService(config, parts, readiness, patience, reactor),
+        SiteService(config, parts, listeners, readiness, patience, reactor),
     ]
     return ServerService(children, end_process(reactor), raises=not foreground)
 
@@ -40,10 +46,9 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     """Put the engine, the application and the HTTP channel together."""
     # Late: some of it imports klein, which installs a reactor where none is.
     from dstreams.http.assembly import assemble, build_storage
-    from dstreams.http.http1.channel import HttpFactory
-    from dstreams.http.http1.limits import HttpLimits
+    from dstreams.http.site import HttpSite
 
     assembly = assemble(build_storage(config, reactor), config, reactor, readiness)
     readiness.failure = lambda: assembly.streams.failure
-    factory = HttpFactory(assembly.application, assembly.wheel, HttpLimits())
-    return SiteParts(assembly.streams, factory, factory)
+    site = HttpSite(assembly.application, assembly.wheel)
+    return SiteParts(assembly.streams, site.http1, site, site.over_tls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -58,9 +58,12 @@ class SiteParts:
 
     :param engine: opened before the port and closed after it.
     :param factory: speaks HTTP on the port.
-    :param connections: that factory's connections.
+    :param connections: the connections of all factories.
+    :param over_tls: makes the factory that speaks HTTP inside TLS, from the application protocols (ALPN names) that a
+        handshake may agree on; ``None`` when ``factory`` does that too.
     """
 
     engine: Engine
     factory: IProtocolFactory
     connections: Connections
+    over_tls: Callable[[Sequence[bytes]], IProtocolFactory] | None = None

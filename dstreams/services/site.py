@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
-from dstreams.config import BindAddress, Config, parse_bind_address
+from dstreams.config import Config
+from dstreams.services.listeners import Listener, Place, place
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
@@ -22,6 +23,7 @@ _log = Logger()
 class SiteService(Service):
     """Listens, and at the end lets clients finish within the grace time.
 
+    :param listeners: where to listen; all of them serve the same.
     :param readiness: told when traffic is wanted and when it isn't any more.
     :param patience: ends every wait of the end when somebody has none left.
     """
@@ -29,54 +31,72 @@ class SiteService(Service):
     name: str | None = "site"
 
     def __init__(
-        self, config: Config, parts: SiteParts, readiness: Readiness, patience: Patience, reactor: Reactor
+        self,
+        config: Config,
+        parts: SiteParts,
+        listeners: Sequence[Listener],
+        readiness: Readiness,
+        patience: Patience,
+        reactor: Reactor,
     ) -> None:
         self._config = config
         self._parts = parts
+        self._listeners = listeners
         self._readiness = readiness
         self._patience = patience
         self._reactor = reactor
-        self._port: IListeningPort | None = None
+        self._ports: list[IListeningPort] = []
 
     def startService(self) -> Deferred[None]:
-        """Bind the port.
+        """Bind the ports.
 
-        :return: fires when clients can connect; fails with a ``StartupError``.
+        :return: fires when clients can connect to all of them; fails with a ``StartupError`` when one can't be bound,
+            and then none is.
         """
         super().startService()
         return Deferred.fromCoroutine(self._listen())
 
     async def _listen(self) -> None:
-        address = parse_bind_address(self._config.server.bind_address)
-        endpoint = serverFromString(self._reactor, endpoint_description(address))
-        try:
-            self._port = await endpoint.listen(self._parts.factory)
-        except (CannotListenError, OSError) as error:
-            cause = f"failed to bind {address}: {_reason(error)}"
-            raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
+        for listener in self._listeners:
+            try:
+                self._ports.append(await listener.endpoint.listen(self._factory(listener)))
+            except (CannotListenError, OSError) as error:
+                await self._stop_listening()
+                cause = f"failed to bind {listener.name}: {_reason(error)}"
+                raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
         self._readiness.ready = True
-        host = self._port.getHost()
-        assert isinstance(host, IPv4Address | IPv6Address)
-        self._announce(BindAddress(address.host, host.port))
+        self._announce()
 
-    def _announce(self, address: BindAddress) -> None:
-        root = f"http://{reachable(address)}"
-        _log.info("listening on {address}", address=str(address))
-        _log.info("health: {url}", url=f"{root}/healthz")
-        _log.info("readiness: {url}", url=f"{root}/readyz")
-        _log.info("protocol: {url}", url=f"{root}{self._config.http.stream_base_path}")
+    def _factory(self, listener: Listener) -> IProtocolFactory:
+        """What speaks at a listener: HTTP/1.1, or what a TLS handshake agrees on."""
+        context, over_tls = listener.tls, self._parts.over_tls
+        return self._parts.factory if context is None or over_tls is None else over_tls(context.options.protocols)
+
+    def _announce(self) -> None:
+        places = [
+            place(port.getHost(), secure=listener.is_secure)
+            for port, listener in zip(self._ports, self._listeners, strict=True)
+        ]
+        for each, listener in zip(places, self._listeners, strict=True):
+            _announce_tls(listener, each)
+            _log.info("listening on {address}", address=each.text)
+        for what, path in (
+            ("health", "/healthz"),
+            ("readiness", "/readyz"),
+            ("protocol", self._config.http.stream_base_path),
+        ):
+            _log.info("{what}: {url}", what=what, url=f"{places[0].root}{path}{places[0].note}")
 
     def stopService(self) -> Deferred[None]:
-        """Send clients elsewhere, close the port, let what is under way finish; then cut what is left."""
+        """Send clients elsewhere, close the ports, let what is under way finish; then cut what is left."""
         super().stopService()
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
         self._readiness.ready = False
-        if self._port is not None:
+        if self._ports:
             await self._drain_traffic()
-            await maybeDeferred(self._port.stopListening)
-            self._port = None
+            await self._stop_listening()
         connections = self._parts.connections
         # Told first, so that the last answers of live readers already say that the connection closes.
         drained = connections.drain()
@@ -97,16 +117,26 @@ class SiteService(Service):
             _log.info("not ready any more; the port closes in {delay} s", delay=delay)
             await self._patience.wait(delay)
 
+    async def _stop_listening(self) -> None:
+        while self._ports:
+            await maybeDeferred(self._ports.pop().stopListening)
 
-def endpoint_description(address: BindAddress) -> str:
-    """A listening address as Twisted's server endpoint string."""
-    return f"tcp:{address.port}:interface={quoteStringArgument(address.host)}"
 
-
-def reachable(address: BindAddress) -> BindAddress:
-    """An address that a client on this machine can connect to: the loopback one, where all are bound."""
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
-    return BindAddress(loopback.get(address.host, address.host), address.port)
+def _announce_tls(listener: Listener, where: Place) -> None:
+    context = listener.tls
+    if context is None:
+        return
+    options = context.options
+    _log.info(
+        "TLS on {address}: {min_version} to {max_version}, {protocols}, client certificates {clients}",
+        address=where.text,
+        min_version=options.min_version,
+        max_version=options.max_version,
+        protocols=" and ".join(name.decode("ascii") for name in options.protocols),
+        clients="required" if options.files.client_ca is not None else "not asked for",
+    )
+    for warning in context.warnings:
+        _log.warn("{warning}", warning=warning)
 
 
 def _reason(error: CannotListenError | OSError) -> str:

@@ -617,6 +617,7 @@ class HttpFactory(protocol.Factory):
     :param wheel: timers, and the time that durations are measured in.
     :param limits: what a client may send, and how slowly.
     :param now: the wall clock in seconds since 1970, for ``Date`` headers.
+    :param connections: where the channels are entered; a set of their own when it is left out.
     """
 
     noisy = False
@@ -627,13 +628,14 @@ class HttpFactory(protocol.Factory):
         wheel: TimerWheel,
         limits: HttpLimits | None = None,
         now: Callable[[], float] = time.time,
+        connections: Connections | None = None,
     ) -> None:
         self._application = application
         self._wheel = wheel
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)
         self._heads = Heads(self._limits)
-        self._connections = Connections()
+        self._connections = Connections() if connections is None else connections
         self._retiring = False
         self._draining = False
 

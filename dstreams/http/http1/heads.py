@@ -24,7 +24,7 @@ _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\r\n") + b"\x7f"
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?")
-_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -266,7 +266,7 @@ def _check_fields(fields: _Fields, is_1_0: bool) -> None:
             raise HeadFault(400, "An HTTP/1.1 request needs a Host header")
     elif b"host" in fields.repeated:
         raise HeadFault(400, "There may be one Host header only")
-    elif _HOST.fullmatch(host) is None:
+    elif HOST.fullmatch(host) is None:
         raise HeadFault(400, "The Host header isn't a host and an optional port")
     if fields.repeated and not SINGLETONS.isdisjoint(fields.repeated):
         names = b", ".join(sorted(SINGLETONS & fields.repeated)).decode("ascii")
@@ -288,7 +288,7 @@ def _split_target(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> 
         if target == b"*" and method == b"OPTIONS":
             return target, b""
         absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or not absolute[1] or _HOST.fullmatch(absolute[1]) is None:
+        if absolute is None or not absolute[1] or HOST.fullmatch(absolute[1]) is None:
             raise HeadFault(400, "The request target isn't a path or an http URL")
         # The target's authority overrules the Host header (RFC 9112 section 3.2.2).
         headers[b"host"] = absolute[1]

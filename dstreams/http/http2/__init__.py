@@ -1,0 +1,1 @@
+"""HTTP/2: a connection, its streams, and what a client may do with them."""

@@ -1,0 +1,672 @@
+"""An HTTP/2 connection: many requests at a time, each on a stream of its own (RFC 9113).
+
+The frames, their compression and the windows are h2's. What is here is what a server does with them: which requests
+are served, in which order their responses are sent, what a slow or hostile client may do, and how a connection ends.
+
+A connection sends what is in line on its streams in turn, a frame each, while the client leaves room in the windows
+and the transport takes more. A body that is ahead of that waits, as on HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar, cast
+
+from attrs import define, field
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+from twisted.internet import protocol
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IAddress, IPushProducer, ITCPTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dstreams.eventually import Decided, Eventually
+from dstreams.http.http1.connections import Connections
+from dstreams.http.http1.heads import HeadFault
+from dstreams.http.http1.limits import WRITE_PIECE_BYTES, HttpLimits
+from dstreams.http.http1.outlet import Transport
+from dstreams.http.http1.replies import BODILESS, DateLine, internal_error
+from dstreams.http.http1.sink import BytesBody
+from dstreams.http.http1.writer import stop_body
+from dstreams.http.http2.heads import read_head, response_fields
+from dstreams.http.http2.stream import Http2Stream
+from dstreams.http.messages import Application, Request, Response
+from dstreams.timers import Timer, TimerWheel
+
+_log = Logger()
+
+MAX_STREAMS = 100
+"""Requests at a time on one connection; what RFC 9113 (section 6.5.2) recommends as the least."""
+
+STREAM_WINDOW = 256 * 1024
+CONNECTION_WINDOW = 1024 * 1024
+"""How many bytes of bodies a client may send ahead, on one stream and on all of them together."""
+
+FRAME_BYTES = 16 * 1024
+"""The most that one stream sends before it is the next one's turn."""
+
+RESETS_AT_ONCE = 200
+RESETS_PER_SECOND = 20
+"""How many streams a client may take back: asking and taking back costs it nothing (CVE-2023-44487)."""
+
+_ANY_STREAM = 2**31 - 1
+"""The highest number a stream can have."""
+
+LOOK_SECONDS = 5.0
+"""How often a connection looks for what has taken too long."""
+
+
+class _Conversation(H2Connection):
+    """h2's connection, which lets streams that are open go on when one side says that it will open no more."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Event]]:
+        """Pass the news on. h2 would regard the connection as closed, and refuse to send what is under way."""
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Http2Connection(protocol.Protocol):
+    """One HTTP/2 connection, after its handshake.
+
+    :param application: answers the requests.
+    :param wheel: timers, and the time that durations are measured in.
+    :param limits: what a client may send, and how slowly.
+    :param date: the ``Date`` header, shared by all connections.
+    :param connections: the connections that this one belongs to.
+    """
+
+    _application: Application
+    _wheel: TimerWheel
+    _limits: HttpLimits
+    _date: DateLine
+    _connections: Connections
+
+    blocked: bool = field(default=False, init=False)
+    """Whether the transport has asked for a pause."""
+    _h2: _Conversation = field(init=False)
+    _transport: Transport = field(init=False)
+    _peer: str = field(default="", init=False)
+    _streams: dict[int, Http2Stream] = field(factory=dict, init=False)
+    _ready: deque[Http2Stream] = field(factory=deque, init=False)
+    _starved: set[Http2Stream] = field(factory=set, init=False)
+    """Those that have something to send and no room in a window."""
+    _corked: bool = field(default=False, init=False)
+    """Whether this is in the middle of a turn, at whose end everything is sent."""
+    _retiring: bool = field(default=False, init=False)
+    """Whether the client was asked to leave."""
+    _finishing: bool = field(default=False, init=False)
+    """Whether no more requests are served."""
+    _closing: bool = field(default=False, init=False)
+    _closing_since: float = field(default=0.0, init=False)
+    _blocked_since: float = field(default=0.0, init=False)
+    _idle_since: float = field(default=0.0, init=False)
+    _resets: float = field(default=0.0, init=False)
+    _reset_at: float = field(default=0.0, init=False)
+    _timer: Timer | None = field(default=None, init=False)
+
+    # -- what the listener asks
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a request has begun to arrive and isn't complete."""
+        return any(stream.is_reading for stream in self._streams.values())
+
+    @property
+    def is_responding(self) -> bool:
+        """Whether the application owes an answer."""
+        return any(stream.pending is not None for stream in self._streams.values())
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a streamed body is being sent."""
+        return any(stream.body is not None for stream in self._streams.values())
+
+    def retire(self) -> None:
+        """Ask the client to take its next requests elsewhere; those that it sends all the same are answered."""
+        self._retiring = True
+        if self._timer is not None and not self._closing:
+            self._ask_to_leave(_ANY_STREAM)
+
+    def finish(self) -> None:
+        """Close when the requests under way are answered, those included that are still on their way."""
+        if self._closing or self._finishing:
+            return
+        self.retire()
+        self._wheel.call_later(self._limits.last_head_timeout, self._refuse_requests)
+
+    def _refuse_requests(self) -> None:
+        """Take no more requests (RFC 9113 section 6.8)."""
+        if not (self._finishing or self._closing):
+            self._finishing = True
+            self._ask_to_leave(self._h2.highest_inbound_stream_id)
+            self._send()
+
+    def _ask_to_leave(self, last_stream: int) -> None:
+        """Send a GOAWAY.
+
+        :param last_stream: the number of the last stream that is served.
+        """
+        self._flush()
+        # Not by h2, which takes nothing more once it has said so.
+        frame = GoAwayFrame(last_stream_id=last_stream, error_code=ErrorCodes.NO_ERROR)
+        self._transport.write(frame.serialize())
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+        self._transport.abortConnection()
+
+    # -- what the transport tells
+
+    def connectionMade(self) -> None:
+        """Tell the client what it may do, and begin to listen to it."""
+        transport = self._transport = cast("Transport", self.transport)
+        if ITCPTransport.providedBy(transport):
+            cast("Any", transport).setTcpNoDelay(True)
+        host: Any = getattr(transport.getPeer(), "host", "")
+        self._peer = host if isinstance(host, str) else ""
+        self._h2 = _begin(self._limits)
+        transport.registerProducer(self, True)
+        self._connections.live.add(self)
+        self._idle_since = self._reset_at = self._wheel.seconds()
+        self._resets = RESETS_AT_ONCE
+        self._flush()
+        self._timer = self._wheel.call_later(LOOK_SECONDS, self._look)
+        if self._retiring:
+            self._ask_to_leave(_ANY_STREAM)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Use what has arrived, and send what that yields."""
+        if self._closing:
+            return
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as error:
+            # h2 has put a GOAWAY with the reason in line.
+            _log.debug("an HTTP/2 client broke the protocol: {error}", error=error)
+            self._connections.refused += 1
+            self._flush()
+            self._lose()
+            return
+        except Exception:
+            _log.failure("reading HTTP/2 frames failed")
+            self._transport.abortConnection()
+            return
+        corked, self._corked = self._corked, True
+        for event in events:
+            act = self._ACTIONS.get(type(event))
+            if act is not None and not self._closing:
+                act(self, event)
+        self._corked = corked
+        self._send()
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
+        """The connection is gone: let go of everything."""
+        self._closing = self._corked = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for stream in list(self._streams.values()):
+            stream.stop()
+        self._streams.clear()
+        self._starved.clear()
+        self._ready.clear()
+        self._connections.lost(self)
+
+    def pauseProducing(self) -> None:
+        """The client takes less than it is sent: nor is more read of it, whose answers would pile up."""
+        if not self.blocked:
+            self.blocked = True
+            self._blocked_since = self._wheel.seconds()
+            self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has taken what it was sent."""
+        if self.blocked:
+            self.blocked = False
+            self._transport.resumeProducing()
+            self._send()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; it says so by :meth:`connectionLost`."""
+
+    # -- what the client does
+
+    def _request_received(self, event: RequestReceived) -> None:
+        number = event.stream_id
+        assert number is not None
+        if self._finishing:
+            # It didn't know yet. Nothing was done, so that it may try again elsewhere.
+            with suppress(ProtocolError):  # it has taken it back by itself
+                self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        stream = self._streams[number] = Http2Stream(self, number, self._wheel.seconds())
+        stream.is_open = event.stream_ended is None
+        try:
+            request = stream.request = read_head(cast("Any", event.headers), self._limits, self._peer)
+        except HeadFault as fault:
+            self._refuse(stream, fault.status, fault.detail)
+            return
+        if not stream.is_open:
+            request.content_length = 0
+            self._respond(stream, stream.complete())
+        else:
+            self._begin_body(stream, request)
+
+    def _begin_body(self, stream: Http2Stream, request: Request) -> None:
+        """A head that announces a body is complete: judge it, then let the body come."""
+        length, most = request.content_length, self._application.max_body_bytes
+        early = self._judge(request)
+        if early is not None:
+            self._answer(stream, early)
+        elif length is not None and length > most:
+            self._refuse_too_large(stream)
+        else:
+            if b"expect" in request.headers:
+                self._send_continue(stream)
+            stream.await_body()
+
+    def _send_continue(self, stream: Http2Stream) -> None:
+        with suppress(ProtocolError):  # the client was faster
+            self._h2.send_headers(stream.id, [(b":status", b"100")])
+
+    def _data_received(self, event: DataReceived) -> None:
+        number, data = event.stream_id, event.data
+        assert number is not None
+        assert data is not None
+        # Whether it is wanted or not, so that the other streams' bodies go on.
+        self._h2.acknowledge_received_data(event.flow_controlled_length, number)
+        stream = self._streams.get(number)
+        if stream is not None and stream.is_reading:
+            stream.receive(data, self._wheel.seconds())
+            if stream.received > self._application.max_body_bytes:
+                self._refuse_too_large(stream)
+
+    def _stream_ended(self, event: StreamEnded) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None and stream.is_open:
+            stream.is_open = False
+            if stream.is_reading:
+                self._respond(stream, stream.complete())
+
+    def _stream_reset(self, event: StreamReset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        self._forget(stream)
+        now = self._wheel.seconds()
+        self._resets = min(RESETS_AT_ONCE, self._resets + RESETS_PER_SECOND * (now - self._reset_at)) - 1
+        self._reset_at = now
+        if self._resets < 0:
+            self._connections.refused += 1
+            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _window_updated(self, event: WindowUpdated) -> None:
+        stream = self._streams.get(event.stream_id or 0)
+        if not event.stream_id:
+            self._feed_starved()
+        elif stream is not None and stream in self._starved:
+            self._starved.discard(stream)
+            self._line_up(stream)
+
+    def _feed_starved(self, _: Event | None = None) -> None:
+        """There may be room again on any stream."""
+        starved, self._starved = self._starved, set()
+        for stream in starved:
+            self._line_up(stream)
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        """The client opens no more streams; those that are open go on, unless it says that something is wrong."""
+        if event.error_code:
+            self._lose()
+        else:
+            self._finishing = True  # and when no stream is left, it is closed
+
+    _ACTIONS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
+        RequestReceived: _request_received,
+        DataReceived: _data_received,
+        StreamEnded: _stream_ended,
+        StreamReset: _stream_reset,
+        WindowUpdated: _window_updated,
+        RemoteSettingsChanged: _feed_starved,
+        ConnectionTerminated: _terminated,
+    }
+
+    # -- asking the application
+
+    def _judge(self, request: Request) -> Response | None:
+        try:
+            return self._application.judge(request)
+        except Exception:
+            return self._apology(request, "judging a request failed")
+
+    def _respond(self, stream: Http2Stream, request: Request) -> None:
+        answer: Eventually[Response]
+        try:
+            answer = self._application.respond(request)
+        except Exception:
+            answer = self._apology(request, "answering a request failed")
+        if isinstance(answer, Response):
+            self._answer(stream, answer)
+            return
+        stream.pending = answer
+        answered = partial(self._answered, stream)
+        if isinstance(answer, Decided):
+            answer.when(answered)
+        else:
+            answer.addCallbacks(answered, partial(self._not_answered, stream)).addErrback(_log_failure)
+
+    def _answered(self, stream: Http2Stream, response: Response) -> None:
+        if stream.pending is None:  # the client had gone
+            if not isinstance(response.body, bytes):
+                stop_body(response.body)
+            return
+        stream.pending = None
+        self._answer(stream, response)
+        self._send()
+
+    def _not_answered(self, stream: Http2Stream, failure: Failure) -> None:
+        if stream.pending is not None:
+            self._answered(stream, self._apology(stream.request, "answering a request failed", failure))
+        elif failure.check(CancelledError) is None:
+            _log_failure(failure)
+
+    def _refuse(self, stream: Http2Stream, status: int, detail: str) -> None:
+        self._connections.refused += 1
+        try:
+            response = self._application.refuse(stream.request, status, detail)
+        except Exception:
+            _log.failure("refusing a request failed")
+            response = internal_error()
+        self._answer(stream, response)
+
+    def _refuse_too_large(self, stream: Http2Stream) -> None:
+        self._refuse(stream, 413, f"A request body may have {self._application.max_body_bytes} bytes at most")
+
+    def _apology(self, request: Request | None, what_failed: str, failure: Failure | None = None) -> Response:
+        """The answer when the application breaks its promise to give one."""
+        _log.failure(what_failed, failure)
+        try:
+            return self._application.refuse(request, 500, "The server made a mistake")
+        except Exception:
+            _log.failure("refusing a request failed")
+            return internal_error()
+
+    # -- answering
+
+    def _answer(self, stream: Http2Stream, response: Response) -> None:
+        """Send a response's head, and begin to send its body."""
+        request, body = stream.request, response.body
+        length = len(body) if isinstance(body, bytes) else body.length
+        bodiless = response.status in BODILESS
+        is_head = request is not None and request.method == b"HEAD"
+        if bodiless or (is_head and not length):
+            length = None
+        fields = response_fields(response.status, response.head, self._date.current(), length)
+        stream.forget_request()  # a live body may last for hours, and has taken what it needs
+        ends = bodiless or is_head or not body
+        try:
+            self._h2.send_headers(stream.id, fields, end_stream=ends)
+        except ProtocolError:
+            # The client has taken the request back, in frames that are still to be looked at.
+            if not isinstance(body, bytes):
+                stop_body(body)
+            self._forget(stream)
+            return
+        if ends:
+            if not isinstance(body, bytes):
+                stop_body(body)
+            self._sent(stream)
+        elif isinstance(body, bytes) and len(body) <= WRITE_PIECE_BYTES:
+            stream.queue(body)
+            stream.ended = True
+            self._line_up(stream)
+        else:
+            # The head leaves now: a live body may have nothing to say for a while.
+            self.has_output(stream)
+            stream.send_body(BytesBody(body) if isinstance(body, bytes) else body)
+
+    def has_output(self, stream: Http2Stream) -> None:
+        """There is something to send, or nothing more will come."""
+        if stream.queued or stream.ended:
+            self._line_up(stream)
+        self._send()
+
+    def break_off(self, stream: Http2Stream) -> None:
+        """The response can't be completed: the client must not take it for whole."""
+        if stream.id in self._streams:
+            self._reset(stream, ErrorCodes.INTERNAL_ERROR)
+            self._forget(stream)
+            self._send()
+
+    def _reset(self, stream: Http2Stream, code: ErrorCodes) -> None:
+        with suppress(ProtocolError):  # the client was faster
+            self._h2.reset_stream(stream.id, code)
+
+    def _line_up(self, stream: Http2Stream) -> None:
+        if not stream.is_ready and stream not in self._starved:
+            stream.is_ready = True
+            self._ready.append(stream)
+
+    def _send(self) -> None:
+        """Send what is in line, as far as the client and the transport take it."""
+        if self._corked or self._closing:
+            return
+        self._corked = True
+        unsent = 0
+        while self._ready and not self.blocked:
+            stream = self._ready.popleft()
+            stream.is_ready = False
+            unsent += self._send_frame(stream)
+            if unsent >= WRITE_PIECE_BYTES:
+                self._flush()
+                unsent = 0
+        self._flush()
+        self._corked = False
+        if self._finishing and not self._streams and not self._closing:
+            self._lose()
+
+    def _send_frame(self, stream: Http2Stream) -> int:
+        """Send one frame; how many bytes it took."""
+        if stream.id not in self._streams:
+            return 0
+        try:
+            return self._send_some(stream)
+        except ProtocolError:
+            # The client has taken the request back, in frames that are still to be looked at.
+            self._forget(stream)
+            return 0
+
+    def _send_some(self, stream: Http2Stream) -> int:
+        room = 0
+        if stream.queued:
+            room = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size, FRAME_BYTES)
+            if room <= 0:
+                self._starved.add(stream)
+                if stream.stuck_since is None:
+                    stream.stuck_since = self._wheel.seconds()
+                return 0
+        data = stream.take(room)
+        ends = stream.ended and not stream.queued
+        if data or ends:
+            self._h2.send_data(stream.id, data, end_stream=ends)
+        stream.stuck_since = None
+        if ends:
+            self._sent(stream)
+        elif stream.queued:
+            self._line_up(stream)
+        else:
+            stream.resume()
+        return len(data)
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self._transport.write(data)
+
+    def _sent(self, stream: Http2Stream) -> None:
+        """The response is complete."""
+        if stream.is_open:
+            # It came early: the client need not send the rest (RFC 9113 section 8.1).
+            self._reset(stream, ErrorCodes.NO_ERROR)
+        self._forget(stream)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._starved.discard(stream)
+        stream.stop()
+        self._idle_since = self._wheel.seconds()
+
+    # -- time
+
+    def _look(self) -> None:
+        """See what has taken too long."""
+        now, limits = self._wheel.seconds(), self._limits
+        self._timer = self._wheel.call_later(LOOK_SECONDS, self._look)
+        if self._closing:
+            if now - self._closing_since >= limits.drain_timeout:
+                self._transport.abortConnection()
+        elif self.blocked:
+            if now - self._blocked_since >= limits.stall_timeout:
+                self._connections.cut_stalled += 1
+                self._transport.abortConnection()
+        elif not self._streams and now - self._idle_since >= limits.idle_timeout:
+            self._close(ErrorCodes.NO_ERROR)
+        else:
+            for stream in list(self._streams.values()):
+                self._look_at(stream, now)
+            self._send()
+
+    def _look_at(self, stream: Http2Stream, now: float) -> None:
+        limits = self._limits
+        if stream.is_reading:
+            elapsed = now - stream.now
+            if now - stream.last_byte >= limits.body_timeout:
+                self._time_out(stream, f"No byte of the body came for {limits.body_timeout:g} seconds")
+            elif elapsed > limits.body_timeout and stream.received < limits.min_body_rate * elapsed:
+                self._time_out(stream, f"A request body must bring {limits.min_body_rate} bytes per second")
+        elif stream.stuck_since is not None and now - stream.stuck_since >= limits.stall_timeout:
+            self._connections.cut_stalled += 1
+            self._reset(stream, ErrorCodes.CANCEL)
+            self._forget(stream)
+
+    def _time_out(self, stream: Http2Stream, detail: str) -> None:
+        self._connections.timed_out += 1
+        self._refuse(stream, 408, detail)
+
+    # -- the end
+
+    def _close(self, code: ErrorCodes) -> None:
+        """Tell the client why, and close."""
+        self._h2.close_connection(code)
+        self._flush()
+        self._lose()
+
+    def _lose(self) -> None:
+        """Close when everything is sent; :meth:`_look` cuts a client that doesn't take it."""
+        if self._closing:
+            return
+        self._closing = True
+        self._closing_since = self._wheel.seconds()
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+        # A transport doesn't close while a producer is registered and paused.
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+
+class Http2Factory(protocol.Factory):
+    """Makes the HTTP/2 connections of listeners.
+
+    :param application: answers the requests.
+    :param wheel: timers, and the time that durations are measured in.
+    :param limits: what a client may send, and how slowly.
+    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
+    :param connections: where the connections are entered; a set of their own when it is left out.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        application: Application,
+        wheel: TimerWheel,
+        limits: HttpLimits | None = None,
+        now: Callable[[], float] = time.time,
+        connections: Connections | None = None,
+    ) -> None:
+        self._application = application
+        self._wheel = wheel
+        self._limits = HttpLimits() if limits is None else limits
+        self._date = DateLine(now)
+        self._connections = Connections() if connections is None else connections
+        self._retiring = self._refuses = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Http2Connection | None:  # noqa: ARG002 (Twisted's)
+        """What speaks on a new connection; nothing once :meth:`refuse_connections` was called."""
+        if self._refuses:
+            return None
+        connection = Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)
+        connection.factory = self
+        if self._retiring:
+            connection.retire()
+        return connection
+
+    def retire(self) -> None:
+        """Ask the clients of new connections, too, to take their requests elsewhere."""
+        self._retiring = True
+
+    def refuse_connections(self) -> None:
+        """Make no more connections."""
+        self._refuses = True
+
+
+def _begin(limits: HttpLimits) -> _Conversation:
+    """h2's side of a new connection, with what the client may do in line to be sent."""
+    # What we send is right by construction (lower-case names, no connection headers); checking it takes as long as
+    # the rest of a small response.
+    config = H2Configuration(
+        client_side=False,
+        header_encoding=None,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+    )
+    conversation = _Conversation(config)
+    conversation.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_head_bytes,
+        },
+    )
+    conversation.decoder.max_header_list_size = limits.max_head_bytes
+    conversation.initiate_connection()
+    conversation.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
+    return conversation
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("answering a request failed", failure)

@@ -1,0 +1,1 @@
+"""What listens: TLS, and the endpoints that speak it."""

@@ -1,0 +1,170 @@
+"""Where the server listens: from configuration keys to endpoints.
+
+This runs in ``makeService``, before twistd forks and redirects stderr, so that a wrong path or certificate is seen.
+Nothing is bound yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from dstreams.config import BindAddress, Config, parse_bind_address
+from dstreams.net.endpoint import PREFIX, TlsServerEndpoint, describe_tls_endpoint
+from dstreams.net.tls import TlsContext, TlsOptions
+from dstreams.net.tls_files import TlsFiles, check_tls_files
+from dstreams.startup import StartupError, StartupPhase
+
+_log = Logger()
+
+_OWN_TLS = ("ssl", PREFIX)
+"""Endpoints that bring their own TLS."""
+
+
+@frozen
+class Listener:
+    """One place to listen at.
+
+    :param name: what the operator calls it: an address, or an endpoint string.
+    :param endpoint: the endpoint, not bound yet.
+    """
+
+    name: str
+    endpoint: IStreamServerEndpoint
+
+    @property
+    def tls(self) -> TlsContext | None:
+        """What its connections' TLS is made of, ``None`` when it isn't ours."""
+        return self.endpoint.context if isinstance(self.endpoint, TlsServerEndpoint) else None
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken there, ours or Twisted's."""
+        return self.tls is not None or _kind(self.name) in _OWN_TLS
+
+    def reload(self) -> None:
+        """Read the TLS files anew; when they can't be used, log why and keep the ones in use."""
+        context = self.tls
+        if context is None:
+            return
+        try:
+            check_tls_files(context.options.files)
+            context.reload()
+        except StartupError as error:
+            _log.error("keeping the TLS certificates of {name}: {why}", name=self.name, why=error.cause)
+            return
+        _log.info("new TLS connections to {name} use the certificates as they are now", name=self.name)
+        for warning in context.warnings:
+            _log.warn("{warning}", warning=warning)
+
+
+def resolve_listeners(config: Config, reactor: object) -> list[Listener]:
+    """Everything that the server listens on.
+
+    :raise StartupError: of the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
+    """
+    return [_resolve(name, description, reactor) for name, description in describe_listeners(config)]
+
+
+def describe_listeners(config: Config) -> list[tuple[str, str]]:
+    """The name of every listener, and its endpoint string.
+
+    ``server.endpoints`` replaces ``server.bind_address``. ``transport.mode`` holds for all of them: with ``tls`` or
+    ``mtls`` nothing is served in the clear.
+
+    :raise StartupError: of the phase ``resolve_transport``.
+    """
+    options = None if config.transport.mode == "http" else tls_options(config)
+    given: Sequence[str] = config.server.endpoints
+    if not given:
+        address = parse_bind_address(config.server.bind_address)
+        where = f"{address.port}:interface={quoteStringArgument(address.host)}"
+        return [(str(address), f"tcp:{where}" if options is None else describe_tls_endpoint(where, options))]
+    if options is None:
+        return [(endpoint, endpoint) for endpoint in given]
+    for endpoint in given:
+        if _kind(endpoint) in _OWN_TLS:
+            raise _unresolved(
+                f"server.endpoints has {endpoint!r}, which brings its own TLS, but transport.mode is"
+                f" {config.transport.mode}: give a plain endpoint such as tcp:4437, or set transport.mode = http"
+            )
+    wrapped = [describe_tls_endpoint(f"endpoint={quoteStringArgument(endpoint)}", options) for endpoint in given]
+    return list(zip(given, wrapped, strict=True))
+
+
+def tls_options(config: Config) -> TlsOptions:
+    """How TLS is spoken, from a configuration whose mode is ``tls`` or ``mtls``."""
+    tls = config.transport.tls
+    assert tls.cert_path is not None
+    assert tls.key_path is not None
+    return TlsOptions(
+        files=TlsFiles(tls.cert_path, tls.key_path, tls.client_ca_path),
+        min_version=tls.min_version,
+        max_version=tls.max_version,
+        protocols=[name.encode("ascii") for name in tls.alpn_protocols],
+        handshake_timeout=float(tls.handshake_timeout_secs),
+    )
+
+
+@frozen
+class Place:
+    """Where a listener can be reached once it is bound.
+
+    :param text: for people: an address and a port, or ``unix:`` and a path.
+    :param root: the URL without a path that a client on this machine can use.
+    :param note: what the client needs besides the URL; empty when it needs nothing.
+    """
+
+    text: str
+    root: str
+    note: str = ""
+
+
+def place(address: IAddress, *, secure: bool) -> Place:
+    """Where clients find a bound listener.
+
+    :param address: the port's.
+    :param secure: whether TLS is spoken there.
+    """
+    scheme = "https" if secure else "http"
+    if isinstance(address, IPv4Address | IPv6Address):
+        bound = BindAddress(address.host, address.port)
+        return Place(str(bound), f"{scheme}://{reachable(bound)}")
+    if isinstance(address, UNIXAddress):
+        name = address.name or b""
+        path = "unix:" + ("@" + name[1:].decode() if name.startswith(b"\0") else name.decode())
+        return Place(path, f"{scheme}://localhost", f" over {path}")
+    return Place(str(address), f"{scheme}://localhost", f" over {address}")
+
+
+def reachable(address: BindAddress) -> BindAddress:
+    """An address that a client on this machine can connect to: the loopback one, where all are bound."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
+    return BindAddress(loopback.get(address.host, address.host), address.port)
+
+
+def _resolve(name: str, description: str, reactor: object) -> Listener:
+    try:
+        endpoint = serverFromString(cast("Any", reactor), description)
+    except IndexError:
+        raise _unresolved(
+            f"{name!r} isn't there: fewer sockets were inherited; start the server by its socket unit"
+        ) from None
+    # Twisted's parsers and others' raise whatever the text leads to.
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unresolved(f"{name!r} is no usable endpoint: {error}") from error
+    return Listener(name, cast("IStreamServerEndpoint", endpoint))
+
+
+def _kind(endpoint: str) -> str:
+    return endpoint.partition(":")[0].lower()
+
+
+def _unresolved(cause: str) -> StartupError:
+    return StartupError(StartupPhase.RESOLVE_TRANSPORT, cause)
