@@ -41,6 +41,8 @@ class ContentType:
     """Whether JSON mode applies (PROTOCOL section 9.1)."""
     sse_encoding: SseEncoding = field(init=False, eq=False)
     """How the bytes travel in server-sent events (PROTOCOL section 5.8)."""
+    line: bytes = field(init=False, eq=False, repr=False)
+    """The header line of an answer that carries them, with its CRLF."""
 
     @is_json.default
     def _decide_json(self) -> bool:
@@ -51,6 +53,10 @@ class ContentType:
         if self.media_type == "application/json":
             return SseEncoding.JSON
         return SseEncoding.TEXT if self.media_type.startswith("text/") else SseEncoding.BASE64
+
+    @line.default
+    def _write_line(self) -> bytes:
+        return b"Content-Type: %b\r\n" % self.value.encode("latin-1")
 
 
 DEFAULT: Final = ContentType("application/octet-stream", "application/octet-stream")

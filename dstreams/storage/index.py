@@ -21,10 +21,16 @@ APPEND_END: Final = 1
 
 def entries(ends: tuple[int, ...]) -> Iterable[int]:
     """The index entries of one append's messages."""
-    if len(ends) == 1:
-        return (ends[0] << 1 | APPEND_END,)
     last = len(ends) - 1
     return (end << 1 | (APPEND_END if index == last else 0) for index, end in enumerate(ends))
+
+
+def extend(index: array[int], ends: tuple[int, ...]) -> None:
+    """Add the entries of one append's messages."""
+    if len(ends) == 1:
+        index.append(ends[0] << 1 | APPEND_END)
+    else:
+        index.extend(entries(ends))
 
 
 def packed(entries: array[int]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Sequence
-from typing import cast
 
 from attrs import define, field
 
@@ -40,10 +39,11 @@ class MemoryStream:
         if self._data is None:
             self._data, self._entries = bytearray(data), array("Q", index.entries(ends))
             return
-        entries = cast("array[int]", self._entries)
+        entries = self._entries
+        assert isinstance(entries, array)
         count = len(entries)
         try:
-            entries.extend(index.entries(ends))
+            index.extend(entries, ends)
             self._data += data
         except MemoryError:
             del entries[count:]

@@ -27,7 +27,7 @@ class Recent:
     def append(self, data: bytes, ends: tuple[int, ...]) -> None:
         """Add the messages of one append."""
         self.data += data
-        self.entries.extend(index.entries(ends))
+        index.extend(self.entries, ends)
 
     def drop(self, size: int, count: int) -> bool:
         """Forget the first ``count`` messages, ``size`` bytes; whether that was all."""

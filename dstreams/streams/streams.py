@@ -339,7 +339,8 @@ class Streams:
 
     def renew(self, state: StreamState) -> None:
         """A client has used the stream: its TTL begins anew."""
-        self._expiry.renew(state)
+        if state.config.expires:
+            self._expiry.renew(state)
 
     # --- live readers --------------------------------------------------------------------------------
 

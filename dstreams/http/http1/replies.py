@@ -56,17 +56,9 @@ def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
     return b"Connection: keep-alive\r\n" if is_1_0 else b""
 
 
-def response_bytes(response: Response, date: bytes, connection: bytes, framing: bytes, body: bytes = b"") -> bytes:
-    """A response, or its head when there is more to come.
-
-    :param date: the ``Date`` line.
-    :param connection: the ``Connection`` line, or nothing.
-    :param framing: the line that says where the body ends, or nothing.
-    :param body: the body, when it is sent at once.
-    """
-    status = response.status
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
-    return b"%b%b%b%b%b\r\n%b" % (line, response.head, date, connection, framing, body)
+def status_line(status: int) -> bytes:
+    """The first line of a response."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
 def internal_error() -> Response:

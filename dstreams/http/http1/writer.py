@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
-from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, response_bytes
+from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, status_line
 from dstreams.http.http1.sink import BytesBody, ChannelSink
 from dstreams.http.messages import Body, Response
 
@@ -60,13 +60,19 @@ class ResponseWriter:
         body = response.body
         if not isinstance(body, bytes):
             self._send_stream(response, body)
-        elif self._is_head or response.status in BODILESS:
-            self._send_head(response, len(body))
-        elif len(body) > WRITE_PIECE_BYTES:
-            self._send_stream(response, BytesBody(body))
+            return
+        framing = b""
+        if response.status in BODILESS:
+            body = b""
+        elif self._is_head:
+            framing, body = b"Content-Length: %d\r\n" % len(body) if body else b"", b""
+        elif len(body) <= WRITE_PIECE_BYTES:
+            framing = b"Content-Length: %d\r\n" % len(body)
         else:
-            self._write(response, b"Content-Length: %d\r\n" % len(body), body)
-            self._on_end(True)
+            self._send_stream(response, BytesBody(body))
+            return
+        self._write(response, framing, body)
+        self._on_end(True)
 
     def resume(self) -> None:
         """The client has taken what it was sent."""
@@ -83,19 +89,13 @@ class ResponseWriter:
         if body is not None:
             stop_body(body)
 
-    def _send_head(self, response: Response, length: int | None) -> None:
-        """A response without its body: to HEAD, or with a status that has none."""
-        framing = b""
-        if length and response.status not in BODILESS:
-            framing = b"Content-Length: %d\r\n" % length
-        self._write(response, framing)
-        self._on_end(True)
-
     def _send_stream(self, response: Response, body: Body) -> None:
         length = body.length
         if self._is_head or response.status in BODILESS:
             stop_body(body)
-            self._send_head(response, length)
+            framing = b"Content-Length: %d\r\n" % length if length and response.status not in BODILESS else b""
+            self._write(response, framing)
+            self._on_end(True)
             return
         framing, chunked = b"", False
         if length is not None:
@@ -117,9 +117,12 @@ class ResponseWriter:
             self._break_off()
 
     def _write(self, response: Response, framing: bytes, body: bytes = b"") -> None:
-        # What a connection that goes on as usual is told isn't asked for: 0.1 us.
         connection = b"" if self.keep_alive and not self._is_1_0 else connection_line(self.keep_alive, self._is_1_0)
-        self._outlet.write(response_bytes(response, self._date.current(), connection, framing, body))
+        self._outlet.write(
+            b"".join(
+                (status_line(response.status), response.head, self._date.current(), connection, framing, b"\r\n", body)
+            )
+        )
 
     def _stream_ended(self, complete: bool) -> None:
         self._let_go()

@@ -74,10 +74,7 @@ def _source_name(context: Context, request: Request, path: bytes) -> str:
 
 
 def _answer(context: Context, request: Request, created: Created) -> Response:
-    head = b"Content-Type: %b\r\nStream-Next-Offset: %b\r\n" % (
-        created.content_type.value.encode("latin-1"),
-        format_offset(created.tail),
-    )
+    head = b"%bStream-Next-Offset: %b\r\n" % (created.content_type.line, format_offset(created.tail))
     if created.closed:
         head += b"Stream-Closed: true\r\n"
     if created.fresh:

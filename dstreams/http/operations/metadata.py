@@ -13,10 +13,7 @@ def metadata(context: Context, request: Request, name: str) -> Response:
     """Describe the stream: 200. Doesn't renew its TTL."""
     state = context.streams.find(name)
     config = state.config
-    head = NO_STORE + b"Content-Type: %b\r\nStream-Next-Offset: %b\r\n" % (
-        config.content_type.value.encode("latin-1"),
-        format_offset(state.tail),
-    )
+    head = b"%b%bStream-Next-Offset: %b\r\n" % (NO_STORE, config.content_type.line, format_offset(state.tail))
     if state.closed:
         head += b"Stream-Closed: true\r\n"
     if config.ttl is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from dstreams.eventually import then
 from dstreams.http import caching
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
@@ -15,6 +14,7 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.json_mode import wrap
 from dstreams.protocol.offsets import NOW, format_offset
 from dstreams.protocol.queries import Live, parse_read_query
+from dstreams.streams.reading import Slice
 
 
 def read(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
@@ -31,15 +31,18 @@ def read(context: Context, request: Request, name: str) -> Response | Deferred[R
     if offset == NOW:
         context.streams.renew(state)
         return _tail_only(state)
-    messages = context.streams.read(state, offset, context.settings.max_answer_bytes)
+    found = context.streams.read(state, offset, context.settings.max_answer_bytes)
     context.streams.renew(state)
-    return then(messages, lambda found: answer(context, request, found))
+    if isinstance(found, Slice):
+        return answer(context, request, found)
+    return found.addCallback(lambda found: answer(context, request, found))
 
 
 def _tail_only(state: StreamState) -> Response:
     """``offset=now`` without waiting: where the tail is, and no messages (PROTOCOL 8)."""
-    head = caching.NO_STORE + b"Content-Type: %b\r\nStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % (
-        state.config.content_type.value.encode("latin-1"),
+    head = b"%b%bStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % (
+        caching.NO_STORE,
+        state.config.content_type.line,
         format_offset(state.tail),
     )
     if state.closed:

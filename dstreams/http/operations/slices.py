@@ -7,7 +7,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.eventually import then
 from dstreams.http import caching
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response, Sink
@@ -45,14 +44,14 @@ def answer(
     known = request.headers.get(IF_NONE_MATCH_KEY)
     if known is not None and matches(known, etag):
         return Response(304, head)
-    content_type = found.config.content_type
-    head += b"Content-Type: %b\r\n" % content_type.value.encode("latin-1")
-    if len(found) > PIECE_BYTES:
+    content_type, size = found.config.content_type, found.end - found.start
+    head += content_type.line
+    if size > PIECE_BYTES:
         return Response(200, head, SliceBody(found, content_type.is_json))
-    if not len(found):
-        return Response(200, head, wrap(b"") if content_type.is_json else b"")
-    data = found.read(found.start, found.end)
-    return then(data, lambda stored: Response(200, head, wrap(stored) if content_type.is_json else stored))
+    data = found.read(found.start, found.end) if size else b""
+    if isinstance(data, bytes):
+        return Response(200, head, wrap(data) if content_type.is_json else data)
+    return data.addCallback(lambda stored: Response(200, head, wrap(stored) if content_type.is_json else stored))
 
 
 @define(eq=False)
