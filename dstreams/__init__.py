@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dstreams.config import Config, ConfigError, ConfigLoadOptions, DeploymentProfile, load_config
+    from dstreams.config import (
+        Config,
+        ConfigError,
+        ConfigLoadOptions,
+        DeploymentProfile,
+        load_config,
+        render_effective_json,
+        validate_config,
+    )
     from dstreams.http.resource import build_resource
 
 __version__ = "0.1.0"
@@ -23,6 +31,8 @@ __all__ = [
     "__version__",
     "build_resource",
     "load_config",
+    "render_effective_json",
+    "validate_config",
 ]
 
 _PUBLIC = {
@@ -32,6 +42,8 @@ _PUBLIC = {
     "DeploymentProfile": "dstreams.config",
     "build_resource": "dstreams.http.resource",
     "load_config": "dstreams.config",
+    "render_effective_json": "dstreams.config",
+    "validate_config": "dstreams.config",
 }
 """Where each public name is defined. Imported when it is asked for: parts of the server install a reactor
 when they are imported, and whoever only starts ``twistd`` may still want to choose one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from dstreams.config import ConfigLoadOptions, LoadedConfig, load
+from dstreams.config import ConfigLoadOptions, LoadedConfig, load, read
 
 
 def add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
@@ -32,5 +32,13 @@ def load_configuration(options: argparse.Namespace) -> LoadedConfig:
 
     :raise dstreams.config.ConfigError: with everything that is wrong with it.
     """
-    chosen = ConfigLoadOptions(config_dir=options.config_dir, profile=options.profile, config_override=options.config)
-    return load(chosen, os.environ)
+    return load(_chosen(options), os.environ)
+
+
+def read_configuration(options: argparse.Namespace) -> LoadedConfig:
+    """The same with everything that is wrong, instead of an error."""
+    return read(_chosen(options), os.environ)
+
+
+def _chosen(options: argparse.Namespace) -> ConfigLoadOptions:
+    return ConfigLoadOptions(config_dir=options.config_dir, profile=options.profile, config_override=options.config)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dstreams import __version__
-from dstreams.cli import check, version
+from dstreams.cli import check, config, version
 from dstreams.cli.configuration import add_options
 
-COMMANDS: Sequence[Callable[[Any], None]] = (check.add, version.add)
+COMMANDS: Sequence[Callable[[Any], None]] = (check.add, config.add, version.add)
 """What adds each command, in the order of the help."""
 
 

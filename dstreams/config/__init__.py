@@ -4,12 +4,14 @@ Read :mod:`dstreams.config.schema` for the keys and :mod:`dstreams.config.layers
 """
 
 from dstreams.config.addresses import BindAddress, parse_bind_address
-from dstreams.config.layers import ConfigLoadOptions, LoadedConfig, load, load_config
+from dstreams.config.layers import ConfigLoadOptions, LoadedConfig, load, load_config, read
 from dstreams.config.log_filter import LogFilter, parse_log_filter
+from dstreams.config.networks import Network, parse_network
 from dstreams.config.problems import ConfigError, Problem
 from dstreams.config.profiles import DeploymentProfile
+from dstreams.config.rendering import render_effective_json
 from dstreams.config.schema import Config
-from dstreams.config.validation import warnings
+from dstreams.config.validation import validate_config, warnings
 
 __all__ = [
     "BindAddress",
@@ -19,10 +21,15 @@ __all__ = [
     "DeploymentProfile",
     "LoadedConfig",
     "LogFilter",
+    "Network",
     "Problem",
     "load",
     "load_config",
     "parse_bind_address",
     "parse_log_filter",
+    "parse_network",
+    "read",
+    "render_effective_json",
+    "validate_config",
     "warnings",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, cast, get_type_hints
 
 from attrs import AttrsInstance, fields, has
 
+from dstreams.config.keys import Value
 from dstreams.config.schema import KEYS, Config
 from dstreams.config.settings import Setting
 
@@ -22,14 +23,13 @@ def build(settings: Mapping[str, Setting]) -> Config:
 
 
 def settings_of(config: Config) -> dict[str, Setting]:
-    """The settings that a configuration made by a program amounts to."""
+    """The settings that a configuration made by a program amounts to; their types aren't checked."""
     settings = {}
     for path, key in KEYS.items():
         value: object = config
         for name in path.split("."):
             value = getattr(value, name)
-        assert value is None or isinstance(value, str | int | bool | tuple)
-        settings[path] = Setting(key, value, "Config")
+        settings[path] = Setting(key, cast("Value", value), "Config")
     return settings
 
 

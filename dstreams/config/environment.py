@@ -15,7 +15,7 @@ from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.log_filter import parse_log_filter
 from dstreams.config.problems import load_problem, shown, suggestion
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Layer, Setting, choice, wrong_value
+from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
 
 PROFILE_VARIABLE = "DS_PROFILE"
@@ -83,6 +83,8 @@ def _parse(key: Key, text: str) -> Value:
 
     :raise ValueError: with the remedy.
     """
+    if not _is_unicode(text):
+        raise ValueError("isn't UTF-8; write it in UTF-8")
     if key.type is bool:
         return _parse_boolean(text)
     if key.type is int:
@@ -93,7 +95,7 @@ def _parse(key: Key, text: str) -> Value:
         return text
     word = key.declaration.word(text.lower())
     if word is None:
-        raise ValueError(choice(key.declaration.words))
+        raise ValueError(key.choice())
     return word
 
 
@@ -106,9 +108,18 @@ def _parse_list(key: Key, text: str) -> tuple[str, ...]:
     for item in items:
         word = key.declaration.word(item.lower())
         if word is None:
-            raise ValueError(f"has the item {shown(item)}; each {choice(key.declaration.words)}")
+            raise ValueError(f"has the item {shown(item)}; each {key.choice()}")
         words.append(word)
     return tuple(words)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a variable's bytes were UTF-8; Python keeps those that weren't as half surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_boolean(text: str) -> bool:

@@ -17,6 +17,8 @@ LARGEST = 2**63 - 1
 VARIABLE_PREFIX = "DS_"
 LEVEL_SEPARATOR = "__"
 
+_KINDS = {str: "a string", int: "a whole number", bool: "true or false", tuple: "a list of strings"}
+
 _KEY = "dstreams.config.key"
 
 _V = TypeVar("_V")
@@ -70,6 +72,25 @@ class Key:
     def variable(self) -> str:
         """The environment variable: ``DS_SERVER__BIND_ADDRESS``."""
         return VARIABLE_PREFIX + self.path.upper().replace(".", LEVEL_SEPARATOR)
+
+    @property
+    def kind(self) -> str:
+        """The type in words, after "must be": ``a whole number``."""
+        return _KINDS[self.type]
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is of the key's type."""
+        if value is None:
+            return self.default is None
+        # Compared exactly: to Python a boolean is a number.
+        return type(value) is self.type and (
+            not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
+        )
+
+    def choice(self) -> str:
+        """The remedy for a word that isn't one of the key's."""
+        words = self.declaration.words
+        return f"must be {words[0]}" if len(words) == 1 else f"must be one of {', '.join(words)}"
 
 
 def key(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
 
 from dstreams.config.building import build
 from dstreams.config.environment import PROFILE_VARIABLE, read_environment, read_rust_log
@@ -43,27 +43,33 @@ class ConfigLoadOptions:
     config_override: str | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class LoadedConfig:
-    """A configuration, and how it came about.
+    """What the layers come to, also when that can't be used.
 
     :param settings: every key by its path, with its value and where that was set.
     :param files: the files that were read, the earliest layer first.
+    :param problems: everything that is wrong, in any layer.
     :param warnings: what an operator should know about it, one line each.
     """
 
-    config: Config
-    settings: Mapping[str, Setting]
     profile: DeploymentProfile
-    files: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Setting]
+    files: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def config(self) -> Config:
+        """The configuration itself; with problems, it can only be looked at."""
+        return build(self.settings)
 
 
 def load_config(options: ConfigLoadOptions | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Build the configuration from all its layers, and check it.
 
     :param options: the defaults when left out.
-    :param environ: environment variables; none when left out.
+    :param environ: environment variables, such as ``os.environ``; none when left out.
     :raise ConfigError: with everything that is wrong, in any layer.
     """
     return load(options or ConfigLoadOptions(), environ or {}).config
@@ -74,27 +80,41 @@ def load(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
 
     :raise ConfigError: with everything that is wrong, in any layer.
     """
+    loaded = read(options, environ)
+    if loaded.problems:
+        raise ConfigError(loaded.problems)
+    return loaded
+
+
+def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig:
+    """Read all layers, and check what they come to."""
     problems: list[Problem] = []
     profile = _profile(options, environ, problems)
     directory = _directory(options.config_dir, problems)
     layers = [read_profile(profile)]
     files = []
     for path, named_by in _paths(directory, profile, options.config_override):
-        if named_by is not None or Path(path).exists():
+        layer = read_file(path, named_by=named_by)
+        layers.append(layer)
+        if layer.found:
             files.append(path)
-        layers.append(read_file(path, named_by=named_by))
     if not profile.built_in and (directory is None or str(Path(directory, f"{profile}.toml")) not in files):
         problems.append(_no_such_profile(profile, directory, options, environ))
     layers += [read_environment(environ), read_rust_log(environ)]
 
     settings = merge(layers)
     problems += [problem for layer in layers for problem in layer.problems]
-    problems += validate(settings, profile)
-    if problems:
-        raise ConfigError(problems)
-    config = build(settings)
-    said = [warning for layer in layers for warning in layer.warnings] + warnings(config)
-    return LoadedConfig(config, settings, profile, tuple(files), tuple(said))
+    wrong = validate(settings, profile)
+    said = [warning for layer in layers for warning in layer.warnings]
+    if not wrong:
+        said += warnings(build(settings))
+    return LoadedConfig(
+        profile=profile,
+        settings=settings,
+        files=tuple(files),
+        problems=(*problems, *wrong),
+        warnings=tuple(said),
+    )
 
 
 def merge(layers: list[Layer]) -> dict[str, Setting]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
@@ -13,11 +12,9 @@ from dstreams.startup import StartupPhase
 LONGEST_SHOWN = 100
 """How many characters of a value a problem shows."""
 
-_LEVELS = re.compile(r"\.|__")
-
-_NEAR = 0.6
-_NEAR_LAST = 0.75
-"""How much alike names must be to be taken for each other: as a whole, and in their last part."""
+_NEAR_LAST = 0.6
+_NEAR_WHOLE = 0.72
+"""How much alike names must be to be taken for each other: in their last part, or as a whole."""
 
 
 @frozen
@@ -54,6 +51,10 @@ def load_problem(text: str) -> Problem:
 
 def shown(value: object) -> str:
     """A value as it may stand in a one-line message: strings quoted and escaped, and not too long."""
+    if value is None:
+        return "unset"
+    if isinstance(value, tuple):
+        value = list(value)
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
@@ -61,22 +62,30 @@ def shown(value: object) -> str:
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
     """The name that was most likely meant, ``None`` when none is near.
 
-    A name that is right but for its section is near, too.
+    What counts is the last part first, and then the section: a key in the wrong section is near, too.
     """
+    wanted = _split(wrong)
 
-    def likeness(name: str) -> tuple[float, float]:
+    def likeness(name: str) -> float:
+        section, last = (_ratio(one, other) for one, other in zip(wanted, _split(name), strict=True))
         whole = _ratio(wrong, name)
-        last = _ratio(_LEVELS.split(wrong)[-1], _LEVELS.split(name)[-1])
-        return max(whole, last if last >= _NEAR_LAST else 0), whole
+        return max(whole, 0.7 * last + 0.3 * section) if last >= _NEAR_LAST or whole >= _NEAR_WHOLE else 0
 
     best = max(known, key=likeness)
-    return best if likeness(best)[0] >= _NEAR else None
+    return best if likeness(best) else None
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """The remedy for a name that doesn't exist: the nearest one that does, when one is near."""
     name = nearest(wrong, known)
     return f"did you mean {name}?" if name else "remove it"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A dotted key's, or a variable's, section and last part."""
+    separator = "__" if "__" in name else "."
+    section, _, last = name.rpartition(separator)
+    return section, last
 
 
 def _ratio(one: str, other: str) -> float:

@@ -18,6 +18,9 @@ HOUR = 3600
 DAY = 24 * HOUR
 YEAR = 365 * DAY
 
+LARGEST_OFFSET = 10**16 - 1
+"""What the sixteen digits of an offset hold."""
+
 STORAGE_MODES = ("memory", "file-fast", "file-durable", "acid")
 CACHE_SCOPES = ("no-store", "private", "public")
 TRANSPORT_MODES = ("http", "tls", "mtls")
@@ -67,9 +70,13 @@ class Limits:
     max_disk_bytes: int = key(
         0, "The most payload bytes of all streams together in the other modes; 0 for as many as the disk holds."
     )
-    max_stream_bytes: int = key(10_485_760, "The most bytes that one stream may hold.", least=1)
-    max_stream_name_bytes: int = key(1024, "The longest stream name, in bytes of its decoded form.", least=1)
-    max_stream_name_segments: int = key(8, "The most segments (parts between slashes) in a stream name.", least=1)
+    max_stream_bytes: int = key(10_485_760, "The most bytes that one stream may hold.", least=1, most=LARGEST_OFFSET)
+    max_stream_name_bytes: int = key(
+        1024, "The longest stream name, in bytes of its decoded form.", least=1, most=65_536
+    )
+    max_stream_name_segments: int = key(
+        8, "The most segments (parts between slashes) in a stream name.", least=1, most=32_768
+    )
 
 
 @frozen(kw_only=True)

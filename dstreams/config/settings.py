@@ -21,6 +21,10 @@ class Setting:
     value: Value
     origin: str
 
+    def named(self) -> str:
+        """The setting in a sentence: ``http.cache = 'public' (DS_HTTP__CACHE)``."""
+        return named(self.key.path, self.value, self.origin)
+
     def problem(self, phase: StartupPhase, why: str) -> Problem:
         """What is wrong with this setting.
 
@@ -36,12 +40,14 @@ class Layer:
     :param settings: by path.
     :param legacy: old keys by their path, already with their successors' values.
     :param warnings: what should be changed though it works.
+    :param found: whether there was anything to read.
     """
 
     settings: dict[str, Setting] = field(factory=dict)
     legacy: dict[str, Setting] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
     warnings: list[str] = field(factory=list)
+    found: bool = True
 
     def set(self, key: Key, value: Value, origin: str) -> None:
         """Add one setting."""
@@ -50,9 +56,9 @@ class Layer:
 
 def wrong_value(phase: StartupPhase, path: str, value: object, origin: str, why: str) -> Problem:
     """A value that can't be used: ``server.bind_address = 'x' (DS_SERVER__BIND_ADDRESS): why``."""
-    return Problem(phase, f"{path} = {shown(value)} ({origin}): {why}")
+    return Problem(phase, f"{named(path, value, origin)}: {why}")
 
 
-def choice(words: tuple[str, ...]) -> str:
-    """The remedy for a word that isn't one of ``words``."""
-    return f"must be {words[0]}" if len(words) == 1 else f"must be one of {', '.join(words)}"
+def named(path: str, value: object, origin: str) -> str:
+    """A key with its value and where it was set."""
+    return f"{path} = {shown(value)} ({origin})"

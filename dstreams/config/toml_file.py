@@ -12,15 +12,13 @@ from dstreams.config.keys import LARGEST, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.problems import Problem, load_problem, shown, suggestion
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Layer, Setting, choice, wrong_value
+from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 _SECTIONS = {path.rsplit(".", depth)[0] for path in KEYS for depth in range(1, path.count(".") + 1)}
 _OLD_SECTIONS = {path.rpartition(".")[0] for path in LEGACY}
-
-_TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false", tuple: "a list of strings"}
 
 
 def read_file(path: str, *, named_by: str | None = None) -> Layer:
@@ -35,6 +33,7 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):
+        layer.found = False
         if named_by:
             layer.problems.append(
                 load_problem(f"configuration file not found: {what}: give the path of an existing file")
@@ -117,11 +116,11 @@ def _convert(key: Key, value: object) -> Value:
     """
     if key.type is tuple:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"must be {_TYPE_NAMES[tuple]}" + _bracketed(value))
+            raise ValueError(f"must be {key.kind}" + _bracketed(value))
         return tuple(_word(key, item, f"has the item {shown(item)}; each ") for item in value)
     # Compared exactly: to Python a boolean is a number.
     if type(value) is not key.type:
-        raise ValueError(f"must be {_TYPE_NAMES[key.type]}" + _unquoted(key, value))
+        raise ValueError(f"must be {key.kind}" + _unquoted(key, value))
     if isinstance(value, str):
         return _word(key, value, "")
     assert isinstance(value, int)
@@ -136,7 +135,7 @@ def _word(key: Key, text: str, start: str) -> str:
         return text
     word = key.declaration.word(text)
     if word is None:
-        raise ValueError(start + choice(key.declaration.words))
+        raise ValueError(start + key.choice())
     return word
 
 

@@ -51,6 +51,30 @@ class VariableTests:
         """A string is taken verbatim, also when it is empty."""
         assert values({"DS_HTTP__CORS_ORIGINS": text}) == {"http.cors_origins": text}
 
+    def test_not_utf8(self) -> None:
+        """Bytes that aren't UTF-8 are refused."""
+        assert problems({"DS_STORAGE__DATA_DIR": "/a\udcff"}) == [
+            r"[load_config] storage.data_dir = '/a\udcff' (DS_STORAGE__DATA_DIR): isn't UTF-8; write it in UTF-8"
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "items"),
+        [("http1", ("http1",)), (" H2 ,, http/1.1 ", ("http2", "http1")), ("", ()), (" , ", ())],
+    )
+    def test_lists(self, text: str, items: tuple[str, ...]) -> None:
+        """Items stand between commas; blanks around them and empty ones don't count."""
+        assert values({"DS_TRANSPORT__HTTP__VERSIONS": text}) == {"transport.http.versions": items}
+        assert values({"DS_PROXY__TRUSTED_PROXIES": "A, b"}) == {"proxy.trusted_proxies": ("A", "b")}
+
+    def test_bad_lists(self) -> None:
+        """One unknown item fails the whole list."""
+        assert problems({"DS_TRANSPORT__HTTP__VERSIONS": "http1,spdy"}) == [
+            (
+                "[load_config] transport.http.versions = 'http1,spdy' (DS_TRANSPORT__HTTP__VERSIONS): has the item"
+                " 'spdy'; each must be one of http1, http2"
+            )
+        ]
+
     @pytest.mark.parametrize(("text", "number"), [("0", 0), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1)])
     def test_numbers(self, text: str, number: int) -> None:
         """A number is decimal digits, with an optional plus sign."""

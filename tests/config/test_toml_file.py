@@ -110,6 +110,38 @@ class TomlFileTests:
         """Unknown keys and sections are refused with the nearest known one."""
         assert self.problems(text) == [f"[load_config] {problem}"]
 
+    @pytest.mark.parametrize(
+        ("value", "items"),
+        [("[]", ()), ('["http1"]', ("http1",)), ('["h2", "http/1.1"]', ("http2", "http1")), ('["3"]', ("http3",))],
+    )
+    def test_lists(self, value: str, items: tuple[str, ...]) -> None:
+        """A list is a TOML array of strings; words may have other spellings."""
+        assert self.values(f"transport.http.versions = {value}") == {"transport.http.versions": items}
+
+    @pytest.mark.parametrize(
+        ("value", "why"),
+        [
+            ('"http1"', "'http1' (file x.toml): must be a list of strings, such as [\"http1\"]"),
+            ("[1]", "[1] (file x.toml): must be a list of strings"),
+            ('["http1", "H2"]', "['http1', 'H2'] (file x.toml): has the item 'H2'; each must be one of http1, http2"),
+            ('[["http1"]]', "[['http1']] (file x.toml): must be a list of strings"),
+        ],
+    )
+    def test_bad_lists(self, value: str, why: str) -> None:
+        """Nothing else is a list, and its words are lower-case."""
+        assert self.problems(f"transport.http.versions = {value}") == [f"[load_config] transport.http.versions = {why}"]
+
+    @pytest.mark.parametrize("value", ["1.2", "true"])
+    def test_tls_versions(self, value: str) -> None:
+        """A TLS version is a string, not a number."""
+        (problem,) = self.problems(f"transport.tls.min_version = {value}")
+        assert problem.endswith(": must be a string")
+
+    @pytest.mark.parametrize("value", ["1.2", "tls1.2", "tls-1.2"])
+    def test_tls_version_names(self, value: str) -> None:
+        """TLS versions have other spellings."""
+        assert self.values(f'transport.tls.min_version = "{value}"') == {"transport.tls.min_version": "1.2"}
+
     def test_all_at_once(self) -> None:
         """Every problem of a file is found, and its good keys are read all the same."""
         Path("x.toml").write_text("a = 1\n[limits]\nmax_stream_bytes = '1'\nb = 2\nmax_memory_bytes = 5")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstreams.config.building import settings_of
 from dstreams.config.keys import Value
+from dstreams.config.paths import RESERVED_PATHS
+from dstreams.config.problems import shown
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import DAY, KEYS, YEAR, Config
 from dstreams.config.settings import Setting
-from dstreams.config.validation import HEALTH_PATHS, validate, warnings
+from dstreams.config.validation import validate
 
 
 def problems(path: str, value: Value) -> list[str]:
@@ -25,7 +26,7 @@ def problems(path: str, value: Value) -> list[str]:
 def why(path: str, value: Value) -> str:
     """What is wrong with the one key, without the key and its value."""
     (problem,) = problems(path, value)
-    start = f"[validate_config] {path} = {value!r} (here): "
+    start = f"[validate_config] {path} = {shown(value)} (here): "
     assert problem.startswith(start)
     return problem.removeprefix(start)
 
@@ -89,7 +90,8 @@ class RuleTests:
             ("/a b", "are allowed"), ("/a ", "are allowed"), ("/a\n", "are allowed"),
             ("/a\x7f", "are allowed"), ("/é", "are allowed"), ("/{a}", "are allowed"),
             ("/a\\b", "are allowed"), ("/.", "leave it out"), ("/a/../b", "leave it out"),
-            ("/healthz", "overlaps"), ("/readyz", "overlaps"), ("/health/streams", "overlaps"),
+            ("/healthz", "overlaps"), ("/readyz", "overlaps"), ("/metrics/a", "overlaps"),
+            ("/health/streams", "overlaps"),
         ],
     )  # fmt: skip
     def test_bad_base_paths(self, path: str, reason: str) -> None:
@@ -103,7 +105,7 @@ class RuleTests:
             assert path.startswith("/")
             assert path.isascii()
             assert path.isprintable()
-            assert f"/{path.split('/')[1]}" not in HEALTH_PATHS
+            assert f"/{path.split('/')[1]}" not in RESERVED_PATHS
 
     @pytest.mark.parametrize(
         "origins",
@@ -119,6 +121,7 @@ class RuleTests:
     @pytest.mark.parametrize(
         ("origins", "reason"),
         [
+            ("https://a,https://a", "twice; write it once"),
             ("", "empty entry"), (",", "empty entry"), ("https://a,", "empty entry"),
             ("https://a, *", "mixes *"), ("app.example", "isn't an origin"), ("https://", "isn't an origin"),
             ("https://a/b", "isn't an origin"), ("https://a b", "isn't an origin"),
@@ -139,17 +142,59 @@ class RuleTests:
         """A shard count that isn't a power of two is refused."""
         assert "power of two" in why("storage.acid_shard_count", count)
 
-    @pytest.mark.parametrize("directory", ["", "  "])
-    def test_data_dir(self, directory: str) -> None:
-        """A blank directory is refused."""
-        assert "must not be blank" in why("storage.data_dir", directory)
+    @pytest.mark.parametrize(
+        ("path", "value", "reason"),
+        [
+            ("storage.data_dir", "", "must not be blank"),
+            ("storage.data_dir", "  ", "must not be blank"),
+            ("storage.data_dir", "a\0b", "null character"),
+            ("admin.base_path", "admin", "must begin with /"),
+            ("admin.base_path", "/metrics", "overlaps"),
+            ("admin.endpoint", "", "is blank"),
+            ("admin.endpoint", "9090", "isn't an endpoint; write tcp:9090"),
+            ("admin.endpoint", "localhost:9090", "is of a type that isn't known"),
+            ("admin.endpoint", "tcp:99999", "must have a port from 0 to 65535"),
+            ("observability.rust_log", " ", "is blank"),
+            ("observability.rust_log", "a b", "has the item 'a b'"),
+        ],
+    )
+    def test_texts(self, path: str, value: str, reason: str) -> None:
+        """Texts that are blank, or not what they should be, are refused."""
+        assert reason in why(path, value)
 
+    @pytest.mark.parametrize("endpoint", ["127.0.0.1:9090", "[::1]:0", "tcp:9090:interface=127.0.0.1", "unix:/run/a"])
+    def test_admin_endpoint(self, endpoint: str) -> None:
+        """The admin listener has an address, or an endpoint string."""
+        assert problems("admin.endpoint", endpoint) == []
 
-class WarningTests:
-    """Valid but doubtful settings are warned about."""
+    @pytest.mark.parametrize(
+        "endpoints",
+        [
+            (), ("tcp:4437",), ("tcp:port=80:interface=127.0.0.1", r"tcp6:80:interface=\:\:1"),
+            ("unix:/run/a.sock", "systemd:domain=INET:index=0"), ("ssl:443:privateKey=k:certKey=c",),
+            ("tcp:0", "tcp:0:backlog=9"),
+        ],
+    )  # fmt: skip
+    def test_endpoints(self, endpoints: tuple[str, ...]) -> None:
+        """Endpoint strings of Twisted and its plugins are good."""
+        assert problems("server.endpoints", endpoints) == []
 
-    def test_wildcard(self) -> None:
-        """Letting every origin in is warned about once, until it is said to be meant."""
-        assert len(warnings(Config())) == 1
-        assert warnings(evolve(Config(), http=evolve(Config().http, allow_wildcard_cors=True))) == []
-        assert warnings(evolve(Config(), http=evolve(Config().http, cors_origins="https://a"))) == []
+    @pytest.mark.parametrize(
+        ("endpoints", "reason"),
+        [
+            (("",), "has the item '', which is blank"),
+            (("4437",), "isn't an endpoint; write tcp:4437"),
+            (("127.0.0.1:4437",), "isn't an endpoint; write tcp:4437:interface=127.0.0.1"),
+            (("[::1]:4437",), r"isn't an endpoint; write tcp:4437:interface=\:\:1"),
+            (("nowhere",), "isn't an endpoint such as tcp:4437"),
+            (("tcq:4437",), "is of a type that isn't known here; known are"),
+            (("tcp:",), "must have a port from 0 to 65535, as in tcp:4437"),
+            (("tcp:65536",), "must have a port"), (("tcp:http",), "must have a port"),
+            (("unix:",), "must have a path"),
+            (("tcp:1", "unix:a", "tcp:1"), "has the item 'tcp:1' twice"),
+            (("tcp:1", "tcp:1:interface=127.0.0.1"), "has two endpoints for port 1"),
+        ],
+    )  # fmt: skip
+    def test_bad_endpoints(self, endpoints: tuple[str, ...], reason: str) -> None:
+        """What no server can listen at, or listens at already, is refused with what to write."""
+        assert reason in why("server.endpoints", endpoints)

@@ -1,0 +1,81 @@
+"""``durable-streams config``: what the configuration comes to, and whether it can be used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from dstreams.cli.configuration import add_options, read_configuration
+from dstreams.config import LoadedConfig
+from dstreams.config.rendering import nested, render_toml
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    about = "check or show the configuration"
+    config = commands.add_parser("config", help=about, description=f"{about.capitalize()}.")
+    below = config.add_subparsers(dest="config_command", required=True, metavar="COMMAND")
+    check = below.add_parser(
+        "check",
+        help="say everything that is wrong with it",
+        description="Say everything that is wrong with the configuration; exits with 1 when something is. The files of"
+        " certificates and the data directory aren't looked at: they may be on another machine.",
+    )
+    show = below.add_parser(
+        "show",
+        help="print the values in force, and where each was set",
+        description="Print the values in force as a TOML file, each with where it was set. What is wrong goes to"
+        " stderr; the exit status is 1 then.",
+    )
+    show.add_argument(
+        "--json", action="store_true", help="print JSON: the values, their origins, profile, files, warnings"
+    )
+    for parser, run in ((check, _check), (show, _show)):
+        add_options(parser, again=True)
+        parser.set_defaults(run=run)
+
+
+def _check(options: argparse.Namespace) -> int:
+    loaded = read_configuration(options)
+    if _report(loaded):
+        return 1
+    print(f"the configuration is good: {_about(loaded)}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    loaded = read_configuration(options)
+    if options.json:
+        origins = {path: setting.origin for path, setting in loaded.settings.items()}
+        document = {
+            "profile": str(loaded.profile),
+            "files": loaded.files,
+            "config": nested(loaded.settings),
+            "origins": origins,
+            "warnings": loaded.warnings,
+            "problems": [str(problem) for problem in loaded.problems],
+        }
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print(f"# {_about(loaded)}")
+        print(render_toml(loaded.settings), end="")
+    return _report(loaded)
+
+
+def _report(loaded: LoadedConfig) -> int:
+    """Print what is wrong or doubtful.
+
+    :return: the exit status.
+    """
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in loaded.problems:
+        print(problem, file=sys.stderr)
+    return 1 if loaded.problems else 0
+
+
+def _about(loaded: LoadedConfig) -> str:
+    files = ", ".join(loaded.files) or "none"
+    return f"profile {loaded.profile}, files: {files}"

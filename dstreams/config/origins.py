@@ -1,0 +1,48 @@
+"""The origins whose scripts may use the server, as an operator writes them."""
+
+from __future__ import annotations
+
+import re
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<slash>/?)",
+    re.ASCII,
+)
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def check_origins(text: str) -> str | None:
+    """Why a list of origins can't be used, ``None`` when it can.
+
+    :param text: ``*``, or origins separated by commas.
+    """
+    origins = [origin.strip() for origin in text.split(",")]
+    if origins == ["*"]:
+        return None
+    for index, origin in enumerate(origins):
+        why = _check_origin(origin)
+        if why is None and origin in origins[:index]:
+            why = f"has the entry {origin!r} twice; write it once"
+        if why is not None:
+            return why
+    return None
+
+
+def _check_origin(origin: str) -> str | None:
+    """Why this isn't an origin as a browser sends it in its ``Origin`` header, or ``None`` when it is."""
+    if origin == "null":
+        return None
+    if not origin:
+        return "has an empty entry; write * or origins separated by single commas"
+    if origin == "*":
+        return "mixes * with origins; write * alone, or only origins"
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return f"has the entry {origin!r}, which isn't an origin such as https://app.example or http://localhost:3000"
+    scheme, port = match["scheme"].lower(), match["port"]
+    sent = f"{scheme}://{match['host'].lower()}"
+    if port is not None and port != _DEFAULT_PORTS.get(scheme):
+        sent += f":{int(port)}"
+    return None if origin == sent else f"has the entry {origin!r}, which browsers send as {sent!r}; write that"

@@ -1,0 +1,119 @@
+"""What the value of one key must fulfil, where its type, range and words still allow too much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dstreams.config.addresses import parse_bind_address
+from dstreams.config.endpoints import check_endpoint
+from dstreams.config.log_filter import parse_log_filter
+from dstreams.config.networks import parse_network
+from dstreams.config.origins import check_origins
+from dstreams.config.paths import check_base_path
+
+Rule = Callable[[Any], str | None]
+"""Says what is wrong with a value and the remedy, or ``None``."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+
+_TAKEN_HEADERS = frozenset({"connection", "content-length", "content-type", "forwarded", "host", "transfer-encoding"})
+
+
+def _raises(parse: Callable[[str], object]) -> Rule:
+    """The rule that a text can be read."""
+
+    def rule(text: str) -> str | None:
+        try:
+            parse(text)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return rule
+
+
+def _each(rule: Rule, same: Callable[[str], object] = str) -> Rule:
+    """The rule that each item of a list fulfils another one, and none is there twice.
+
+    :param same: what items are compared by.
+    """
+
+    def check(items: Iterable[str]) -> str | None:
+        seen: dict[object, str] = {}
+        for item in items:
+            why = rule(item)
+            if why is not None:
+                return f"has the item {item!r}, which {why}"
+            first = seen.get(same(item))
+            if first is not None:
+                return f"has the item {item!r} twice" if first == item else f"has {first!r} and {item!r}, which are one"
+            seen[same(item)] = item
+        return None
+
+    return check
+
+
+def _distinct(items: tuple[str, ...]) -> str | None:
+    double = next((item for index, item in enumerate(items) if item in items[:index]), None)
+    return None if double is None else f"has the item {double!r} twice; write it once"
+
+
+def _some(items: tuple[str, ...]) -> str | None:
+    return _distinct(items) if items else "must not be empty; name at least one"
+
+
+def _file(text: str) -> str | None:
+    if not text.strip():
+        return "must not be blank; give the path of a PEM file, or leave the key out"
+    return _no_null(text)
+
+
+def _directory(text: str) -> str | None:
+    return _no_null(text) if text.strip() else "must not be blank; give the path of a directory"
+
+
+def _no_null(text: str) -> str | None:
+    return "has a null character, which no path can have; remove it" if "\0" in text else None
+
+
+def _power_of_two(number: int) -> str | None:
+    return None if not number & (number - 1) else "must be a power of two: 1, 2, 4, ... 256"
+
+
+def _header_name(text: str) -> str | None:
+    if not _TOKEN.fullmatch(text):
+        return "isn't the name of a header; write one such as x-client-identity"
+    if text.lower() in _TAKEN_HEADERS or text.lower().startswith("x-forwarded-"):
+        return "is a header with another meaning; choose one such as x-client-identity"
+    return None
+
+
+def _admin_endpoint(text: str) -> str | None:
+    try:
+        parse_bind_address(text)
+    except ValueError:
+        return check_endpoint(text)
+    return None
+
+
+VALUE_RULES: Mapping[str, Rule] = {
+    "server.bind_address": _raises(parse_bind_address),
+    "server.endpoints": _each(check_endpoint),
+    "http.cors_origins": check_origins,
+    "http.stream_base_path": check_base_path,
+    "storage.data_dir": _directory,
+    "storage.acid_shard_count": _power_of_two,
+    "transport.http.versions": _some,
+    "transport.tls.cert_path": _file,
+    "transport.tls.key_path": _file,
+    "transport.tls.client_ca_path": _file,
+    "transport.tls.alpn_protocols": _distinct,
+    "proxy.trusted_proxies": _each(_raises(parse_network), parse_network),
+    "proxy.identity.header_name": _header_name,
+    "observability.rust_log": _raises(parse_log_filter),
+    "admin.endpoint": _admin_endpoint,
+    "admin.base_path": check_base_path,
+}
+"""The rules by key. A key that is unset isn't asked."""

@@ -1,0 +1,167 @@
+"""``durable-streams config check`` and ``config show``."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dstreams.cli import main
+from dstreams.config import Config, render_effective_json
+from dstreams.config.keys import Declaration, Key
+from dstreams.config.rendering import MASK, nested, render_toml
+from dstreams.config.schema import KEYS
+from dstreams.config.settings import Setting
+
+WILDCARD = "warning: http.cors_origins is *: scripts of every web site may use this server; "
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty configuration directory in the working directory, and no variables of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DS_") or name == "RUST_LOG"]:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").mkdir()
+    return tmp_path / "config"
+
+
+def by_path(tables: dict[str, object], place: str = "") -> dict[str, object]:
+    """The values of nested tables by their dotted path."""
+    found: dict[str, object] = {}
+    for name, value in tables.items():
+        found |= by_path(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
+    return found
+
+
+class CheckTests:
+    """Whether the configuration can be used."""
+
+    def test_good(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A good one has status 0, with its doubtful settings on stderr."""
+        assert main(["config", "check"]) == 0
+        said = capsys.readouterr()
+        assert said.out == "the configuration is good: profile default, files: none\n"
+        assert said.err.startswith(WILDCARD)
+        assert said.err.count("\n") == 1
+
+    def test_bad(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A bad one has status 1, with a line for everything that is wrong."""
+        (directory / "local.toml").write_text("[server]\nbind = 1\n[limits]\nmax_stream_bytes = 0\n")
+        assert main(["config", "check"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert [line for line in said.err.splitlines() if not line.startswith("warning")] == [
+            "[load_config] server.bind = 1 (file config/local.toml): unknown key; did you mean server.bind_address?",
+            "[validate_config] limits.max_stream_bytes = 0 (file config/local.toml): must be at least 1",
+        ]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--config-dir", "mine", "--profile", "dev", "--config", "my.toml", "config", "check"],
+            ["config", "check", "--config-dir", "mine", "-p", "dev", "-c", "my.toml"],
+            ["-p", "dev", "config", "check", "-c", "my.toml", "--config-dir", "mine"],
+        ],
+    )
+    def test_options(self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The configuration's options may stand before the command or after it."""
+        (tmp_path / "mine").mkdir()
+        for name in ("mine/default.toml", "mine/dev.toml", "my.toml"):
+            (tmp_path / name).touch()
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == (
+            "the configuration is good: profile dev, files: mine/default.toml, mine/dev.toml, my.toml\n"
+        )
+
+    def test_environment(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        """The environment counts, the profile's variable included."""
+        monkeypatch.setenv("DS_PROFILE", "prod")
+        assert main(["config", "check"]) == 1
+        assert "isn't allowed in the profile prod" in capsys.readouterr().err
+
+
+class ShowTests:
+    """What the layers come to."""
+
+    def test_text(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The text is a TOML file with all values, and says where each was set."""
+        (directory / "default.toml").write_text('[http]\ncors_origins = "https://a"\n')
+        assert main(["config", "show", "--profile", "dev"]) == 0
+        said = capsys.readouterr().out
+        lines = said.splitlines()
+        assert lines[0] == "# profile dev, files: config/default.toml"
+        assert [line.partition("  ")[0] for line in lines if line.endswith(" # profile dev")] == [
+            'server.bind_address = "127.0.0.1:4437"', 'observability.rust_log = "debug"',
+        ]  # fmt: skip
+        for start, origin in (
+            ('http.cors_origins = "https://a" ', "  # file config/default.toml"),
+            ("#admin.endpoint is unset ", "  # default"),
+        ):
+            (line,) = (line for line in lines if line.startswith(start))
+            assert line.endswith(origin)
+        expected = {path: key.default for path, key in KEYS.items() if key.default is not None}
+        expected |= {
+            "server.bind_address": "127.0.0.1:4437", "observability.rust_log": "debug", "http.cors_origins": "https://a",
+        }  # fmt: skip
+        shown = by_path(tomllib.loads(said))
+        assert {path: tuple(value) if isinstance(value, list) else value for path, value in shown.items()} == expected
+
+    def test_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is shown can be given to --config, whatever characters are in it."""
+        monkeypatch.setenv("DS_STORAGE__DATA_DIR", '/a\x7f\\"\n\u2028\U0001f600')
+        assert main(["config", "show"]) == 0
+        (tmp_path / "shown.toml").write_text(capsys.readouterr().out)
+        monkeypatch.delenv("DS_STORAGE__DATA_DIR")
+        assert main(["config", "show", "--json", "--config", "shown.toml"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["config"]["storage"]["data_dir"] == '/a\x7f\\"\n\u2028\U0001f600'
+
+    def test_json(self, directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The JSON document has the values, their origins, and what is wrong or doubtful."""
+        (directory / "local.toml").touch()
+        monkeypatch.setenv("DS_SERVER__DRAIN_DELAY_SECS", "5")
+        assert main(["config", "show", "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert list(document) == ["profile", "files", "config", "origins", "warnings", "problems"]
+        assert (document["profile"], document["files"]) == ("default", ["config/local.toml"])
+        assert document["config"]["server"]["drain_delay_secs"] == 5
+        assert document["config"]["transport"]["tls"]["cert_path"] is None
+        assert document["config"]["transport"]["http"]["versions"] == ["http1"]
+        assert set(by_path(document["config"])) == set(document["origins"]) == set(KEYS)
+        assert document["origins"]["server.drain_delay_secs"] == "DS_SERVER__DRAIN_DELAY_SECS"
+        assert [warning.partition(":")[0] for warning in document["warnings"]] == ["http.cors_origins is *"]
+        assert document["problems"] == []
+
+    @pytest.mark.parametrize("arguments", [["config", "show"], ["config", "show", "--json"]])
+    def test_bad(self, arguments: list[str], directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A bad configuration is shown all the same, with what is wrong on stderr, and has status 1."""
+        (directory / "local.toml").write_text("[transport]\nmode = \"tls\"\n[limits]\nmax_stream_bytes = 'x'\n")
+        assert main(arguments) == 1
+        said = capsys.readouterr()
+        assert '"tls"' in said.out
+        assert [line.partition(" = ")[0] for line in said.err.splitlines()] == [
+            "[load_config] limits.max_stream_bytes",
+            "[validate_config] transport.tls.cert_path",
+            "[validate_config] transport.tls.key_path",
+        ]
+
+
+class RenderingTests:
+    """A configuration as text."""
+
+    def test_json(self) -> None:
+        """A configuration is rendered nested and indented, with the names of its keys."""
+        document = json.loads(render_effective_json(Config()))
+        assert by_path(document).keys() == KEYS.keys()
+        assert render_effective_json(Config()).startswith('{\n  "server": {\n    "bind_address": "0.0.0.0:4437",\n')
+
+    def test_secrets(self) -> None:
+        """A secret's value is shown to nobody; whether it is set may be known."""
+        key = Key("a.token", str, None, Declaration(about="A secret.", secret=True))
+        assert nested({"a.token": Setting(key, "hunter2", "here")}) == {"a": {"token": MASK}}
+        assert "hunter2" not in render_toml({"a.token": Setting(key, "hunter2", "here")})
+        assert render_toml({"a.token": Setting(key, None, "default")}) == "#a.token is unset  # default\n"
