@@ -27,6 +27,7 @@ from dstreams.progress import Progress
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.listeners import Listener, resolve_listeners
+from dstreams.services.notify import Notifier
 from dstreams.services.parts import SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
@@ -222,7 +223,7 @@ class StorageServiceTests(SynchronousTestCase):
     def test_opens_and_closes(self) -> None:
         """The service opens the engine, says so, and closes it."""
         engine = FakeEngine()
-        service = StorageService(CONFIG, engine)
+        service = StorageService(CONFIG, engine, Notifier())
         with capturedLogs() as events:
             self.successResultOf(service.startService())
         assert [formatEvent(event) for event in events] == [
@@ -234,7 +235,7 @@ class StorageServiceTests(SynchronousTestCase):
     def test_waits_for_open(self) -> None:
         """An engine that takes its time is waited for."""
         opening: Deferred[None] = Deferred()
-        starting = StorageService(CONFIG, FakeEngine(opening=lambda: opening)).startService()
+        starting = StorageService(CONFIG, FakeEngine(opening=lambda: opening), Notifier()).startService()
         self.assertNoResult(starting)
         opening.callback(None)
         self.successResultOf(starting)
@@ -245,7 +246,7 @@ class StorageServiceTests(SynchronousTestCase):
         def fail() -> None:
             raise StorageError("the directory is in use; stop the other server")
 
-        starting = StorageService(CONFIG, FakeEngine(opening=fail)).startService()
+        starting = StorageService(CONFIG, FakeEngine(opening=fail), Notifier()).startService()
         error = self.failureResultOf(starting, StartupError).value
         assert str(error) == (
             "[start_server] failed to open memory storage: the directory is in use; stop the other server"
@@ -485,7 +486,7 @@ class EndProcessTests:
         stderr, at_exit, reactor = io.StringIO(), [], FakeReactor()
         monkeypatch.setattr(sys, "__stderr__", stderr)
         monkeypatch.setattr(atexit, "register", at_exit.append)
-        end_process(cast("Any", reactor))(FAILURE)
+        end_process(cast("Any", reactor), Notifier())(FAILURE)
         assert stderr.getvalue() == "[bind_listener] failed to bind 127.0.0.1:1: in use\n"
         assert len(at_exit) == 1
         assert not reactor.stopped

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from dstreams.config import Config
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.listeners import resolve_listeners
+from dstreams.services.notify import Notifier, NotifyService
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
@@ -30,16 +32,19 @@ def build_server(
     """
     listeners = resolve_listeners(config, reactor)
     readiness, patience = Readiness(), Patience(reactor)
+    notifier = Notifier.take(os.environ)
     parts = build_site_parts(config, reactor, readiness)
+    waits = config.server.drain_delay_secs + config.server.shutdown_grace_secs
     children = [
         SignalService(reactor, patience),
         ConfigService(reactor, warnings),
         # Early, so that SIGHUP is listened to until everything else has stopped.
-        ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor),
-        StorageService(config, parts.engine),
+        ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
+        StorageService(config, parts.engine, notifier),
         SiteService(config, parts, listeners, readiness, patience, reactor),
+        NotifyService(notifier, reactor, readiness.failure, waits),
     ]
-    return ServerService(children, end_process(reactor), raises=not foreground)
+    return ServerService(children, end_process(reactor, notifier), raises=not foreground)
 
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:

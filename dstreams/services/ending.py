@@ -6,12 +6,13 @@ import atexit
 import os
 import sys
 
+from dstreams.services.notify import Notifier
 from dstreams.services.parts import Reactor
 from dstreams.services.tree import OnFailure
 from dstreams.startup import StartupError
 
 
-def end_process(reactor: Reactor) -> OnFailure:
+def end_process(reactor: Reactor, notifier: Notifier) -> OnFailure:
     """What a server that can't start does: say why in one line on stderr, and exit with status 1.
 
     Not by SystemExit: in a daemon it would leave the process that waits for it hanging, from a callback it
@@ -23,6 +24,7 @@ def end_process(reactor: Reactor) -> OnFailure:
         if sys.__stderr__ is not None:
             sys.__stderr__.write(f"{error}\n")
             sys.__stderr__.flush()
+        notifier.status(str(error))
         atexit.register(_exit_with_failure)
         reactor.callWhenRunning(reactor.stop)
 

@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from dstreams.services.notify import Notifier
 from dstreams.services.parts import Reactor
 
 _log = Logger()
@@ -27,12 +28,14 @@ class ReloadService(Service):
     habits stay: a process whose terminal is closed ends, and ``nohup`` keeps it from that.
 
     :param actions: what is reloaded, each in its turn. They log what they do, and raise nothing.
+    :param notifier: told when a reload begins and ends.
     """
 
     name: str | None = "reload"
 
-    def __init__(self, actions: Sequence[Callable[[], object]], reactor: Reactor) -> None:
+    def __init__(self, actions: Sequence[Callable[[], object]], reactor: Reactor, notifier: Notifier) -> None:
         self._actions = actions
+        self._notifier = notifier
         self._reactor: Any = reactor
         self._before: Any = None
         self._terminal = False
@@ -55,12 +58,14 @@ class ReloadService(Service):
 
     def reload(self) -> None:
         """Do everything that is to be done."""
+        self._notifier.reloading()
         _log.info("reloading" if self._actions else "there is nothing to reload: no certificates are in use")
         for action in self._actions:
             try:
                 action()
             except Exception:
                 _log.failure("reloading failed")
+        self._notifier.ready()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's arguments)
         # Not here, in the middle of whatever was interrupted.

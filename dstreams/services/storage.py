@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from dstreams.config import Config
 from dstreams.progress import on_terminal
+from dstreams.services.notify import Notifier
 from dstreams.services.parts import Engine
 from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.interface import StorageError
@@ -19,13 +20,17 @@ _log = Logger()
 
 
 class StorageService(Service):
-    """Opens and closes what the streams are kept in."""
+    """Opens and closes what the streams are kept in.
+
+    :param notifier: told what is being done, because opening much data may take minutes.
+    """
 
     name: str | None = "storage"
 
-    def __init__(self, config: Config, engine: Engine) -> None:
+    def __init__(self, config: Config, engine: Engine, notifier: Notifier) -> None:
         self._config = config
         self._engine = engine
+        self._notifier = notifier
 
     def startService(self) -> Deferred[None]:
         """Open the storage.
@@ -37,6 +42,7 @@ class StorageService(Service):
 
     async def _open(self) -> None:
         mode = self._config.storage.mode
+        self._notifier.status(f"opening {mode} storage")
         try:
             await maybeDeferred(self._engine.open, on_terminal())
         except (StorageError, OSError) as error:
@@ -47,6 +53,7 @@ class StorageService(Service):
     def stopService(self) -> Deferred[None]:
         """Close the storage; fires when everything acknowledged is where it belongs."""
         super().stopService()
+        self._notifier.status("closing the storage")
         return cast("Deferred[None]", maybeDeferred(self._engine.close))
 
 
