@@ -21,7 +21,7 @@ from tests.servers import ROOT, TWISTD
 
 pytestmark = pytest.mark.slow
 
-SOURCES = ("dstreams", "twisted", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg")
+SOURCES = ("dstreams", "systemd", "twisted", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg")
 """What the build needs."""
 
 
@@ -144,7 +144,8 @@ class PackagingTests:
         assert sorted(name for name in names if name.startswith("twisted/")) == plugins
         assert "dstreams/py.typed" in names
         tops = {name.split("/")[0] for name in names}
-        assert {top for top in tops if not top.endswith(".dist-info")} == {"dstreams", "twisted"}
+        assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"dstreams", "twisted"}
+        assert any(name.endswith(".data/data/share/durable-streams/systemd/durable-streams.service") for name in names)
 
     def test_editable(self, environment: Environment, checkout: Path, elsewhere: Path) -> None:
         """An editable install is offered everywhere, not only in the checkout."""

@@ -36,7 +36,7 @@ def build_server(
     parts = build_site_parts(config, reactor, readiness)
     waits = config.server.drain_delay_secs + config.server.shutdown_grace_secs
     children = [
-        SignalService(reactor, patience),
+        SignalService(reactor, patience, lambda: readiness.ready),
         ConfigService(reactor, warnings),
         # Early, so that SIGHUP is listened to until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),

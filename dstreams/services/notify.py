@@ -76,12 +76,16 @@ class Notifier:
         self.send(f"STATUS={text}")
 
     def ready(self) -> None:
-        """The server has started, or has ended a reload."""
+        """The server has started."""
         self.send("READY=1", "STATUS=serving")
 
     def reloading(self) -> None:
-        """The server has begun a reload, which ends with :meth:`ready`."""
-        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
+        """The server has begun a reload."""
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """The server has ended a reload, well or not: it goes on."""
+        self.send("READY=1")
 
     def stopping(self, seconds: float) -> None:
         """The server has begun to stop.

@@ -65,7 +65,7 @@ class ReloadService(Service):
                 action()
             except Exception:
                 _log.failure("reloading failed")
-        self._notifier.ready()
+        self._notifier.reloaded()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's arguments)
         # Not here, in the middle of whatever was interrupted.

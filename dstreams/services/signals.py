@@ -8,8 +8,8 @@ like a death. Therefore:
 - the first signal stops the server in good order, and the process ends with status 0;
 - the second one stops it now: nobody is waited for, clients are cut, and the storage is closed;
 - the third one ends the process at once, with status 128 + the signal's number;
-- a signal that comes before the reactor runs ends the process with status 0: nothing has been served, and
-  opening the storage can be interrupted anywhere, as by a crash.
+- a signal that comes while the storage is being opened ends the process with status 0: nothing has been
+  served, and opening can be interrupted anywhere, as by a crash.
 """
 
 from __future__ import annotations
@@ -34,14 +34,22 @@ class SignalService(Service):
     """Listens for signals as long as the server runs. The first service to start, so that it covers the others.
 
     :param patience: lost at the second signal.
+    :param started: whether there is something to stop.
     :param exit_now: ends the process with a status; it doesn't return.
     """
 
     name: str | None = "signals"
 
-    def __init__(self, reactor: Reactor, patience: Patience, exit_now: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        patience: Patience,
+        started: Callable[[], bool],
+        exit_now: Callable[[int], object] = os._exit,
+    ) -> None:
         self._reactor = reactor
         self._patience = patience
+        self._started = started
         self._exit_now = exit_now
         self._signals: list[signal.Signals] = []
         self._reactor_runs = False
@@ -73,14 +81,15 @@ class SignalService(Service):
         """Runs between any two instructions of the main thread, so it leaves all work to the reactor."""
         self._received += 1
         name = signal.Signals(number).name
-        if not self._reactor_runs:
-            self._exit_now(0)
-        elif self._received == 1:
-            self._reactor.callFromThread(lambda: self._stop(name))
-        elif self._received == 2:
-            self._reactor.callFromThread(lambda: self._hurry(name))
-        else:
+        step = self._stop if self._received == 1 else self._hurry
+        if self._received > 2:
             self._exit_now(128 + number)
+        elif self._reactor_runs:
+            self._reactor.callFromThread(lambda: step(name))
+        elif self._started():
+            self._reactor.callWhenRunning(lambda: step(name))
+        else:
+            self._exit_now(0)
 
     def _stop(self, name: str) -> None:
         _log.info("{signal}: stopping; a second one cuts clients off, a third one ends the process", signal=name)

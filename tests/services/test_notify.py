@@ -75,8 +75,11 @@ class NotifierTests:
 
     def test_reloading(self, directory: Path, manager: ServiceManager) -> None:
         """A reload says when it began, by the system's monotonic clock."""
-        Notifier(str(directory / "notify")).reloading()
-        ((reloading, since, _),) = manager.messages()
+        notifier = Notifier(str(directory / "notify"))
+        notifier.reloading()
+        notifier.reloaded()
+        (reloading, since), reloaded = manager.messages()
+        assert reloaded == ["READY=1"]
         assert reloading == "RELOADING=1"
         name, _, value = since.partition("=")
         assert name == "MONOTONIC_USEC"

@@ -59,7 +59,8 @@ class SignalServiceTests:
         self.reactor = FakeReactor()
         self.patience = Patience(Clock())
         self.exits: list[int] = []
-        self.service = SignalService(cast("Any", self.reactor), self.patience, self.exits.append)
+        self.started = False
+        self.service = SignalService(cast("Any", self.reactor), self.patience, lambda: self.started, self.exits.append)
         yield
         for number, action in before.items():
             signal.signal(number, action)
@@ -70,6 +71,15 @@ class SignalServiceTests:
         signal.raise_signal(signal.SIGTERM)
         assert self.exits == [0]
         assert self.reactor.from_thread == []
+
+    def test_between_start_and_run(self) -> None:
+        """A signal to a server that listens, but whose reactor doesn't run yet, stops it as soon as that runs."""
+        self.service.startService()
+        self.started = True
+        signal.raise_signal(signal.SIGTERM)
+        assert (self.exits, self.reactor.stops) == ([], 0)
+        self.reactor.run()
+        assert self.reactor.stops == 1
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_three_signals(self, number: signal.Signals) -> None:

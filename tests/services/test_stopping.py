@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,6 +18,7 @@ from shutil import which
 import pytest
 
 from tests.servers import ChildServer, child_environment, twistd_server
+from tests.services.waiting import receive_all, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -36,19 +37,6 @@ def get(server: ChildServer, path: str) -> tuple[int, str | None]:
         answer = connection.getresponse()
         answer.read()
         return answer.status, answer.headers["Connection"]
-
-
-def receive_all(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
-    return b"".join(iter(lambda: connection.recv(65_536), b""))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for another process to have done something."""
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it didn't happen within 30 s"
-        time.sleep(0.01)
 
 
 def create(server: ChildServer, name: str, body: bytes = b"") -> None:
