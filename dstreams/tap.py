@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 from twisted.python import usage
 
 from dstreams.config import ConfigError, ConfigLoadOptions, load
+from dstreams.net.choice import install_fastest
 from dstreams.services import Reactor, ServerService, build_server
 from dstreams.startup import StartupError
 
@@ -54,6 +55,10 @@ class Options(usage.Options):
         ],
         ["profile", "p", None, "A set of values: default, dev, prod, prod-tls, prod-mtls, or your own."],
     ]
+
+    def postOptions(self) -> None:
+        """Settle which reactor runs: ``twistd --reactor`` has spoken by now, and nothing has imported one."""
+        install_fastest()
 
     def getUsage(self, width: int | None = None) -> str:
         """The help text, with examples that keep their lines."""

@@ -38,7 +38,7 @@ class PluginTests:
             "import sys; from twisted.application.service import IServiceMaker\n"
             "from twisted.plugin import getPlugins\n"
             "(plugin,) = [p for p in getPlugins(IServiceMaker) if p.tapname == 'durable-streams']\n"
-            "plugin.options().parseOptions([]); plugin.makeService\n"
+            "plugin.options(); plugin.makeService\n"
             "print([name for name in ('klein', 'twisted.internet.reactor') if name in sys.modules])"
         )
         printed = subprocess.run(

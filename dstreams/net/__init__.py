@@ -1,1 +1,1 @@
-"""What listens: TLS, and the endpoints that speak it."""
+"""What lies below HTTP: the reactor on uvloop, TLS, and the endpoints that speak it."""

@@ -1,0 +1,171 @@
+"""The reactor ``uvloop``: Twisted's asyncio reactor on uvloop's loop, with connections that are uvloop's own.
+
+Everything but stream connections is inherited: UDP, processes, threads, timers, descriptors.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from asyncio import set_event_loop
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import uvloop
+from attrs import define
+from twisted.internet import process
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dstreams.net.connection import Connection
+from dstreams.net.sockets import TcpConnector, TcpPort, adopt_tcp
+
+_log = Logger()
+
+
+class UvloopReactor(AsyncioSelectorReactor):
+    """Twisted's asyncio reactor on uvloop.
+
+    :param loop: the loop to run on; a new one when it is ``None``.
+    """
+
+    def __init__(self, loop: uvloop.Loop | None = None) -> None:
+        if loop is None:
+            loop = uvloop.new_event_loop()
+            set_event_loop(loop)
+        loop.set_exception_handler(_report)
+        self._connections: set[Connection] = set()
+        self.soon: Callable[..., object] = loop.call_soon
+        """Calls a function in the loop's next turn: ``callLater(0, ...)`` without the DelayedCall."""
+        self._create_task: Callable[[Coroutine[Any, Any, None]], object] = loop.create_task
+        self._accept: Callable[..., Any] = loop.connect_accepted_socket
+        super().__init__(loop)
+
+    # -- connections
+
+    def adopt(self, connection: Connection) -> None:
+        """Have uvloop take over a connection's socket, one turn later."""
+        self._connections.add(connection)
+        self._create_task(self._take_over(connection))
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+
+    async def _take_over(self, connection: Connection) -> None:
+        try:
+            await self._accept(lambda: connection, connection.socket)
+        except (OSError, RuntimeError, ValueError):
+            connection.connectionLost(Failure())
+
+    def removeAll(self) -> list[Any]:
+        """Twisted's, and the connections: at the end the reactor tells all of them that they are lost."""
+        return [*super().removeAll(), *self._connections]
+
+    def getReaders(self) -> list[Any]:
+        """Twisted's, and the connections that are read from."""
+        return [*super().getReaders(), *(each for each in self._connections if each.is_reading)]
+
+    def getWriters(self) -> list[Any]:
+        """Twisted's, and the connections that have something to send."""
+        return [*super().getWriters(), *(each for each in self._connections if each.is_writing)]
+
+    # -- IReactorTCP, IReactorSocket
+
+    def listenTCP(self, port: Any, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
+        listener = TcpPort(port, factory, backlog, interface, self)
+        listener.startListening()
+        return cast("IListeningPort", listener)
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30,
+        bindAddress: Any = None,
+    ) -> IConnector:
+        connector = TcpConnector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return cast("IConnector", connector)
+
+    def adoptStreamPort(
+        self,
+        fileDescriptor: int,
+        addressFamily: int,
+        factory: IProtocolFactory,
+    ) -> IListeningPort:
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return cast("IListeningPort", super().adoptStreamPort(fileDescriptor, addressFamily, factory))
+        listener = TcpPort._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)  # noqa: SLF001
+        listener.startListening()
+        return cast("IListeningPort", listener)
+
+    def adoptStreamConnection(
+        self,
+        fileDescriptor: int,
+        addressFamily: int,
+        factory: IProtocolFactory,
+    ) -> Any:
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
+        return adopt_tcp(fileDescriptor, addressFamily, factory, self)
+
+    # -- signals
+
+    def _signalsFactory(self) -> Any:
+        """Twisted notices the end of child processes by ``signal.set_wakeup_fd``, which uvloop takes for itself."""
+        return _Signals(ReactorBase._signalsFactory(self), self._child_ended)  # noqa: SLF001
+
+    def _child_ended(self) -> None:
+        self._asyncioEventloop.call_soon_threadsafe(process.reapAllProcesses)
+
+
+@define
+class _Signals:
+    """Twisted's signals, with SIGCHLD handled in Python.
+
+    :param others: SIGINT, SIGTERM.
+    :param child_ended: called in the middle of anything when a child process has ended.
+    """
+
+    _others: Any
+    _child_ended: Callable[[], object]
+    _installed: bool = False
+
+    def install(self) -> None:
+        """Begin to handle signals."""
+        self._others.install()
+        signal.signal(signal.SIGCHLD, lambda *_: self._child_ended())
+        self._installed = True
+        process.reapAllProcesses()
+
+    def uninstall(self) -> None:
+        """Leave SIGCHLD alone again."""
+        if self._installed:
+            self._installed = False
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._others.uninstall()
+
+
+def _report(loop: Any, context: dict[str, Any]) -> None:
+    """What uvloop reports: to Twisted's log when it comes from a connection's protocol."""
+    exception = context.get("exception")
+    if isinstance(context.get("protocol"), Connection) and exception is not None:
+        failure = Failure(exception, type(exception), exception.__traceback__)
+        _log.failure("an exception ends a connection", failure)
+    else:
+        loop.default_exception_handler(context)
+
+
+def install() -> None:
+    """Install the reactor.
+
+    :raise twisted.internet.error.ReactorAlreadyInstalledError: there is one.
+    """
+    from twisted.internet.main import installReactor
+
+    installReactor(cast("Any", UvloopReactor()))
