@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import define
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -123,3 +124,17 @@ def as_deferred(value: Eventually[T]) -> Deferred[T]:
     else:
         done.callback(value)
     return done
+
+
+def at_once(value: Eventually[T]) -> T:
+    """The value of what can't have waited for anything, such as storage that runs its work inline.
+
+    Its failure is raised.
+    """
+    failures: list[Failure] = []
+    results: list[T] = []
+    as_deferred(value).addCallbacks(results.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    assert results, "this can't wait"
+    return results[0]

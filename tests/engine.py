@@ -480,6 +480,9 @@ class FetchingSource:
     def append_ends(self, position: int) -> Deferred[Sequence[int]]:
         return self._storage.later(lambda: self._inner.append_ends(position))  # type: ignore[return-value]
 
+    def entries(self, position: int, most: int) -> Deferred[Sequence[int]]:
+        return self._storage.later(lambda: self._inner.entries(position, most))  # type: ignore[return-value]
+
 
 def events(data: bytes) -> list[tuple[str, str]]:
     """The (type, data) of every event, read as a browser reads them (WHATWG HTML section 9.2)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from dstreams.progress import on_terminal
 from dstreams.storage.check import Report, check_acid, check_files, repair_files
-from dstreams.storage.directory import MANIFEST, DirectoryLock, read_members
+from dstreams.storage.directory import DirectoryLock, read_manifest
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.interface import StorageError
 
@@ -34,7 +34,7 @@ def _check(options: argparse.Namespace) -> int:
     directory: str = options.directory
     lock = DirectoryLock()
     try:
-        manifest = _manifest(directory)
+        manifest = read_manifest(OsDisk(), directory)
         lock.acquire(directory)
         if manifest.get("layout") == "acid":
             report = check_acid(directory, int(manifest["shard_count"]), on_terminal())
@@ -49,17 +49,6 @@ def _check(options: argparse.Namespace) -> int:
     finally:
         lock.release()
     return 1 if report.problems else 0
-
-
-def _manifest(directory: str) -> dict[str, Any]:
-    """What kind of store it is.
-
-    :raise StorageError: when it is none.
-    """
-    disk = OsDisk()
-    if MANIFEST not in disk.list(directory):
-        raise StorageError(f"{directory} is not a data directory: it has no {MANIFEST}")
-    return read_members(disk, f"{directory}/{MANIFEST}")
 
 
 def _print(report: Report) -> None:

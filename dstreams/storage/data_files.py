@@ -246,6 +246,10 @@ class StreamBytes:
         """The message ends after ``position``, up to the first that also ends an append."""
         return self._query(position, lambda entries: index.append_ends(entries, position))
 
+    def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
+        """The index entries of the messages that end after ``position``, at most so many."""
+        return self._query(position, lambda entries: index.following(entries, position, most))
+
     def _query(self, position: int, ask: Callable[[Sequence[int]], _T]) -> _T | Deferred[_T]:
         """Ask the index; only its end in memory when that is enough."""
         if position > self._written or not self._number:

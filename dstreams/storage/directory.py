@@ -21,6 +21,21 @@ MANIFEST = "store.json"
 LOCK = "lock"
 
 
+class DirectoryInUse(StorageError):
+    """Another process holds a data directory's lock.
+
+    :param owner: that process, as far as it is known.
+    """
+
+    def __init__(self, directory: str, owner: str) -> None:
+        super().__init__(
+            f"the data directory {directory} is in use by process {owner}; stop it, or give this server a"
+            " storage.data_dir of its own"
+        )
+        self.directory = directory
+        self.owner = owner
+
+
 @define(eq=False)
 class DirectoryLock:
     """Keeps other processes out of a data directory, until it is released or the process ends."""
@@ -30,7 +45,8 @@ class DirectoryLock:
     def acquire(self, directory: str) -> None:
         """Take the lock.
 
-        :raise StorageError: when another process has it, or the directory can't be used.
+        :raise DirectoryInUse: when another process has it.
+        :raise StorageError: when the directory can't be used.
         """
         path = os.path.join(directory, LOCK)
         try:
@@ -46,10 +62,7 @@ class DirectoryLock:
         except BlockingIOError as error:
             owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise StorageError(
-                f"the data directory {directory} is in use by process {owner or 'unknown'}; stop it, or give this"
-                " server a storage.data_dir of its own"
-            ) from error
+            raise DirectoryInUse(directory, owner or "unknown") from error
         except OSError as error:
             os.close(descriptor)
             raise StorageError(
@@ -90,6 +103,16 @@ def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool
     _sync_way(disk, directory)
     write_members(disk, directory, MANIFEST, expected)
     return True
+
+
+def read_manifest(disk: Disk, directory: str) -> dict[str, Any]:
+    """What kind of store a directory holds: the members of its ``store.json``.
+
+    :raise StorageError: when it holds none, or the file is damaged.
+    """
+    if MANIFEST not in disk.list(directory):
+        raise StorageError(f"{directory} is not a data directory: it has no {MANIFEST}")
+    return read_members(disk, f"{directory}/{MANIFEST}")
 
 
 def _sync_way(disk: Disk, directory: str) -> None:

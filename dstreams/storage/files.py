@@ -37,7 +37,7 @@ from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
-from dstreams.storage.replay import Rebuild
+from dstreams.storage.replay import Rebuild, replay_change
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, Syncer
 
@@ -161,7 +161,7 @@ class FileStorage:
         for number, batch in enumerate(found, 1):
             try:
                 for change in decode(batch.payload):
-                    self._recover_bytes(rebuild, change)
+                    replay_change(rebuild, self._files, change)
                     dirty.note(change)
             except MalformedRecord as error:
                 raise StorageError(
@@ -176,17 +176,6 @@ class FileStorage:
                 beyond=", ".join(found.beyond),
             )
         rebuild.finish()
-
-    def _recover_bytes(self, rebuild: Rebuild, change: Change) -> None:
-        """Apply a change from the journal, and keep its bytes if the data files lack them."""
-        state = self._catalog.get(change.stream_id) if isinstance(change, Append) else None
-        messages = 0 if state is None else state.messages
-        fresh = rebuild.apply(change)
-        if isinstance(change, Delete):
-            for stream_id in change.stream_ids:
-                self._files.forget(stream_id)
-        elif fresh is not None and fresh.data:
-            self._files.append(fresh, fresh.start if state is None else state.start, messages)
 
     def _newest_id(self) -> int:
         return self._last_id

@@ -71,6 +71,12 @@ def extent(index: Sequence[int], start: int, limit: int) -> int:
     return index[after] >> 1
 
 
+def following(index: Sequence[int], position: int, most: int) -> list[int]:
+    """The entries of the messages that end after ``position``, at most so many."""
+    first = count_up_to(index, position)
+    return [index[number] for number in range(first, min(first + most, len(index)))]
+
+
 def append_ends(index: Sequence[int], position: int) -> list[int]:
     """The message ends after ``position``, up to the first that also ends an append."""
     found: list[int] = []

@@ -62,8 +62,21 @@ class ByteSource(Protocol):
         That last one is the next data boundary of PROTOCOL 4.2. Empty when ``position`` is the tail.
         """
 
+    def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
+        """The entries of the messages that end after ``position``, as ``storage.index`` has them.
 
-class Storage(Protocol):
+        :param most: how many are wanted at most. Fewer only when there are no more; bytes must follow ``position``.
+        """
+
+
+class Sources(Protocol):
+    """Where the bytes of streams are found."""
+
+    def source(self, state: StreamState) -> ByteSource:
+        """The bytes of a committed stream, up to the tail that ``state`` has now."""
+
+
+class Storage(Sources, Protocol):
     """A storage backend: commits changes in order and keeps their bytes."""
 
     @property
@@ -106,9 +119,6 @@ class Storage(Protocol):
         :return: ``None`` when the promise already holds, else a Deferred that fires when it does.
         :raise StorageError: (or the Deferred fails with it) when nothing of the group was kept.
         """
-
-    def source(self, state: StreamState) -> ByteSource:
-        """The bytes of a committed stream, up to the tail that ``state`` has now."""
 
     def close(self) -> Deferred[None] | None:
         """Release everything; no other method is called afterwards."""

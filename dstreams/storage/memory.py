@@ -69,6 +69,10 @@ class MemoryStream:
         """The message ends after ``position``, up to the first that also ends an append."""
         return index.append_ends(self._entries, position)
 
+    def entries(self, position: int, most: int) -> Sequence[int]:
+        """The index entries of the messages that end after ``position``, at most so many."""
+        return index.following(self._entries, position, most)
+
 
 @define(eq=False)
 class MemoryStorage:

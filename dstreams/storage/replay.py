@@ -11,6 +11,7 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete
 from dstreams.model.state import StreamState
+from dstreams.storage.data_files import DataFiles
 from dstreams.storage.interface import StorageError
 
 
@@ -92,3 +93,18 @@ class Rebuild:
                     " run 'durable-streams check' on the directory"
                 )
             source.forks += 1
+
+
+def replay_change(rebuild: Rebuild, files: DataFiles, change: Change) -> None:
+    """Apply a change from the journal, and keep its bytes if the data files lack them.
+
+    :raise StorageError: as :meth:`Rebuild.apply`.
+    """
+    state = rebuild.catalog.get(change.stream_id) if isinstance(change, Append) else None
+    messages = 0 if state is None else state.messages
+    fresh = rebuild.apply(change)
+    if isinstance(change, Delete):
+        for stream_id in change.stream_ids:
+            files.forget(stream_id)
+    elif fresh is not None and fresh.data:
+        files.append(fresh, fresh.start if state is None else state.start, messages)

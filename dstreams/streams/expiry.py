@@ -44,6 +44,24 @@ CLOCK_QUARANTINE = 600.0
 """Seconds for which nothing is removed by Expires-At after a jump."""
 
 
+def idle_at_rest(state: StreamState, now: float) -> float:
+    """For how long a stream that nobody serves has been idle, as far as that can be known.
+
+    The last renewals before a crash may be missing; what was over before that stays over.
+
+    :param now: Unix seconds.
+    """
+    return max(0.0, now - state.touched_at - PERSIST_INTERVAL)
+
+
+def is_over_at_rest(state: StreamState, now: float) -> bool:
+    """Whether a server that started now would find that the stream's time has come."""
+    config = state.config
+    if config.ttl is not None:
+        return idle_at_rest(state, now) >= config.ttl
+    return config.expires_at is not None and now >= config.expires_at
+
+
 @define(eq=False)
 class Expiry:
     """Watches the streams that end by themselves.

@@ -16,7 +16,8 @@ from dstreams.model.changes import StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import InvalidOffset
-from dstreams.storage.interface import ByteSource, Storage
+from dstreams.storage.index import APPEND_END
+from dstreams.storage.interface import ByteSource, Sources
 
 
 @define(eq=False)
@@ -32,7 +33,7 @@ class Piece:
     end: int
 
 
-def lineage(storage: Storage, catalog: Catalog, state: StreamState) -> tuple[Piece, ...]:
+def lineage(storage: Sources, catalog: Catalog, state: StreamState) -> tuple[Piece, ...]:
     """Where a stream's bytes lie, in order: the oldest ancestor's first, its own last.
 
     A fork of a fork may have been taken below the point where its source left its own; of that source it
@@ -93,7 +94,7 @@ class Slice:
         return b"".join(cast("list[bytes]", parts))
 
 
-def take(storage: Storage, catalog: Catalog, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
+def take(storage: Sources, catalog: Catalog, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
     """The messages from ``position`` on, as many as fit into ``limit`` bytes, one at least.
 
     :param position: where the client is; a message boundary in JSON mode.
@@ -164,6 +165,23 @@ def append_ends(pieces: Sequence[Piece], position: int) -> Sequence[int] | Defer
         if piece.begin <= position < piece.end:
             return then(piece.source.append_ends(position), partial(_clip, end=piece.end))
     return ()
+
+
+def entries(pieces: Sequence[Piece], position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
+    """The index entries of the messages that end after ``position``, at most so many, as ``storage.index`` has them.
+
+    :return: some, unless ``position`` is the tail; there may be more of them.
+    """
+    for piece in pieces:
+        if piece.begin <= position < piece.end:
+            return then(piece.source.entries(position, most), partial(_clip_entries, end=piece.end))
+    return ()
+
+
+def _clip_entries(found: Sequence[int], end: int) -> Sequence[int]:
+    if found[-1] >> 1 < end:
+        return found
+    return [*(each for each in found if each >> 1 < end), end << 1 | APPEND_END]
 
 
 def _clip(ends: Sequence[int], end: int) -> Sequence[int]:

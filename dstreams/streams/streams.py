@@ -28,7 +28,7 @@ from dstreams.streams import appending, creating, deleting, reading
 from dstreams.streams.appending import Appended, AppendRequest
 from dstreams.streams.commits import Commits
 from dstreams.streams.creating import Created, CreateRequest
-from dstreams.streams.expiry import PERSIST_INTERVAL, Expiry
+from dstreams.streams.expiry import Expiry, idle_at_rest
 from dstreams.streams.limits import StoreLimits, Usage
 from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
@@ -101,8 +101,7 @@ class Streams:
         self._storage.open(self._durable, progress)
         now = self._clocks.wall()
         for state in self._durable.streams.values():
-            # The last renewals before a crash may be missing. What was over before that stays over.
-            self._expiry.track(state, max(0.0, now - state.touched_at - PERSIST_INTERVAL))
+            self._expiry.track(state, idle_at_rest(state, now))
         self._usage.recount(self._durable)
 
     def close(self) -> Deferred[None]:

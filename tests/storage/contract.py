@@ -338,6 +338,9 @@ class StorageContract:
             expected = [end for end in ends if position < end <= boundary]
             assert ends_after(source, position) == expected
             after = [end for end in ends if end > position]
+            marked = [end << 1 | (end in append_ends) for end in after]
+            for most in (1, 3, len(after) + 1):
+                assert list(now(source.entries(position, most))) == marked[:most]
             for limit in range(1, tail - position + 3):
                 fitting = [end for end in after if end <= position + limit]
                 assert now(source.extent(position, limit)) == (fitting or after[:1])[-1]

@@ -31,6 +31,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any, Final
 from zlib import crc32
 
@@ -188,14 +189,37 @@ def append_ends(database: Connection, stream_id: int, position: int) -> list[int
     return found
 
 
+def entries(database: Connection, stream_id: int, position: int, most: int) -> list[int]:
+    """The index entries of the messages that end after ``position``, at most so many.
+
+    :raise StorageError: when no message follows.
+    """
+    found = list(islice(_following(database, stream_id, position), most))
+    if not found:
+        raise _nothing_after(stream_id, position)
+    return found
+
+
 def _ends(database: Connection, stream_id: int, position: int) -> Iterator[tuple[int, bool]]:
-    """The message ends after ``position``, and whether each also ends an append."""
+    """The message ends after ``position``, and whether each also ends an append.
+
+    :raise StorageError: when they aren't enough for whoever asks.
+    """
+    for entry in _following(database, stream_id, position):
+        yield entry >> 1, bool(entry & index.APPEND_END)
+    raise _nothing_after(stream_id, position)
+
+
+def _following(database: Connection, stream_id: int, position: int) -> Iterator[int]:
+    """The index entries of the messages that end after ``position``."""
     sql = _FROM + " AND length(entries) > 0 ORDER BY start"
     for row in _rows(database, sql, stream_id, stream_id, position):
         entries = _entries(row)
-        for number in range(index.count_up_to(entries, position), len(entries)):
-            yield entries[number] >> 1, bool(entries[number] & index.APPEND_END)
-    raise StorageError(f"the chunks of stream {stream_id} have no message that ends after {position}")
+        yield from entries[index.count_up_to(entries, position) :]
+
+
+def _nothing_after(stream_id: int, position: int) -> StorageError:
+    return StorageError(f"the chunks of stream {stream_id} have no message that ends after {position}")
 
 
 def _entries(row: Row) -> array[int]:

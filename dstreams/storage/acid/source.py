@@ -72,6 +72,12 @@ class StreamBytes:
             return index.append_ends(self._entries, position)
         return self._ask(chunks.append_ends, position)
 
+    def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
+        """The index entries of the messages that end after ``position``, at most so many."""
+        if position >= self._written:
+            return index.following(self._entries, position, most)
+        return self._ask(chunks.entries, position, most)
+
     def _ask(self, question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
         found: _T | Deferred[_T] = self._fetch(question, self._stream_id, *arguments)
         hold = self._hold

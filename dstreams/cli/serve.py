@@ -1,0 +1,32 @@
+"""``durable-streams serve``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from dstreams.cli.configuration import add_options
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="run the server in the foreground",
+        description="Run the server in the foreground until it is told to stop; the same as"
+        " 'twistd --pidfile= -n durable-streams'. twistd itself can do more: become a daemon, choose a reactor.",
+    )
+    add_options(parser, again=True)
+    parser.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    chosen = [("--config", options.config), ("--config-dir", options.config_dir), ("--profile", options.profile)]
+    arguments = [f"{name}={value}" for name, value in chosen if value is not None]
+    # Here, since it brings in twistd.
+    from dstreams.__main__ import main
+
+    sys.argv[1:] = arguments
+    main()
+    return 0

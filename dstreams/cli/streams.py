@@ -1,0 +1,107 @@
+"""What the commands that move streams share: their options, where the streams come from, and what goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dstreams.cli.configuration import add_options, load_configuration
+from dstreams.config import Config, ConfigError
+from dstreams.progress import on_terminal
+from dstreams.storage.directory import DirectoryInUse
+from dstreams.storage.interface import StorageError
+from dstreams.storage.snapshot import open_snapshot
+from dstreams.transfer.directory import DirectoryStreams
+from dstreams.transfer.errors import TransferError
+from dstreams.transfer.http import Server, Tls
+from dstreams.transfer.server import ServerStreams
+from dstreams.transfer.store import check_directory
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def add_source_options(parser: argparse.ArgumentParser, *, names: bool = True) -> None:
+    """Add the options that say whose streams are meant.
+
+    :param names: whether streams can be chosen by their names.
+    """
+    if names:
+        parser.add_argument(
+            "--stream",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help="only the stream of this name; may be given several times",
+        )
+    add_options(parser, again=True)
+    group = parser.add_argument_group("a running server", "Without --url, the data directory that no server uses.")
+    group.add_argument("--url", metavar="URL", help="where its streams are, such as http://127.0.0.1:4437/v1/stream")
+    if names:
+        group.add_argument(
+            "--admin-url",
+            metavar="URL",
+            help="where its admin listing is, such as http://127.0.0.1:9090/admin; without it, name the streams",
+        )
+    group.add_argument("--cacert", metavar="FILE", help="certificate authorities to trust, in PEM; else the system's")
+    group.add_argument("--cert", metavar="FILE", help="the client certificate to show, in PEM")
+    group.add_argument("--key", metavar="FILE", help="its key, in PEM")
+
+
+def open_server(options: argparse.Namespace) -> Server:
+    """The server that the options name."""
+    return Server(options.url, Tls(options.cacert, options.cert, options.key))
+
+
+@contextmanager
+def open_streams(options: argparse.Namespace) -> Iterator[DirectoryStreams | ServerStreams]:
+    """The streams that the options mean, to be read.
+
+    :raise TransferError: when they can't be reached.
+    """
+    if options.url is not None:
+        yield ServerStreams(open_server(options), options.stream, options.admin_url, time.time())
+        return
+    if options.admin_url is not None:
+        raise TransferError("--admin-url goes with --url")
+    config = configuration(options)
+    check_directory(config.storage)
+    with open_snapshot(config.storage.data_dir, on_terminal()) as snapshot:
+        yield DirectoryStreams(snapshot.catalog, snapshot.sources, time.time())
+
+
+def configuration(options: argparse.Namespace) -> Config:
+    """The configuration that the options name."""
+    return load_configuration(options).config
+
+
+def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
+    """Run a command, and tell the operator in a line what has gone wrong.
+
+    :param name: the command's.
+    :return: a function from the options to the exit status.
+    """
+
+    def checked(options: argparse.Namespace) -> int:
+        try:
+            command(options)
+            sys.stdout.flush()
+        except DirectoryInUse as error:
+            problem = f"{error.directory} is in use by process {error.owner}: use --url to go through that server"
+        except BrokenPipeError:
+            # Who read the output has seen enough. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (TransferError, StorageError, ConfigError, OSError) as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            problem = "interrupted"
+        else:
+            return 0
+        print(f"durable-streams {name}: {problem}", file=sys.stderr)
+        return 1
+
+    return checked

@@ -1,0 +1,107 @@
+"""Reading a data directory that no server uses, without changing what is in it.
+
+Of the file modes nothing is written: the journal is read into memory, where it waits for no checkpoint, and segments
+that a crash left behind its end are passed over. The databases of either layout are opened as SQLite opens any: it
+finishes what a crash interrupted, as the next start of the server would. ``acid`` also goes on clearing away deleted
+streams.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from attrs import define, field
+
+from dstreams.model.catalog import Catalog
+from dstreams.progress import Progress
+from dstreams.storage import journal
+from dstreams.storage.acid import AcidStorage
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.data_files import DataFiles
+from dstreams.storage.directory import DirectoryLock, read_manifest
+from dstreams.storage.disk import OsDisk
+from dstreams.storage.interface import Sources, StorageError
+from dstreams.storage.records import MalformedRecord, decode
+from dstreams.storage.replay import Rebuild, replay_change
+from dstreams.storage.sync import run_inline
+
+PROGRESS_EVERY = 10_000
+"""How many streams or batches are read between two notes of progress."""
+
+
+@define(eq=False)
+class Snapshot:
+    """What a data directory holds. Nobody else can use it until the snapshot is closed.
+
+    :param sources: where the streams' bytes are; they never have to be waited for.
+    """
+
+    catalog: Catalog
+    sources: Sources
+    _lock: DirectoryLock = field(alias="lock")
+    _acid: AcidStorage | None = field(default=None, alias="acid")
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._acid is not None:
+            self._acid.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_snapshot(directory: str, progress: Progress) -> Snapshot:
+    """Open a data directory to read it, whatever mode it was written in.
+
+    :raise DirectoryInUse: when a server uses it.
+    :raise StorageError: when it holds no store, or a damaged one.
+    """
+    manifest = read_manifest(OsDisk(), directory)
+    lock = DirectoryLock()
+    lock.acquire(directory)
+    catalog = Catalog()
+    try:
+        if manifest.get("layout") == "acid":
+            storage = AcidStorage(directory, int(manifest["shard_count"]), run_inline, lock=None, exclusive=True)
+            storage.open(catalog, progress)
+            return Snapshot(catalog, storage, lock, storage)
+        return Snapshot(catalog, _read_files(directory, catalog, progress), lock)
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, OSError):
+            raise StorageError(f"reading the store in {directory}: {error}") from error
+        raise
+
+
+def _read_files(directory: str, catalog: Catalog, progress: Progress) -> DataFiles:
+    """Load a store of the file modes."""
+    disk = OsDisk()
+    files, rebuild = DataFiles(disk, f"{directory}/data", run_inline), Rebuild(catalog)
+    catalog_file = CatalogFile(f"{directory}/catalog.db")
+    try:
+        total, (position, _) = catalog_file.count(), catalog_file.position()
+        for number, state in enumerate(catalog_file.load(), 1):
+            rebuild.insert(state)
+            if not number % PROGRESS_EVERY:
+                progress("loading streams", number, total)
+    finally:
+        catalog_file.close()
+    for number, batch in enumerate(journal.replay(disk, f"{directory}/journal", position), 1):
+        try:
+            for change in decode(batch.payload):
+                replay_change(rebuild, files, change)
+        except MalformedRecord as error:
+            raise StorageError(
+                f"the journal's batch {batch.sequence} can't be read by this version: {error}"
+            ) from error
+        if not number % PROGRESS_EVERY:
+            progress("replaying the journal", number, 0)
+    rebuild.finish()
+    return files

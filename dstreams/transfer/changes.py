@@ -1,0 +1,86 @@
+"""From a staged stream to the changes that make it, exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dstreams.model.changes import Append, Change, Create, ForkPoint, StreamConfig, Touch
+from dstreams.protocol.producers import Producer
+from dstreams.storage.index import APPEND_END, count_up_to
+from dstreams.transfer.planning import Step
+from dstreams.transfer.records import Record
+from dstreams.transfer.staging import PIECE_BYTES, Staging
+
+
+def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int | None, now: float) -> list[Change]:
+    """What creates a stream with all that is known of it; to be committed as one group.
+
+    :param stream_id: the new incarnation's number.
+    :param source_id: the number of the stream that it is a fork of, if it is one.
+    :param now: Unix seconds: a TTL begins anew.
+    """
+    record = step.record
+    created_at = now if record.created_at is None else record.created_at
+    updated_at = created_at if record.updated_at is None else record.updated_at
+    begins_closed = record.closed and record.created_closed and record.closed_by is None
+    # Nothing is ever appended to a stream that begins closed: all it has came with the request.
+    data, ends = _everything(step, staging) if begins_closed else (b"", ())
+    config = StreamConfig(record.content_type, record.ttl, record.expires_at)
+    point = None if source_id is None else _fork_point(step, source_id)
+    changes: list[Change] = [Create(stream_id, record.name, config, point, data, ends, begins_closed, created_at)]
+    tail = step.own_start + len(data)
+    if not begins_closed:
+        for data, ends in _appends(step, staging):
+            changes.append(Append(stream_id, tail, data, ends, None, None, closes=False, at=updated_at))
+            tail += len(data)
+    for producer, stream_seq, closes in _state(record, begins_closed):
+        changes.append(Append(stream_id, tail, b"", (), producer, stream_seq, closes, updated_at))
+    if len(changes) == 1 and updated_at != created_at:
+        changes.append(Append(stream_id, tail, b"", (), None, None, closes=False, at=updated_at))
+    if record.ttl is not None:
+        changes.append(Touch(stream_id, now))
+    return changes
+
+
+def _state(record: Record, begins_closed: bool) -> Iterator[tuple[Producer | None, bytes | None, bool]]:
+    """What appends have left behind besides messages: producer, Stream-Seq, closure."""
+    for producer in record.producers:
+        yield producer, None, False
+    if record.stream_seq is not None:
+        yield None, record.stream_seq, False
+    if record.closed and not begins_closed:
+        yield record.closed_by, None, True
+
+
+def _fork_point(step: Step, source_id: int) -> ForkPoint:
+    origin = step.record.origin
+    assert origin is not None, "a step with a source has an origin"
+    return ForkPoint(
+        source_id, origin.source, origin.position, origin.anchor, origin.sub_offset, origin.inherits_expiry
+    )
+
+
+def _own_entries(step: Step, staging: Staging) -> Sequence[int]:
+    entries = staging.entries(step.staged)
+    return entries[count_up_to(entries, step.own_start) :] if step.own_start else entries
+
+
+def _everything(step: Step, staging: Staging) -> tuple[bytes, tuple[int, ...]]:
+    data = staging.read(step.staged, step.own_start, step.staged.size)
+    return data, tuple(entry >> 1 for entry in _own_entries(step, staging))
+
+
+def _appends(step: Step, staging: Staging) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+    """The stream's own bytes and message ends, append by append."""
+    ends: list[int] = []
+    start = base = step.own_start
+    piece = b""
+    for entry in _own_entries(step, staging):
+        ends.append(entry >> 1)
+        if not entry & APPEND_END:
+            continue
+        end = ends[-1]
+        if end - base > len(piece):
+            base, piece = start, staging.read(step.staged, start, min(max(end, start + PIECE_BYTES), step.staged.size))
+        yield piece[start - base : end - base], tuple(ends)
+        start, ends = end, []

@@ -1,0 +1,127 @@
+"""The streams of an idle data directory, as an export and a listing see them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+from dstreams.eventually import at_once
+from dstreams.model.catalog import Catalog
+from dstreams.model.state import StreamState
+from dstreams.protocol.producers import Producer
+from dstreams.storage.index import APPEND_END
+from dstreams.storage.interface import Sources
+from dstreams.streams import reading
+from dstreams.streams.expiry import is_over_at_rest
+from dstreams.transfer.errors import NoSuchStream
+from dstreams.transfer.listing import Listed
+from dstreams.transfer.records import Origin, Record
+from dstreams.transfer.writing import Message
+
+PIECE_BYTES = 1024 * 1024
+"""From how many bytes on what has been found is written, whole messages at a time."""
+
+ENTRIES = 4096
+"""How many messages' ends are looked up at a time."""
+
+
+@frozen(eq=False)
+class DirectoryStreams:
+    """The streams that are there for clients: not those that are over, or deleted and kept for their forks.
+
+    :param sources: where their bytes are.
+    :param now: Unix seconds.
+    """
+
+    _catalog: Catalog
+    _sources: Sources
+    _now: float
+
+    def names(self) -> list[str]:
+        """The names of all of them, in order."""
+        return sorted(name for name, state in self._catalog.names.items() if self._is_there(state))
+
+    def find(self, name: str) -> StreamState:
+        """One of them.
+
+        :raise NoSuchStream: when there is none of that name.
+        """
+        state = self._catalog.names.get(name)
+        if state is None or not self._is_there(state):
+            raise NoSuchStream(name)
+        return state
+
+    def listed(self, name: str) -> Listed:
+        """A stream's line of the listing.
+
+        :raise NoSuchStream:
+        """
+        return Listed.of(self.find(name))
+
+    def record(self, name: str, exported: frozenset[str]) -> Record:
+        """A stream's members of a document.
+
+        :param exported: all streams that the document holds: a fork's source is named only if it is one of them.
+        """
+        state = self.find(name)
+        never_changed = state.updated_at == state.created_at
+        producers = {**(state.base_producers or {}), **(state.producers or {})}
+        return Record(
+            name=name,
+            content_type=state.config.content_type,
+            ttl=state.config.ttl,
+            expires_at=state.config.expires_at,
+            # A close of its own would have changed the stream later.
+            created_closed=state.closed and never_changed,
+            closed=state.closed,
+            created_at=state.created_at,
+            updated_at=None if never_changed else state.updated_at,
+            stream_seq=state.stream_seq,
+            producers=tuple(Producer(each, *producers[each]) for each in sorted(producers)),
+            closed_by=state.closed_by,
+            origin=self._origin(state, exported),
+        )
+
+    def messages(self, name: str) -> Iterator[Message]:
+        """A stream's messages, inherited ones included."""
+        state = self.find(name)
+        pieces = reading.lineage(self._sources, self._catalog, state)
+        whole = at_once(reading.take(self._sources, self._catalog, state, 0, sys.maxsize))
+        comma = int(state.config.content_type.is_json)
+        waiting: list[int] = []
+        start = position = 0
+        while found := at_once(reading.entries(pieces, position, ENTRIES)):
+            position = found[-1] >> 1
+            for entry in found:
+                waiting.append(entry)
+                end = entry >> 1
+                if end - start >= PIECE_BYTES:
+                    yield from _cut(at_once(whole.read(start, end)), start, waiting, comma)
+                    start, waiting = end, []
+        if waiting:
+            yield from _cut(at_once(whole.read(start, position)), start, waiting, comma)
+
+    def _is_there(self, state: StreamState) -> bool:
+        return not state.soft_deleted and not is_over_at_rest(state, self._now)
+
+    def _origin(self, state: StreamState, exported: frozenset[str]) -> Origin | None:
+        fork = state.fork
+        if fork is None or fork.source_name not in exported:
+            return None
+        if self.find(fork.source_name).id != fork.source_id:
+            return None
+        return Origin(fork.source_name, fork.position, fork.anchor, fork.sub_offset, fork.inherits_expiry)
+
+
+def _cut(data: bytes, start: int, entries: Sequence[int], comma: int) -> Iterator[Message]:
+    """Cut stored bytes into messages.
+
+    :param start: where the bytes begin in the stream.
+    """
+    at = 0
+    for entry in entries:
+        following = (entry >> 1) - start
+        yield Message(data[at : following - comma], following - at, bool(entry & APPEND_END))
+        at = following

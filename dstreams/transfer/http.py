@@ -1,0 +1,174 @@
+"""Asking a running server, by the protocol that every client uses and by its admin listing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import orjson
+import urllib3
+from attrs import define, field, frozen
+from urllib3.exceptions import HTTPError
+
+from dstreams.protocol.names import encode_name
+from dstreams.transfer.errors import TransferError
+
+PAGE_STREAMS: Final = 1000
+"""How many streams a page of the admin listing has at most."""
+
+CONNECT_SECONDS: Final = 10.0
+READ_SECONDS: Final = 120.0
+"""How long a server may be silent."""
+
+Body = bytes | Iterable[bytes]
+
+
+@frozen
+class Tls:
+    """How to speak TLS with the server.
+
+    :param authorities: a PEM file with the certificate authorities to trust, ``None`` for the system's.
+    :param certificate: a PEM file with the client's certificate, ``key`` one with its key.
+    """
+
+    authorities: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+@frozen
+class Answer:
+    """An answer with a body that has been read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def problem(self) -> str:
+        """What the server says is wrong, in a line."""
+        try:
+            document = orjson.loads(self.body)
+            return f"{self.status} {document['detail'] if 'detail' in document else document['title']}"
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return f"{self.status} without an explanation"
+
+
+@define(eq=False)
+class Server:
+    """A server with streams below a URL.
+
+    :param url: where they are, such as ``http://127.0.0.1:4437/v1/stream``.
+    """
+
+    url: str
+    _tls: Tls = field(factory=Tls)
+    _pool: urllib3.PoolManager = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_url(self.url)
+        self.url = self.url.rstrip("/")
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            # Reading may be repeated; a PUT that is repeated would find what it has made itself.
+            retries=urllib3.Retry(
+                3,
+                redirect=0,
+                backoff_factor=0.5,
+                allowed_methods=("GET", "HEAD"),
+                status_forcelist=(503,),
+                raise_on_status=False,
+                raise_on_redirect=False,
+            ),
+            ca_certs=self._tls.authorities,
+            cert_file=self._tls.certificate,
+            key_file=self._tls.key,
+        )
+
+    @property
+    def path(self) -> str:
+        """The path below which the streams are."""
+        return urlsplit(self.url).path
+
+    def stream_url(self, name: str) -> str:
+        """Where a stream is."""
+        return f"{self.url}/{encode_name(name).decode()}"
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body | None = None) -> Answer:
+        """Send a request, and read the whole answer.
+
+        :raise TransferError: when there is none.
+        """
+        with _no_answer(url):
+            response = self._pool.request(method, url, headers=headers, body=body)
+            return Answer(response.status, response.headers, response.data)
+
+    def stream(self, url: str, piece_bytes: int) -> tuple[Answer, Iterator[bytes]]:
+        """Read an answer piece by piece.
+
+        :return: the answer without its body, unless it is an error; and the pieces of the body.
+        :raise TransferError: when there is none; the iterator raises it when the answer breaks off.
+        """
+        with _no_answer(url):
+            response = self._pool.request("GET", url, preload_content=False)
+        if response.status != 200:
+            with _no_answer(url):
+                return Answer(response.status, response.headers, response.read()), iter(())
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                with _no_answer(url):
+                    yield from response.stream(piece_bytes)
+            finally:
+                response.release_conn()
+
+        return Answer(response.status, response.headers, b""), pieces()
+
+    def listing(self, admin_url: str) -> Iterator[dict[str, Any]]:
+        """What the admin listing says of every stream, in the order of their names.
+
+        :param admin_url: such as ``http://127.0.0.1:9090/admin``.
+        :raise TransferError: when it can't be read.
+        """
+        check_url(admin_url)
+        base = f"{admin_url.rstrip('/').removesuffix('/streams')}/streams?limit={PAGE_STREAMS}"
+        after: str | None = None
+        while True:
+            url = base if after is None else f"{base}&after={quote(after, safe='')}"
+            answer = self.ask("GET", url)
+            try:
+                page = orjson.loads(answer.body) if answer.status == 200 else None
+                if page is None:
+                    raise TransferError(f"{url}: {answer.problem}; --admin-url must lead to the admin listener")
+                yield from page["streams"]
+                after = page["next"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                raise TransferError(f"{url} isn't the admin listing of this server") from None
+            if after is None:
+                return
+
+
+def check_url(url: str) -> None:
+    """See that it is a URL that can be asked.
+
+    :raise TransferError:
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise TransferError(f"{url!r} must be a URL such as http://127.0.0.1:4437/v1/stream")
+
+
+class _no_answer:  # noqa: N801 (reads as a word in a with statement)
+    """Turns what goes wrong on the way to an answer into a ``TransferError``."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HTTPError | OSError):
+            cause = getattr(error, "reason", None) or error
+            raise TransferError(f"no answer from {self._url}: {cause}") from error

@@ -1,0 +1,118 @@
+"""Where an import keeps what it has read until all of it is known to be right.
+
+The messages lie in one temporary file without a name, stream after stream: first a stream's stored bytes, then its
+message ends as ``storage.index`` has them. So memory holds a few hundred bytes for each stream and nothing for its
+messages, streams can be stored in any order, and the document is parsed once, from a file or from a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Self
+
+from attrs import define, field, frozen
+
+from dstreams.storage.index import APPEND_END
+from dstreams.transfer.records import Record
+
+PIECE_BYTES = 1024 * 1024
+"""How much is read back at a time."""
+
+_ENTRY_BYTES = 8
+_LARGE_FILES = "/var/tmp"  # noqa: S108 (the file gets no name there)
+
+
+@frozen(eq=False)
+class StagedStream:
+    """A stream of the document.
+
+    :param at: where in the file its bytes begin; its message ends follow them.
+    :param size: how many stored bytes it has.
+    :param messages: how many messages.
+    """
+
+    record: Record
+    at: int
+    size: int
+    messages: int
+
+
+@define(eq=False)
+class Staging:
+    """The temporary file."""
+
+    _file: IO[bytes]
+    _begin: int = field(default=0, init=False)
+    _size: int = field(default=0, init=False)
+    _entries: array[int] = field(factory=lambda: array("Q"), init=False)
+
+    @classmethod
+    def open(cls) -> Self:
+        """Make the file.
+
+        In ``TMPDIR`` when that is set, else in ``/var/tmp``, because ``/tmp`` may lie in memory.
+
+        :raise OSError:
+        """
+        directory = os.environ.get("TMPDIR") or (_LARGE_FILES if os.path.isdir(_LARGE_FILES) else None)
+        return cls(tempfile.TemporaryFile(dir=directory))
+
+    @property
+    def size(self) -> int:
+        """How many bytes the current stream has so far."""
+        return self._size
+
+    def add(self, stored: bytes, *, ends_append: bool) -> None:
+        """Add a message to the current stream.
+
+        :param stored: its bytes as they are stored; some.
+        """
+        self._file.write(stored)
+        self._size += len(stored)
+        self._entries.append(self._size << 1 | (APPEND_END if ends_append else 0))
+
+    def finish(self, record: Record) -> StagedStream:
+        """The current stream is complete; the next message belongs to another."""
+        if self._entries:
+            self._entries[-1] |= APPEND_END
+        self._file.write(self._entries.tobytes())
+        staged = StagedStream(record, self._begin, self._size, len(self._entries))
+        self._begin += self._size + len(self._entries) * _ENTRY_BYTES
+        self._size, self._entries = 0, array("Q")
+        return staged
+
+    def discard(self) -> None:
+        """Forget the current stream; the next message belongs to another."""
+        self._begin += self._size
+        self._size, self._entries = 0, array("Q")
+
+    def read(self, staged: StagedStream, start: int, end: int) -> bytes:
+        """The stored bytes from ``start`` up to ``end``, positions in the stream."""
+        self._file.seek(staged.at + start)
+        data = self._file.read(end - start)
+        assert len(data) == end - start, "read what was written"
+        return data
+
+    def pieces(self, staged: StagedStream, start: int, end: int) -> Iterator[bytes]:
+        """The same, a piece at a time."""
+        for at in range(start, end, PIECE_BYTES):
+            yield self.read(staged, at, min(end, at + PIECE_BYTES))
+
+    def entries(self, staged: StagedStream) -> array[int]:
+        """The ends of the stream's messages, as ``storage.index`` has them."""
+        self._file.seek(staged.at + staged.size)
+        entries = array("Q")
+        entries.frombytes(self._file.read(staged.messages * _ENTRY_BYTES))
+        return entries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

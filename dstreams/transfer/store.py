@@ -1,0 +1,239 @@
+"""An idle data directory that streams are imported into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from attrs import define, field
+
+from dstreams.config.schema import Storage as StorageKeys
+from dstreams.eventually import at_once
+from dstreams.model.catalog import AcceptedCatalog, Catalog
+from dstreams.model.changes import Change, Delete
+from dstreams.model.state import StreamState
+from dstreams.progress import Progress
+from dstreams.storage.acid import AcidStorage
+from dstreams.storage.files import FileStorage
+from dstreams.storage.interface import Storage, StorageError
+from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.streams import deleting
+from dstreams.streams.expiry import is_over_at_rest
+from dstreams.streams.limits import StoreLimits
+from dstreams.transfer.changes import stream_changes
+from dstreams.transfer.errors import InvalidDocument, TransferError
+from dstreams.transfer.planning import Step
+from dstreams.transfer.staging import Staging
+
+COMMIT_BYTES: Final = 4 * 1024 * 1024
+"""Streams are committed together, with one sync, until they have so many bytes."""
+
+COMMIT_STREAMS: Final = 500
+
+MAX_STEP_BYTES: Final = 900 * 1024 * 1024
+"""How much is stored in one step at most, a stream or a family that is replaced: a commit is in memory as a whole."""
+
+
+def check_directory(keys: StorageKeys) -> None:
+    """See that the configured storage keeps anything in a directory.
+
+    :raise TransferError:
+    """
+    if keys.mode == "memory" or (keys.mode == "acid" and keys.acid_backend == "in-memory"):
+        raise TransferError(
+            "the configured storage is in memory (storage.mode); use --url to go through a running server, or name"
+            " the configuration of the server whose data is meant with --config"
+        )
+
+
+def open_storage(keys: StorageKeys) -> Storage:
+    """The storage that the configuration names, working without a reactor; not opened yet.
+
+    :raise TransferError: when it keeps nothing in a directory.
+    """
+    check_directory(keys)
+    if keys.mode == "acid":
+        return AcidStorage(keys.data_dir, keys.acid_shard_count, run_inline)
+    make_syncer = (lambda: ThreadSyncer(run_inline)) if keys.mode == "file-durable" else None
+    return FileStorage(keys.data_dir, make_syncer, run_inline, keys.checkpoint_bytes)
+
+
+@define(eq=False)
+class Store:
+    """The streams of a data directory, and a way to add to them: open as long as the ``with`` statement lasts.
+
+    :param storage: not opened yet.
+    :param limits: how much may be stored.
+    :param now: Unix seconds.
+    :param progress: told of opening it.
+    """
+
+    _storage: Storage
+    _limits: StoreLimits
+    _now: float
+    _progress: Progress
+    _catalog: Catalog = field(factory=Catalog, init=False)
+
+    def __enter__(self) -> Self:
+        self._storage.open(self._catalog, self._progress)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        at_once(self._storage.close())
+
+    # --- what is there -------------------------------------------------------------------------------
+
+    def taken(self, names: Iterable[str]) -> frozenset[str]:
+        """Which of these names are taken: by a stream, or by a deleted one that its forks keep."""
+        return frozenset(name for name in names if self._taken(name))
+
+    def _taken(self, name: str) -> bool:
+        state = self._catalog.find(name)
+        return state is not None and not self._is_free(state)
+
+    def _is_free(self, state: StreamState) -> bool:
+        """Whether the next start of the server would remove the stream."""
+        return not state.forks and not state.soft_deleted and is_over_at_rest(state, self._now)
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """See that everything fits.
+
+        :raise InvalidDocument: with everything that doesn't; nothing has been changed.
+        """
+        problems = self._check_sizes(steps) + self._check_forks(steps) + self._check_steps(steps)
+        if problems:
+            raise InvalidDocument(problems)
+
+    def _check_sizes(self, steps: Sequence[Step]) -> list[str]:
+        most = self._limits.stream_bytes
+        problems = [
+            f"stream {step.record.name!r} has {step.own_size} bytes; limits.max_stream_bytes allows {most}"
+            for step in steps
+            if step.own_size > most
+        ]
+        replaced = [state.size for step in steps if (state := self._catalog.find(step.record.name)) is not None]
+        before = sum(state.size for state in self._catalog.streams.values())
+        after = before - sum(replaced) + sum(step.own_size for step in steps)
+        if after > self._limits.total_bytes and after > before:
+            problems.append(
+                f"all streams together would have {after} bytes; the configuration allows {self._limits.total_bytes}"
+            )
+        return problems
+
+    def _check_forks(self, steps: Sequence[Step]) -> list[str]:
+        """A stream can be replaced together with its forks only."""
+        names = {step.record.name for step in steps}
+        problems: dict[str, None] = {}
+        for state in self._catalog.streams.values():
+            if state.fork is None or state.name in names or self._is_free(state):
+                continue
+            source = self._catalog.streams[state.fork.source_id]
+            if source.name in names:
+                problems[
+                    f"stream {source.name!r} can't be replaced: {state.name!r} is a fork of it and isn't in the"
+                    " document; delete that first, or leave this one out"
+                ] = None
+        return list(problems)
+
+    def _check_steps(self, steps: Sequence[Step]) -> list[str]:
+        """What has to be stored in one step must fit into memory."""
+        problems = []
+        for family in self._families(steps):
+            size = sum(step.own_size for step in family)
+            if size > MAX_STEP_BYTES:
+                names = ", ".join(repr(step.record.name) for step in family[:3])
+                problems.append(
+                    f"{names}: {size} bytes would have to be stored in one step; {MAX_STEP_BYTES} is the most"
+                )
+        return problems
+
+    # --- storing -------------------------------------------------------------------------------------
+
+    def store(self, steps: Sequence[Step], staging: Staging, done: Callable[[int], object]) -> None:
+        """Store all of the steps, each stream as a whole or not at all.
+
+        :param done: told how many streams are stored.
+        :raise TransferError: when the storage fails; what was stored before stays.
+        """
+        stored = 0
+        ids: dict[str, int] = {}
+        for group in _in_commits(self._families(steps)):
+            changes: list[Change] = self._removals({step.record.name for step in group})
+            for step in group:
+                ids[step.record.name] = self._storage.next_stream_id()
+                source_id = None if step.source is None else ids[step.source.record.name]
+                changes += stream_changes(step, staging, ids[step.record.name], source_id, self._now)
+            self._commit(changes)
+            stored += len(group)
+            done(stored)
+
+    def _removals(self, names: set[str]) -> list[Change]:
+        """What makes the names free: the streams that have them go, forks before their sources."""
+        going = {state.id: state for name in names if (state := self._catalog.find(name)) is not None}
+        if any(state.forks for state in going.values()):
+            for state in sorted(self._catalog.streams.values(), key=lambda each: each.id):
+                if state.fork is not None and state.fork.source_id in going:
+                    going[state.id] = state  # replaced too, or over: that has been checked
+        after = AcceptedCatalog(self._catalog)
+        changes: list[Change] = []
+        for stream_id in sorted(going, reverse=True):  # a fork is younger than its source
+            found = after.get(stream_id)
+            if found is None:
+                continue  # was kept for a fork that is gone now
+            change = deleting.plan(after, found, self._now)
+            assert isinstance(change, Delete), "its forks are gone"
+            after.apply(change)
+            changes.append(change)
+        return changes
+
+    def _families(self, steps: Sequence[Step]) -> list[list[Step]]:
+        """The steps that must be taken together: a stream is replaced together with its forks."""
+        names = {step.record.name for step in steps}
+        families = {name: {name} for name in names}
+
+        def join(one: str, other: str) -> None:
+            if one in names and other in names and families[one] is not families[other]:
+                families[one] |= families[other]
+                families.update(dict.fromkeys(families[one], families[one]))
+
+        relations = [
+            (state.name, self._catalog.streams[state.fork.source_id].name)
+            for state in self._catalog.streams.values()
+            if state.fork is not None
+        ]
+        related = any(one in names and other in names for one, other in relations)
+        for one, other in relations:
+            join(one, other)
+        if related:  # else the order of the steps is enough
+            for step in steps:
+                if step.source is not None:
+                    join(step.record.name, step.source.record.name)
+        found: dict[int, list[Step]] = {}
+        for step in steps:
+            found.setdefault(id(families[step.record.name]), []).append(step)
+        return list(found.values())
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            at_once(self._storage.commit(changes))
+        except StorageError as error:
+            raise TransferError(f"storing failed: {error}") from error
+        for change in changes:
+            self._catalog.apply(change)
+
+
+def _in_commits(families: Sequence[Sequence[Step]]) -> Iterator[list[Step]]:
+    """Put together what one commit takes."""
+    group: list[Step] = []
+    size = 0
+    for family in families:
+        group += family
+        size += sum(step.own_size for step in family)
+        if size >= COMMIT_BYTES or len(group) >= COMMIT_STREAMS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
