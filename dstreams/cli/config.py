@@ -9,6 +9,8 @@ from typing import Any
 
 from dstreams.cli.configuration import add_options, read_configuration
 from dstreams.config import LoadedConfig
+from dstreams.config.problems import printable
+from dstreams.config.reference import default_file
 from dstreams.config.rendering import nested, render_toml
 
 
@@ -32,6 +34,11 @@ def add(commands: Any) -> None:
     show.add_argument(
         "--json", action="store_true", help="print JSON: the values, their origins, profile, files, warnings"
     )
+    below.add_parser(
+        "default",
+        help="print a file with every key, commented out",
+        description="Print the file default.toml as it is shipped: every key with its default, commented out.",
+    ).set_defaults(run=_default)
     for parser, run in ((check, _check), (show, _show)):
         add_options(parser, again=True)
         parser.set_defaults(run=run)
@@ -51,7 +58,7 @@ def _show(options: argparse.Namespace) -> int:
         origins = {path: setting.origin for path, setting in loaded.settings.items()}
         document = {
             "profile": str(loaded.profile),
-            "files": loaded.files,
+            "files": [printable(path) for path in loaded.files],
             "config": nested(loaded.settings),
             "origins": origins,
             "warnings": loaded.warnings,
@@ -62,6 +69,11 @@ def _show(options: argparse.Namespace) -> int:
         print(f"# {_about(loaded)}")
         print(render_toml(loaded.settings), end="")
     return _report(loaded)
+
+
+def _default(_: argparse.Namespace) -> int:
+    print(default_file(), end="")
+    return 0
 
 
 def _report(loaded: LoadedConfig) -> int:
@@ -77,5 +89,5 @@ def _report(loaded: LoadedConfig) -> int:
 
 
 def _about(loaded: LoadedConfig) -> str:
-    files = ", ".join(loaded.files) or "none"
+    files = ", ".join(map(printable, loaded.files)) or "none"
     return f"profile {loaded.profile}, files: {files}"

@@ -9,6 +9,7 @@ reported together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def load_config(options: ConfigLoadOptions | None = None, environ: Mapping[str, 
     """Build the configuration from all its layers, and check it.
 
     :param options: the defaults when left out.
-    :param environ: environment variables, such as ``os.environ``; none when left out.
+    :param environ: environment variables; those of the process when left out.
     :raise ConfigError: with everything that is wrong, in any layer.
     """
-    return load(options or ConfigLoadOptions(), environ or {}).config
+    return load(options or ConfigLoadOptions(), os.environ if environ is None else environ).config
 
 
 def load(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig:

@@ -17,6 +17,11 @@ _NEAR_WHOLE = 0.72
 """How much alike names must be to be taken for each other: in their last part, or as a whole."""
 
 
+def printable(path: str) -> str:
+    """A path as it may stand in a line of text: what can't be printed is escaped."""
+    return repr(path)[1:-1]
+
+
 @frozen
 class Problem:
     """One thing that is wrong.

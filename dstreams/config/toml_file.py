@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstreams.config.keys import LARGEST, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
-from dstreams.config.problems import Problem, load_problem, shown, suggestion
+from dstreams.config.problems import Problem, load_problem, printable, shown, suggestion
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
@@ -33,8 +33,9 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):
+        # A link that leads nowhere was meant to lead somewhere.
         layer.found = False
-        if named_by:
+        if named_by or Path(path).is_symlink():
             layer.problems.append(
                 load_problem(f"configuration file not found: {what}: give the path of an existing file")
             )
@@ -46,7 +47,7 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         layer.problems.append(load_problem(f"configuration file isn't TOML: {what}: {_reason(error)}"))
     else:
-        _read_table(layer, table, "", f"file {path}")
+        _read_table(layer, table, "", f"file {printable(path)}")
         replace_legacy(layer)
     return layer
 

@@ -15,6 +15,7 @@ from dstreams.config.keys import Declaration, Key
 from dstreams.config.rendering import MASK, nested, render_toml
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Setting
+from tests.servers import ROOT
 
 WILDCARD = "warning: http.cors_origins is *: scripts of every web site may use this server; "
 
@@ -148,6 +149,20 @@ class ShowTests:
             "[validate_config] transport.tls.cert_path",
             "[validate_config] transport.tls.key_path",
         ]
+
+
+class DefaultTests:
+    """The file that is shipped."""
+
+    def test_default(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is printed as it is, and changes nothing."""
+        assert main(["config", "default"]) == 0
+        printed = capsys.readouterr().out
+        assert printed == (ROOT / "config" / "default.toml").read_text()
+        (directory / "default.toml").write_text(printed)
+        assert main(["config", "show", "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["files"], set(document["origins"].values())) == (["config/default.toml"], {"default"})
 
 
 class RenderingTests:

@@ -162,6 +162,13 @@ class TomlFileTests:
             "[load_config] configuration file not found: 'none.toml' (--config): give the path of an existing file"
         )
 
+    def test_dangling(self) -> None:
+        """A link that leads nowhere is a mistake, also where no file is fine."""
+        assert read_file("x.toml").problems == []
+        Path("x.toml").symlink_to("none.toml")
+        (problem,) = read_file("x.toml").problems
+        assert "configuration file not found: 'x.toml': give" in str(problem)
+
     def test_unreadable(self, tmp_path: Path) -> None:
         """A path that can't be read is refused with the system's reason."""
         (problem,) = read_file(str(tmp_path), named_by="--config").problems
