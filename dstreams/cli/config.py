@@ -8,10 +8,11 @@ import sys
 from typing import Any
 
 from dstreams.cli.configuration import add_options, read_configuration
-from dstreams.config import LoadedConfig
+from dstreams.config import Config, LoadedConfig
 from dstreams.config.problems import printable
 from dstreams.config.reference import default_file
 from dstreams.config.rendering import nested, render_toml
+from dstreams.startup import StartupError
 
 
 def add(commands: Any) -> None:
@@ -23,8 +24,9 @@ def add(commands: Any) -> None:
         "check",
         help="say everything that is wrong with it",
         description="Say everything that is wrong with the configuration; exits with 1 when something is. The files of"
-        " certificates and the data directory aren't looked at: they may be on another machine.",
+        " certificates are looked at only when asked for: they may be on another machine.",
     )
+    check.add_argument("--tls-files", action="store_true", help="read certificates and keys, too")
     show = below.add_parser(
         "show",
         help="print the values in force, and where each was set",
@@ -48,8 +50,30 @@ def _check(options: argparse.Namespace) -> int:
     loaded = read_configuration(options)
     if _report(loaded):
         return 1
+    if options.tls_files and loaded.config.transport.mode != "http":
+        try:
+            _read_tls_files(loaded.config)
+        except StartupError as error:
+            print(error, file=sys.stderr)
+            return 1
     print(f"the configuration is good: {_about(loaded)}")
     return 0
+
+
+def _read_tls_files(config: Config) -> None:
+    """Do with the files what the server does at its start.
+
+    :raise StartupError: when they can't be used.
+    """
+    # Here, because loading OpenSSL takes longer than all the rest.
+    from dstreams.net.tls import TlsContext
+    from dstreams.net.tls_files import check_tls_files
+    from dstreams.services.listeners import tls_options
+
+    tls = tls_options(config)
+    check_tls_files(tls.files)
+    for warning in TlsContext(tls).warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _show(options: argparse.Namespace) -> int:

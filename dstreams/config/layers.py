@@ -18,7 +18,7 @@ from attrs import frozen
 from dstreams.config.building import build
 from dstreams.config.environment import PROFILE_VARIABLE, read_environment, read_rust_log
 from dstreams.config.legacy import old_tls_mode
-from dstreams.config.problems import ConfigError, Problem, load_problem, nearest, shown
+from dstreams.config.problems import ConfigError, Problem, load_problem, nearest, printable, shown
 from dstreams.config.profiles import PROFILES, DeploymentProfile, read_profile, unknown_profile
 from dstreams.config.schema import KEYS, Config, alpn_for
 from dstreams.config.settings import Layer, Setting
@@ -107,6 +107,7 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
     problems += [problem for layer in layers for problem in layer.problems]
     wrong = validate(settings, profile)
     said = [warning for layer in layers for warning in layer.warnings]
+    said += _undone(profile, settings, default_file=str(Path(directory, "default.toml")) if directory else None)
     if not wrong:
         said += warnings(build(settings))
     return LoadedConfig(
@@ -131,6 +132,18 @@ def merge(layers: list[Layer]) -> dict[str, Setting]:
     if mode is not None:
         settings["transport.mode"] = mode
     return settings
+
+
+def _undone(profile: DeploymentProfile, settings: Mapping[str, Setting], default_file: str | None) -> Iterator[str]:
+    """Warnings about values of a profile that the file meant for all profiles sets back to the built-in default.
+
+    So does the file that the Rust server ships, which spells out every default.
+    """
+    origin = f"file {printable(default_file)}" if default_file else None
+    for path, value in PROFILES.get(profile.name, {}).items():
+        setting = settings[path]
+        if setting.origin == origin and setting.value == setting.key.default != value:
+            yield f"{setting.named()} undoes what the profile {profile} sets, {shown(value)}; comment it out there"
 
 
 def _followers(layer: Layer) -> Iterator[tuple[str, Setting]]:

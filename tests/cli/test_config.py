@@ -15,6 +15,7 @@ from dstreams.config.keys import Declaration, Key
 from dstreams.config.rendering import MASK, nested, render_toml
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Setting
+from tests.certificates import Authority
 from tests.servers import ROOT
 
 WILDCARD = "warning: http.cors_origins is *: scripts of every web site may use this server; "
@@ -83,6 +84,44 @@ class CheckTests:
         monkeypatch.setenv("DS_PROFILE", "prod")
         assert main(["config", "check"]) == 1
         assert "isn't allowed in the profile prod" in capsys.readouterr().err
+
+
+class TlsFilesTests:
+    """Whether the files of certificates can be used."""
+
+    @pytest.fixture(autouse=True)
+    def _tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DS_TRANSPORT__MODE", "tls")
+        monkeypatch.setenv("DS_TRANSPORT__TLS__CERT_PATH", "server.crt")
+        monkeypatch.setenv("DS_TRANSPORT__TLS__KEY_PATH", "server.key")
+
+    def test_good(self, tmp_path: Path) -> None:
+        """Files that fit together are good."""
+        Authority(tmp_path).issue("server")
+        assert main(["config", "check", "--tls-files"]) == 0
+
+    def test_missing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Missing ones are told when they are asked for."""
+        assert main(["config", "check"]) == 0
+        capsys.readouterr()
+        assert main(["config", "check", "--tls-files"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.splitlines()[-1].startswith("[check_tls_files] TLS file not found: server.crt")
+
+    def test_mismatch(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """So are ones that don't fit together."""
+        authority = Authority(tmp_path)
+        authority.issue("server")
+        authority.issue("other").key.rename(tmp_path / "server.key")
+        assert main(["config", "check", "--tls-files"]) == 1
+        assert "\n[build_tls_context] failed to build TLS context: " in capsys.readouterr().err
+
+    def test_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without TLS there are none to look at."""
+        for name in ("MODE", "TLS__CERT_PATH", "TLS__KEY_PATH"):
+            monkeypatch.delenv(f"DS_TRANSPORT__{name}")
+        assert main(["config", "check", "--tls-files"]) == 0
 
 
 class ShowTests:

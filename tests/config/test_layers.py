@@ -330,6 +330,23 @@ class WarningTests:
         """Letting in every origin is warned about."""
         assert len(load(ConfigLoadOptions(), {}).warnings) == 1
 
+    def test_undone_profile(self, directory: Path) -> None:
+        """A default.toml that spells out defaults, as the Rust server's does, undoes a profile; each key is told."""
+        text = '[storage]\nmode = "memory"\n[transport]\nmode = "http"\n[limits]\nmax_stream_bytes = 5\n'
+        (directory / "default.toml").write_text(text)
+        (directory / "prod-tls.toml").write_text('[transport]\nhttp.versions = ["http1"]\n')
+        assert loaded(profile="prod-tls").warnings == (
+            (
+                "storage.mode = 'memory' (file config/default.toml) undoes what the profile prod-tls sets,"
+                " 'file-durable'; comment it out there"
+            ),
+            (
+                "transport.mode = 'http' (file config/default.toml) undoes what the profile prod-tls sets, 'tls';"
+                " comment it out there"
+            ),
+        )
+        assert loaded(profile="dev").warnings == ()
+
     def test_wildcard_in_production(self) -> None:
         """In a production profile it is refused, unless it is said to be meant."""
         (problem,) = problems(profile="prod", DS_HTTP__ALLOW_WILDCARD_CORS="false")
