@@ -62,13 +62,13 @@ reference: $(INSTALLED) ## Write the configuration reference and config/default.
 crash-sim: $(DEVELOPED) ## Crash simulated disks, many more of them than the tests do. SEEDS=0-99999.
 	$(BIN)/python -m tests.crash --seeds $(SEEDS) $(ARGS)
 
-.PHONY: bench-storage
-bench-storage: $(DEVELOPED) ## Appends and creates per second in every mode, beside the peers that are installed; needs wrk.
-	$(BIN)/python -m bench.storage $(ARGS)
+.PHONY: bench
+bench: $(DEVELOPED) ## Our server beside the peers that are installed, 40 min; needs wrk. ARGS=--quick takes 10.
+	$(BIN)/python -m bench $(ARGS)
 
-.PHONY: bench-restart
-bench-restart: $(DEVELOPED) ## How long a large store takes to come back, and what an idle stream costs.
-	$(BIN)/python -m bench.restart $(ARGS)
+.PHONY: bench-scale
+bench-scale: $(DEVELOPED) ## Our server with 10,000 readers, 100,000 active and 1,000,000 idle streams.
+	$(BIN)/python -m bench.scale $(ARGS)
 
 .PHONY: bench-memory
 bench-memory: $(DEVELOPED) ## What streams, messages and producers cost in memory mode.

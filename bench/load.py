@@ -1,4 +1,4 @@
-"""The load: streams made beforehand, and requests by wrk, the same for every server.
+"""Requests by wrk: appends, creates and small reads, the same for every server.
 
 wrk (https://github.com/wg/wrk, Debian's package ``wrk``) keeps a number of connections busy: each sends its
 next request when the answer to the last has come. ``requests.lua`` says what it sends.
@@ -6,18 +6,18 @@ next request when the answer to the last has come. ``requests.lua`` says what it
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import field, frozen
 
-from bench.servers import RunningServer
+from bench.client import STREAM_PREFIX, append_once, create_streams, expect_success, fill_stream
+from bench.servers import RunningServer, running
+from bench.workload import CPU, RATE, Figures, LoadFailure, Measure, Run, Step
 
 CELL_BYTES = 2_000_000_000
 """As much as one run may send, warm-up included."""
@@ -25,48 +25,82 @@ CELL_BYTES = 2_000_000_000
 FASTEST = 300_000
 """More requests per second than wrk can send: below that a run in time can't reach its limit in bytes."""
 
-STREAM_PREFIX = "bench-"
-"""What streams' names begin with; their number follows."""
+START_SECONDS = 2.0
+"""About what starting and stopping a server takes, and waiting for the disk."""
 
-CONTENT_TYPE = "application/octet-stream"
+_WARM_FIRST, _FIRST = 1, 50_000_000
+"""The first numbers of streams that a run creates while it warms up, and while it is measured."""
+
+_MESSAGE_BYTES = 1024
+"""The length of the messages that are read."""
 
 _SCRIPT = Path(__file__).with_name("requests.lua")
 
 _ERRORS = ("refused", "connect", "read", "write", "timeout")
 
 
-class LoadFailure(Exception):
-    """The load couldn't be made; the text says why."""
-
-
 @frozen
-class Workload:
-    """What is sent.
+class Requests:
+    """Requests over a number of connections (a ``Workload``).
 
-    :param key: a short name for files and the command line.
-    :param title: what people call it.
+    :param kind: ``append``, ``create`` or ``read``.
     :param connections: how many are kept busy.
-    :param streams: how many streams are appended to, in turn; 0: each request creates one.
-    :param body_bytes: the length of each body.
+    :param streams: how many streams are appended to, or read, in turn.
+    :param body_bytes: the length of each request's body; of each answer's, for ``read``.
     """
 
     key: str
     title: str
+    group: str
+    kind: str
     connections: int
-    streams: int
-    body_bytes: int
+    streams: int = 1
+    body_bytes: int = 0
+    modes: tuple[str, ...] = ("memory", "file-fast", "file-durable", "acid")
+    log_levels: bool = False
+    measures: tuple[Measure, ...] = (RATE, CPU)
+    rounds: int = 99
 
-    @property
-    def creates(self) -> bool:
-        """Whether it creates streams, instead of appending."""
-        return self.streams == 0
+    def estimate(self, warm: int, seconds: int) -> float:
+        """See :class:`~bench.workload.Workload`."""
+        return START_SECONDS + warm + seconds + self.streams / 5000
+
+    def measure(self, run: Run) -> Figures:
+        """Start a server with nothing in it, warm it up, measure it, and stop it."""
+        with running(run.target, run.directory) as server:
+            self.prepare(server, run.step)
+            run.step("warming up")
+            drive(server, self, run.warm, _WARM_FIRST, CELL_BYTES // 4)
+            run.step("measuring")
+            cpu_before = server.cpu_seconds()
+            load = drive(server, self, run.seconds, _FIRST, CELL_BYTES * 3 // 4)
+            cpu_seconds = server.cpu_seconds() - cpu_before
+            server.check_alive()
+        return judge(self, load, cpu_seconds)
+
+    def prepare(self, server: RunningServer, step: Step) -> None:
+        """Create the streams, and see that requests are answered as they should be.
+
+        :raise LoadFailure:
+        """
+        if self.kind == "read":
+            fill_stream(server, f"{STREAM_PREFIX}0", self.body_bytes // _MESSAGE_BYTES, _MESSAGE_BYTES)
+            expect_success(server, "HEAD", f"{STREAM_PREFIX}0")
+        else:
+            count = self.streams
+            create_streams(server, count, progress=lambda number: step(f"creating streams, {number:,} of {count:,}"))
+            append_once(server)
+        # What was written for this, and what the server before left behind, isn't this run's to write.
+        step("waiting for the disk")
+        os.sync()
 
 
 @frozen
 class Load:
-    """What came of a run.
+    """What came of a run of wrk.
 
     :param requests: how many were answered.
+    :param bytes: how many bytes were received, heads included.
     :param p50_us: the median time until an answer, in microseconds.
     :param errors: how many went wrong, by kind: ``refused`` (answered, but not with 2xx), ``connect``,
         ``read``, ``write``, ``timeout``.
@@ -77,12 +111,30 @@ class Load:
     p50_us: int
     p99_us: int
     max_us: int
+    bytes: int = 0
     errors: dict[str, int] = field(factory=dict)
 
     @property
     def rate(self) -> float:
         """Answers per second."""
         return self.requests / self.seconds
+
+
+def judge(workload: Requests, load: Load, cpu_seconds: float) -> Figures:
+    """The figures of a run.
+
+    :raise LoadFailure: when anything went wrong in it: refusing is often quicker than doing.
+    """
+    if load.errors:
+        raise LoadFailure(", ".join(f"{count} x {kind}" for kind, count in load.errors.items()))
+    if not load.requests:
+        raise LoadFailure("nothing was answered")
+    if workload.kind == "read" and load.bytes < load.requests * workload.body_bytes:
+        raise LoadFailure(f"{load.requests:,} answers had {load.bytes:,} bytes: not the whole stream in each")
+    figures = {"requests": load.requests, "seconds": load.seconds, "cpu_seconds": cpu_seconds}
+    # Times until an answer of a server at its limit: they say little.
+    times = {"wrk_p50_us": load.p50_us, "wrk_p99_us": load.p99_us, "wrk_max_us": load.max_us}
+    return {RATE.key: load.rate, CPU.key: cpu_seconds * 1e6 / load.requests} | figures | times
 
 
 def parse_load(output: str) -> Load:
@@ -116,7 +168,7 @@ def wrk_threads() -> int:
 
 def drive(
     server: RunningServer,
-    workload: Workload,
+    workload: Requests,
     seconds: int,
     first: int,
     most_bytes: int,
@@ -126,12 +178,12 @@ def drive(
     """Send requests for a time.
 
     :param first: the number of the first stream to create.
-    :param most_bytes: end earlier when as many bytes have been sent.
+    :param most_bytes: end earlier when as many bytes have been sent. Reads aren't limited: they fill nothing.
     :param wrapper: a command that is to run wrk.
     :raise LoadFailure:
     """
     threads = min(wrk_threads(), workload.connections)
-    most = limit(workload.body_bytes, seconds, most_bytes)
+    most = 0 if workload.kind == "read" else limit(workload.body_bytes, seconds, most_bytes)
     command = [
         *wrapper,
         "wrk",
@@ -142,7 +194,7 @@ def drive(
         "30s",
     ]
     command += ["-s", str(_SCRIPT), server.origin, "--"]
-    command += ["create" if workload.creates else "append", server.path(STREAM_PREFIX), str(workload.streams)]
+    command += [workload.kind, server.path(STREAM_PREFIX), str(workload.streams)]
     command += [str(first), str(workload.body_bytes), str(-(-most // threads))]
     if shutil.which("wrk") is None:
         raise LoadFailure("there is no wrk; on Debian: apt-get install wrk")
@@ -150,94 +202,3 @@ def drive(
     if done.returncode:
         raise LoadFailure(f"wrk ended with status {done.returncode}: {done.stderr.strip()[-200:]}")
     return parse_load(done.stdout)
-
-
-def create_streams(
-    server: RunningServer,
-    count: int,
-    body: bytes = b"",
-    connections: int = 32,
-    progress: Callable[[int], object] = lambda _: None,
-) -> None:
-    """Create streams number 0 up to ``count``, over several connections.
-
-    :param body: what each of them holds at first.
-    :param progress: told now and then how many there are.
-    :raise LoadFailure: when one of them isn't created.
-    """
-    numbers = _Numbers(count, progress)
-    faults: list[str] = []
-
-    def work() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-        try:
-            for number in numbers:
-                status = _request(connection, "PUT", server.path(f"{STREAM_PREFIX}{number}"), body)
-                if status != 201:
-                    faults.append(f"creating stream {number} was answered with {status}")
-                if faults:
-                    return
-        except (OSError, http.client.HTTPException) as error:
-            faults.append(f"creating streams failed: {error!r}")
-        finally:
-            connection.close()
-
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(connections, count))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if faults:
-        raise LoadFailure(faults[0])
-
-
-def append_once(server: RunningServer) -> None:
-    """Append a byte to stream 0.
-
-    :raise LoadFailure: when that isn't answered with 2xx.
-    """
-    expect_success(server, "POST", f"{STREAM_PREFIX}0", b"x")
-
-
-def expect_success(server: RunningServer, method: str, name: str, body: bytes = b"") -> None:
-    """Send one request.
-
-    :raise LoadFailure: when it isn't answered with 2xx.
-    """
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    try:
-        status = _request(connection, method, server.path(name), body)
-    except (OSError, http.client.HTTPException) as error:
-        raise LoadFailure(f"{method} failed: {error!r}") from error
-    finally:
-        connection.close()
-    if not 200 <= status <= 299:
-        raise LoadFailure(f"{method} was answered with {status}")
-
-
-def _request(connection: http.client.HTTPConnection, method: str, path: str, body: bytes) -> int:
-    connection.request(method, path, body, {"Content-Type": CONTENT_TYPE})
-    response = connection.getresponse()
-    response.read()
-    return response.status
-
-
-class _Numbers:
-    """0 up to ``count``, each given to one of several threads."""
-
-    def __init__(self, count: int, progress: Callable[[int], object]) -> None:
-        self._next, self._count, self._progress = 0, count, progress
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        with self._lock:
-            number = self._next
-            if number >= self._count:
-                raise StopIteration
-            self._next += 1
-            if not number % 1000:
-                self._progress(number)
-        return number

@@ -1,112 +1,129 @@
-"""Where and with what a benchmark ran, and the files that keep its results."""
+"""The report: every figure of a benchmark in Markdown tables, one for each measure and mode."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Sequence
 
-from twisted import __version__ as twisted_version
+from bench import facts, goals
+from bench.results import Results, Subject, Topic
+from bench.texts import figure_text, markdown_table
+from bench.workload import CPU, MEASURES, RATE, Measure
 
-from bench.servers import ROOT
-
-RESULTS = Path(__file__).resolve().parent / "results"
-"""Where results are saved."""
-
-DATA = Path(__file__).resolve().parent / ".data"
-"""Where servers keep their data unless told otherwise."""
+MODES = ("memory", "file-fast", "file-durable", "acid")
 
 
-def machine(directory: Path) -> dict[str, str]:
-    """What one has to know of the machine to read the figures.
-
-    :param directory: where the servers keep their data.
-    """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "memory": f"{memory / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "file system": file_system(directory),
-        "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "twisted": twisted_version,
-        "node": _output("node", "--version"),
-        "wrk": _output("wrk", "-v").partition(" Copyright")[0].removeprefix("wrk "),
-        "commit": commit(),
-    }
+def render(results: Results) -> str:
+    """The whole report."""
+    parts = ["# Benchmark", introduction(results), facts.described(results.facts)]
+    if any(not each.ours for each in results.subjects.values()):
+        parts += ["## Aims", goals.table(results)]
+    for measure in MEASURES.values():
+        parts += section(results, measure, "##")
+    parts += logs_section(results, "##")
+    notes = notes_of(results)
+    if notes:
+        parts += ["## What didn't work", notes]
+    return "\n\n".join(parts) + "\n"
 
 
-def commit() -> str:
-    """The commit of the checkout, and whether it has been changed since."""
-    commit = _output("git", "rev-parse", "--short=12", "HEAD")
-    return f"{commit}, with changes" if _output("git", "status", "--porcelain") else commit
+def introduction(results: Results) -> str:
+    """How it was measured, in a sentence or two."""
+    schedule = results.schedule
+    how = (
+        f"Medians of {schedule['rounds']} round(s) of {schedule['seconds']} s,"
+        f" each after {schedule['warm']} s of the same load."
+    )
+    return f"{how} A ratio is ours by theirs, the median of those within the rounds; bold where ours wins."
 
 
-def file_system(directory: Path) -> str:
-    """The type of file system that a directory is on."""
-    mounts = Path("/proc/mounts")
-    if not mounts.exists():
-        return "?"
-    return mounted(mounts.read_text(), str(directory.resolve()))
+def section(results: Results, measure: Measure, level: str) -> list[str]:
+    """A heading and the tables of one measure; nothing when there is no figure."""
+    parts = []
+    for mode in MODES:
+        table = mode_table(results, measure, mode)
+        if table:
+            parts += [f"{level}# {mode}", table]
+    return [f"{level} {capitalized(measure.title)}", *parts] if parts else []
 
 
-def mounted(mounts: str, directory: str) -> str:
-    """The type of file system that a directory is on.
-
-    :param mounts: as ``/proc/mounts`` has it.
-    :param directory: absolute.
-    """
-    found, longest = "?", 0
-    for line in mounts.splitlines():
-        place, kind = line.split()[1:3]
-        # Of several mounted on one place the last one counts.
-        if len(place) >= longest and f"{directory}/".startswith(f"{place.rstrip('/')}/"):
-            found, longest = kind, len(place)
-    return found
+def capitalized(title: str) -> str:
+    """With a capital first letter, and the others as they are."""
+    return title[:1].upper() + title[1:]
 
 
-def save(benchmark: str, data: Mapping[str, object], text: str) -> Path:
-    """Keep results.
-
-    :return: the Markdown file; the JSON file lies beside it.
-    """
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    stem = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{benchmark}"
-    stem.with_suffix(".json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    markdown = stem.with_suffix(".md")
-    markdown.write_text(text)
-    return markdown
-
-
-def described(facts: Mapping[str, str]) -> str:
-    """Facts as a Markdown list."""
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "?")
-
-
-def _output(*command: str) -> str:
-    """The first line that a program prints; empty when it can't be run."""
-    if shutil.which(command[0]) is None:
+def mode_table(results: Results, measure: Measure, mode: str) -> str:
+    """One of our modes beside its peers: a row for each workload; empty when there is nothing to show."""
+    ours = next(
+        (each for each in results.subjects.values() if each.ours and not each.apart and each.mode == mode), None
+    )
+    topics = [each for each in results.topics.values() if measure.key in each.measures and mode in each.modes]
+    if ours is None:
         return ""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
+    topics = [each for each in topics if results.ran(each.key, ours.key)]
+    theirs = [each for each in peers_of(results, mode) if any(results.ran(topic.key, each.key) for topic in topics)]
+    if not topics:
+        return ""
+    head = ["", ours.title]
+    for subject in theirs:
+        head += [f"{subject.title}, {subject.mode}", "ratio"]
+    return markdown_table(head, [_row(results, topic, ours, theirs, measure) for topic in topics])
 
 
-def write(text: str) -> None:
-    """Print the report."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def peers_of(results: Results, mode: str) -> list[Subject]:
+    """The peers' modes that promise what one of ours does."""
+    return [each for each in results.subjects.values() if mode in each.promises and not each.ours]
+
+
+def _row(results: Results, topic: Topic, ours: Subject, theirs: Sequence[Subject], measure: Measure) -> list[str]:
+    row = [label(topic), cell(results, topic.key, ours.key, measure)]
+    for subject in theirs:
+        ratio = results.ratio(topic.key, ours.key, subject.key, measure)
+        row += [cell(results, topic.key, subject.key, measure), ratio_text(ratio, measure)]
+    return row
+
+
+def label(topic: Topic) -> str:
+    """A workload in a table of several groups."""
+    return f"{topic.group}: {topic.title}"
+
+
+def cell(results: Results, workload: str, target: str, measure: Measure) -> str:
+    """A figure, ``void``, or ``-``."""
+    if results.is_void(workload, target):
+        return "void"
+    value = results.median(workload, target, measure)
+    return "-" if value is None else figure_text(value)
+
+
+def ratio_text(ratio: float | None, measure: Measure) -> str:
+    """A ratio: ``**12.3**`` where ours wins."""
+    if ratio is None:
+        return ""
+    text = figure_text(ratio)
+    return f"**{text}**" if measure.wins(ratio) else text
+
+
+def logs_section(results: Results, level: str) -> list[str]:
+    """What our own logs cost: the same workloads at both log levels."""
+    rows = []
+    for apart in (each for each in results.subjects.values() if each.apart):
+        plain = apart.key.replace(apart.server, "dstreams", 1)
+        for topic in results.topics.values():
+            if results.ran(topic.key, apart.key) and results.ran(topic.key, plain):
+                row = [f"{label(topic)}, {apart.mode}"]
+                for measure in (RATE, CPU):
+                    ratio = results.ratio(topic.key, apart.key, plain, measure)
+                    row += [cell(results, topic.key, key, measure) for key in (plain, apart.key)]
+                    row.append("" if ratio is None else figure_text(ratio))
+                rows.append(row)
+    if not rows:
+        return []
+    head = ["", "requests/s", "with logs", "ratio", "CPU, µs", "with logs", "ratio"]
+    return [f"{level} Logs of warnings only, and the default", markdown_table(head, rows)]
+
+
+def notes_of(results: Results) -> str:
+    """What was left out, and what is void, as a list."""
+    notes = [f"- {key} was left out: {why}" for key, why in results.absent.items()]
+    notes += [f"- void: {text}" for text in results.voids()]
+    return "\n".join(notes)

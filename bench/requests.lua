@@ -1,6 +1,6 @@
--- What wrk sends: appends to streams that exist, or creates of streams that don't.
+-- What wrk sends: appends to streams that exist, creates of streams that don't, or reads from the start.
 --
--- Arguments: "append" or "create"; the path of a stream without its number; how many streams to append to,
+-- Arguments: "append", "create" or "read"; the path of a stream without its number; how many streams to append to,
 -- one after the other; the first number to create; the body's length in bytes; and how many requests a thread
 -- may send, 0 for any number. The last line that is printed has the result as JSON, after the word RESULT.
 
@@ -65,6 +65,10 @@ end
 function init(args)
    local kind, prefix = args[1], args[2]
    local streams, first, length, limit = tonumber(args[3]), tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
+   if kind == "read" then
+      wrk.path = prefix .. "0?offset=-1"
+      return
+   end
    local body = string.rep("x", length)
    if kind == "append" and streams == 1 and limit == 0 then
       -- One request for all: wrk then never calls Lua.
@@ -86,9 +90,9 @@ function done(summary, latency, _)
    if stopped > 0 then seconds = stopped end
    local errors = summary.errors
    io.write(string.format(
-      'RESULT {"requests": %d, "seconds": %.6f, "p50_us": %d, "p99_us": %d, "max_us": %d,'
+      'RESULT {"requests": %d, "seconds": %.6f, "p50_us": %d, "p99_us": %d, "max_us": %d, "bytes": %d,'
          .. ' "refused": %d, "connect": %d, "read": %d, "write": %d, "timeout": %d}\n',
-      summary.requests, seconds, latency:percentile(50), latency:percentile(99), latency.max,
+      summary.requests, seconds, latency:percentile(50), latency:percentile(99), latency.max, summary.bytes,
       errors.status, errors.connect, errors.read, errors.write, errors.timeout
    ))
 end

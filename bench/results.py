@@ -1,4 +1,4 @@
-"""What was measured, and what is made of it: medians, ratios, tables.
+"""What was measured, kept in a file, and what is made of it: medians and ratios.
 
 Servers take turns within a round, so what one of them reaches is compared with what the others reach in the
 same round, minutes apart at most. A ratio is the median of these, not a ratio of medians: a machine that is
@@ -7,161 +7,180 @@ slower in one round than in the next moves the one less than the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 from attrs import asdict, define, field, frozen
 
-from bench.load import Load, Workload
 from bench.servers import Target
+from bench.workload import Measure, Measured, Outcome, Void, Workload
+
+FORMAT = 1
+"""The version of the file."""
 
 
 @frozen
-class Measured:
-    """A run in which every request was answered as it should be.
+class Subject:
+    """A server in one of its modes, as a report knows it.
 
-    :param cpu_seconds: the processor time that the server took for it.
+    :param server: the server's short name; ``ours`` says whether it is ours.
+    :param title: the server's name and version.
+    :param promises: the modes of ours that it is compared with.
+    :param apart: why it isn't compared with the others; empty when it is.
     """
 
-    load: Load
-    cpu_seconds: float
+    key: str
+    server: str
+    title: str
+    mode: str
+    promises: tuple[str, ...]
+    ours: bool
+    apart: str = ""
 
 
 @frozen
-class Void:
-    """A run that says nothing, and why."""
+class Topic:
+    """A workload, as a report knows it."""
 
-    reason: str
-
-
-Outcome = Measured | Void
-Measure = Callable[[Measured], float]
-
-
-def judge(load: Load, cpu_seconds: float) -> Outcome:
-    """A run counts only if nothing went wrong in it: refusing is often quicker than doing."""
-    if load.errors:
-        return Void(", ".join(f"{count} x {kind}" for kind, count in load.errors.items()))
-    if not load.requests:
-        return Void("nothing was answered")
-    return Measured(load, cpu_seconds)
-
-
-def rate(measured: Measured) -> float:
-    """Answers per second."""
-    return measured.load.rate
-
-
-def cpu_us(measured: Measured) -> float:
-    """Microseconds of the server's processor time for each request."""
-    return measured.cpu_seconds * 1e6 / measured.load.requests
+    key: str
+    title: str
+    group: str
+    modes: tuple[str, ...]
+    measures: tuple[str, ...]
 
 
 @define(eq=False)
 class Results:
-    """The outcomes of all runs, by workload and target, in the order of the rounds.
+    """The outcomes of all runs.
 
+    :param facts: of the machine.
+    :param schedule: how often and how long was measured.
     :param absent: the targets that don't run here, and why.
     """
 
-    _outcomes: dict[tuple[str, str], list[Outcome]] = field(factory=dict, init=False)
+    facts: dict[str, str] = field(factory=dict)
+    schedule: dict[str, int] = field(factory=dict)
+    subjects: dict[str, Subject] = field(factory=dict, init=False)
+    topics: dict[str, Topic] = field(factory=dict, init=False)
     absent: dict[str, str] = field(factory=dict, init=False)
+    _rounds: dict[tuple[str, str], dict[int, Outcome]] = field(factory=dict, init=False)
 
-    def add(self, workload: Workload, target: Target, outcome: Outcome) -> None:
-        """Note what came of the next round."""
-        self._outcomes.setdefault((workload.key, target.key), []).append(outcome)
+    def know(self, workload: Workload, target: Target) -> None:
+        """Keep how they are called."""
+        server, mode = target.server, target.mode
+        self.subjects[target.key] = Subject(
+            target.key, server.key, server.title, mode.name, mode.promises, server.ours, server.apart
+        )
+        measures = tuple(measure.key for measure in workload.measures)
+        self.topics[workload.key] = Topic(workload.key, workload.title, workload.group, workload.modes, measures)
 
-    def outcomes(self, workload: Workload, target: Target) -> Sequence[Outcome]:
-        """One for each round so far."""
-        return self._outcomes.get((workload.key, target.key), ())
+    def add(self, workload: str, target: str, number: int, outcome: Outcome) -> None:
+        """Note what came of a round; what was noted of it before is forgotten."""
+        self._rounds.setdefault((workload, target), {})[number] = outcome
 
-    def values(self, workload: Workload, target: Target, measure: Measure) -> list[float]:
+    def has(self, workload: str, target: str, number: int) -> bool:
+        """Whether a round has been measured, and isn't void."""
+        return isinstance(self._rounds.get((workload, target), {}).get(number), Measured)
+
+    def ran(self, workload: str, target: str) -> bool:
+        """Whether there is any round."""
+        return bool(self._rounds.get((workload, target)))
+
+    def values(self, workload: str, target: str, measure: Measure) -> dict[int, float]:
         """A figure of each round; empty when one of them is void, for then the others mean little."""
-        measured = [each for each in self.outcomes(workload, target) if isinstance(each, Measured)]
-        if len(measured) < len(self.outcomes(workload, target)):
-            return []
-        return [measure(each) for each in measured]
+        rounds = self._rounds.get((workload, target), {})
+        found = {number: each.figures for number, each in rounds.items() if isinstance(each, Measured)}
+        if len(found) < len(rounds):
+            return {}
+        return {number: figures[measure.key] for number, figures in sorted(found.items()) if measure.key in figures}
 
-    def median(self, workload: Workload, target: Target, measure: Measure) -> float | None:
+    def median(self, workload: str, target: str, measure: Measure) -> float | None:
         """The median of all rounds; ``None`` when a round is void, or there is none."""
         values = self.values(workload, target, measure)
-        return median(values) if values else None
+        return median(values.values()) if values else None
 
-    def ratio(self, workload: Workload, ours: Target, theirs: Target, measure: Measure) -> float | None:
-        """The median, over the rounds, of our figure by theirs; ``None`` as in :meth:`median`."""
+    def ratio(self, workload: str, ours: str, theirs: str, measure: Measure) -> float | None:
+        """The median, over the rounds that both have, of our figure by theirs; ``None`` as in :meth:`median`."""
         mine, others = self.values(workload, ours, measure), self.values(workload, theirs, measure)
-        ratios = [one / other for one, other in zip(mine, others, strict=False) if other]
+        ratios = [mine[number] / other for number, other in others.items() if other > 0 and number in mine]
         return median(ratios) if ratios else None
 
-    def is_void(self, workload: Workload, target: Target) -> bool:
+    def is_void(self, workload: str, target: str) -> bool:
         """Whether a round is void."""
-        return any(isinstance(each, Void) for each in self.outcomes(workload, target))
+        return any(isinstance(each, Void) for each in self._rounds.get((workload, target), {}).values())
 
     def voids(self) -> list[str]:
         """What went wrong where, for people."""
         return [
-            f"{workload}, {target}, round {number}: {outcome.reason}"
-            for (workload, target), outcomes in self._outcomes.items()
-            for number, outcome in enumerate(outcomes, 1)
+            f"{self.topics[workload].group}: {self.topics[workload].title}, {target}, round {number}: {outcome.reason}"
+            for workload, target, number, outcome in self
             if isinstance(outcome, Void)
         ]
 
-    def as_json(self) -> list[dict[str, object]]:
+    def __iter__(self) -> Iterator[tuple[str, str, int, Outcome]]:
+        for (workload, target), rounds in self._rounds.items():
+            for number, outcome in sorted(rounds.items()):
+                yield workload, target, number, outcome
+
+    # -- the file
+
+    def as_json(self) -> dict[str, Any]:
         """All of it."""
-        return [
-            {"workload": workload, "target": target, "rounds": [asdict(each) for each in outcomes]}
-            for (workload, target), outcomes in self._outcomes.items()
-        ]
+        return {
+            "format": FORMAT,
+            "machine": self.facts,
+            "schedule": self.schedule,
+            "subjects": [asdict(each) for each in self.subjects.values()],
+            "workloads": [asdict(each) for each in self.topics.values()],
+            "absent": self.absent,
+            "runs": [
+                {"workload": workload, "target": target, "round": number, **_outcome_json(outcome)}
+                for workload, target, number, outcome in self
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Results:
+        """What :meth:`as_json` gave.
+
+        :raise ValueError: for a format of another version.
+        """
+        if data.get("format") != FORMAT:
+            raise ValueError(f"results of format {data.get('format')!r} can't be read, only of {FORMAT}")
+        results = cls(dict(data["machine"]), dict(data["schedule"]))
+        for each in data["subjects"]:
+            results.subjects[each["key"]] = Subject(**each | {"promises": tuple(each["promises"])})
+        for each in data["workloads"]:
+            tuples = {key: tuple(each[key]) for key in ("modes", "measures")}
+            results.topics[each["key"]] = Topic(**each | tuples)
+        results.absent.update(data["absent"])
+        for run in data["runs"]:
+            outcome = Void(run["void"]) if "void" in run else Measured(run["figures"])
+            results.add(run["workload"], run["target"], run["round"], outcome)
+        return results
+
+    def save(self, path: Path) -> None:
+        """Write the file; a run that is cut off leaves the former one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
+        os.replace(fresh, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read the file.
+
+        :raise ValueError: it isn't one.
+        """
+        return cls.from_json(json.loads(path.read_text()))
 
 
-def comparison(
-    results: Results,
-    workloads: Sequence[Workload],
-    ours: Target,
-    theirs: Sequence[Target],
-    measure: Measure,
-) -> str:
-    """A table of one of our modes beside its peers: a row for each workload, ratios as ours by theirs."""
-    head = ["", ours.server.title]
-    for target in theirs:
-        head += [f"{target.server.title}, {target.mode.name}", "ratio"]
-    rows = []
-    for workload in workloads:
-        row = [workload.title, _figure(results, workload, ours, measure)]
-        for target in theirs:
-            ratio = results.ratio(workload, ours, target, measure)
-            row += [_figure(results, workload, target, measure), "" if ratio is None else ratio_text(ratio)]
-        rows.append(row)
-    return markdown_table(head, rows)
-
-
-def _figure(results: Results, workload: Workload, target: Target, measure: Measure) -> str:
-    if results.is_void(workload, target):
-        return "void"
-    value = results.median(workload, target, measure)
-    return "-" if value is None else figure_text(value)
-
-
-def figure_text(value: float) -> str:
-    """A number with as many digits as it deserves: ``12,345``, ``123``, ``12.3``, ``1.23``."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def ratio_text(ratio: float) -> str:
-    """A ratio: ``12.3x``."""
-    return f"{figure_text(ratio)}x"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can also be read as it is: the first column to the left, figures to the right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    rule = ["-" * max(3, widths[0]), *(f"{'-' * max(2, width - 1)}:" for width in widths[1:])]
-    widths = [len(mark) for mark in rule]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = [cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]
-        return f"| {' | '.join(aligned)} |"
-
-    return "\n".join([line(head), f"| {' | '.join(rule)} |", *map(line, rows)])
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Void):
+        return {"void": outcome.reason}
+    # Six digits are more than any of them is worth, and keep the file readable.
+    return {"figures": {key: float(f"{value:.6g}") for key, value in outcome.figures.items()}}

@@ -5,8 +5,8 @@ Every run has a server of its own, freshly started on an empty directory.
 
 from __future__ import annotations
 
-import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from bench.load import CELL_BYTES, LoadFailure, Workload, append_once, create_streams, drive
-from bench.results import Outcome, Results, Void, figure_text, judge, rate
-from bench.servers import RunningServer, StartFailure, Target, last_words, running
+from bench.results import Results
+from bench.servers import EndedFailure, StartFailure, Target
+from bench.texts import duration_text, figure_text
+from bench.workload import LoadFailure, Measured, Outcome, Run, Void, Workload
 
-_WARM_FIRST, _FIRST = 1, 50_000_000
-"""The first numbers of streams that a run creates while it warms up, and while it is measured."""
+_PATIENCE, _PATIENCE_FACTOR = 60, 5
+"""A run may take so many seconds, and so many times what was expected; then its server is taken to hang."""
 
 
 @frozen
@@ -38,21 +39,61 @@ class Schedule:
     directory: Path
 
 
+@frozen
+class Turn:
+    """One run that is to be made."""
+
+    round: int
+    workload: Workload
+    target: Target
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"round {self.round}: {self.workload.group}: {self.workload.title}: {self.target.title}"
+
+
+def turns(targets: Sequence[Target], workloads: Sequence[Workload], rounds: int) -> Iterator[Turn]:
+    """All runs of a benchmark in their order: round, workload, target.
+
+    All targets come one after the other with each workload, and in every second round backwards, so that none
+    of them always follows the same one. A workload goes to our modes that it names, to the peers' that promise
+    the same, and to ours at its default log level where that is asked for.
+    """
+    for number in range(1, rounds + 1):
+        for workload in workloads:
+            if number > workload.rounds:
+                continue
+            for target in targets if number % 2 else reversed(targets):
+                if suits(workload, target):
+                    yield Turn(number, workload, target)
+
+
+def suits(workload: Workload, target: Target) -> bool:
+    """Whether a target gets a workload."""
+    if target.server.apart and not workload.log_levels:
+        return False
+    return any(mode in workload.modes for mode in target.mode.promises)
+
+
 @define(eq=False)
 class Progress:
     """Tells on the terminal what is running, and how much is left.
 
-    :param total: how many runs there will be.
+    :param expected: about how many seconds each run will take, in their order.
     """
 
-    total: int
+    expected: Sequence[float]
+    _clock: Callable[[], float] = time.monotonic
     _done: int = field(default=0, init=False)
-    _began: float = field(factory=time.monotonic, init=False)
+    _spent: float = field(default=0.0, init=False)
+    _began: float = field(default=0.0, init=False)
     _current: str = field(default="", init=False)
 
     def begin(self, title: str) -> None:
         """The next run begins."""
-        self._current = f"[{self._done + 1}/{self.total}{self._left()}] {title}"
+        self._current = f"[{self._done + 1}/{len(self.expected)}, {duration_text(self.left())} left] {title}"
+        self._began = self._clock()
         self.step("starting")
 
     def step(self, what: str) -> None:
@@ -66,101 +107,87 @@ class Progress:
         start = "\r\x1b[K" if sys.stderr.isatty() else ""
         sys.stderr.write(f"{start}{self._current}: {outcome}\n")
         sys.stderr.flush()
+        self._spent += self._clock() - self._began
         self._done += 1
 
-    def skip(self) -> None:
-        """The next run is left out."""
-        self._done += 1
-
-    def _left(self) -> str:
-        if not self._done:
-            return ""
-        seconds = (time.monotonic() - self._began) / self._done * (self.total - self._done)
-        return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
-
-
-def order(
-    targets: Sequence[Target], workloads: Sequence[Workload], rounds: int
-) -> Iterator[tuple[int, Workload, Target]]:
-    """All runs of a benchmark in their order: round, workload, target.
-
-    All targets come one after the other with each workload, and in every second round backwards, so that none
-    of them always follows the same one.
-    """
-    for number in range(1, rounds + 1):
-        for workload in workloads:
-            for target in targets if number % 2 else reversed(targets):
-                yield number, workload, target
+    def left(self) -> float:
+        """About how many seconds are left: what was expected, corrected by what it took so far."""
+        expected = sum(self.expected[: self._done])
+        # The estimate alone at first; a few runs say little.
+        factor = (self._spent + 60) / (expected + 60)
+        return sum(self.expected[self._done :]) * factor
 
 
 def run_all(
-    targets: Sequence[Target], workloads: Sequence[Workload], schedule: Schedule, progress: Progress
-) -> Results:
-    """Measure every target with every workload, in several rounds.
+    todo: Sequence[Turn],
+    schedule: Schedule,
+    results: Results,
+    keep: Callable[[], object],
+) -> None:
+    """Make the runs, and note what comes of them.
 
     A target that doesn't start is left out from then on.
+
+    :param keep: called after each run, to save what there is.
     """
-    results = Results()
-    for number, workload, target in order(targets, workloads, schedule.rounds):
+    progress = Progress([turn.workload.estimate(schedule.warm, schedule.seconds) for turn in todo])
+    for turn in todo:
+        workload, target = turn.workload, turn.target
+        results.know(workload, target)
+        progress.begin(turn.title)
         if target.key in results.absent:
-            progress.skip()
+            progress.end("left out")
             continue
-        progress.begin(f"round {number}: {workload.title}: {target.title}")
         try:
-            outcome = run_once(target, workload, schedule, progress.step)
+            outcome = run_once(turn, schedule, progress.step)
         except StartFailure as failure:
             results.absent[target.key] = str(failure)
             progress.end(f"left out: {failure}")
-            continue
-        results.add(workload, target, outcome)
-        progress.end(_told(outcome))
-    return results
+        else:
+            results.add(workload.key, target.key, turn.round, outcome)
+            progress.end(told(workload, outcome))
+        keep()
 
 
-def _told(outcome: Outcome) -> str:
-    return f"void: {outcome.reason}" if isinstance(outcome, Void) else f"{figure_text(rate(outcome))}/s"
+def told(workload: Workload, outcome: Outcome) -> str:
+    """An outcome in a few words."""
+    if isinstance(outcome, Void):
+        return f"void: {outcome.reason}"
+    return "; ".join(f"{figure_text(outcome.figures[measure.key])} {measure.title}" for measure in workload.measures)
 
 
-def run_once(target: Target, workload: Workload, schedule: Schedule, step: Callable[[str], object]) -> Outcome:
-    """Start a server with nothing in it, warm it up, measure it, and stop it.
+def run_once(turn: Turn, schedule: Schedule, step: Callable[[str], object]) -> Outcome:
+    """Make one run.
 
-    :raise StartFailure: when it doesn't start.
+    :raise StartFailure: when the server doesn't start.
     """
-    with folder(schedule.directory) as directory, running(target, directory) as server:
+    most = _PATIENCE + _PATIENCE_FACTOR * turn.workload.estimate(schedule.warm, schedule.seconds)
+    with folder(schedule.directory) as directory:
+        run = Run(turn.target, directory, schedule.warm, schedule.seconds, step)
         try:
-            prepare(server, workload, step)
-            step("warming up")
-            drive(server, workload, schedule.warm, _WARM_FIRST, CELL_BYTES // 4)
-            step("measuring")
-            outcome = measure(server, workload, schedule.seconds)
-        except LoadFailure as failure:
-            outcome = Void(str(failure))
-        if server.process.poll() is not None:
-            outcome = Void(f"the server ended by itself: {last_words(server.log)}")
-        return outcome
+            with limited(most):
+                return Measured(turn.workload.measure(run))
+        except (LoadFailure, EndedFailure) as failure:
+            return Void(str(failure))
 
 
-def prepare(server: RunningServer, workload: Workload, step: Callable[[str], object]) -> None:
-    """Create the streams that are appended to, and see that requests are answered as they should be.
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Break off what takes longer, wherever it waits; only in the main thread.
 
-    :raise LoadFailure:
+    :raise LoadFailure: it was broken off.
     """
-    count = max(1, workload.streams)
-    create_streams(server, count, progress=lambda number: step(f"creating streams, {number:,} of {count:,}"))
-    append_once(server)
-    # What was written for this, and what the server before left behind, isn't this run's to write.
-    step("waiting for the disk")
-    os.sync()
 
+    def break_off(number: int, frame: object) -> None:  # noqa: ARG001 (a signal's)
+        raise LoadFailure(f"it took longer than {duration_text(seconds)}")
 
-def measure(server: RunningServer, workload: Workload, seconds: int) -> Outcome:
-    """One measured run against a warm server.
-
-    :raise LoadFailure:
-    """
-    cpu_before = server.cpu_seconds()
-    load = drive(server, workload, seconds, _FIRST, CELL_BYTES * 3 // 4)
-    return judge(load, server.cpu_seconds() - cpu_before)
+    former = signal.signal(signal.SIGALRM, break_off)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 @contextmanager

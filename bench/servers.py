@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from attrs import field, frozen
+from attrs import frozen
 
 from bench import peers
 from bench.peers import Peer
@@ -34,8 +33,6 @@ START_SECONDS = 600
 STOP_SECONDS = 60
 """How long one may take to stop; after that it is killed."""
 
-_LISTENING = re.compile(r"listening on (\S+):(\d+)$", re.MULTILINE)
-
 _AMPLE_BYTES = str(1 << 40)
 
 
@@ -43,16 +40,20 @@ class StartFailure(Exception):
     """A server can't be started; the text says why."""
 
 
+class EndedFailure(Exception):
+    """A server has ended in the middle of a run; the text has its last words."""
+
+
 @frozen
 class Launch:
     """A command that starts a server.
 
-    :param port: where it listens; 0 when it chooses the port itself and logs it.
+    :param port: where it listens.
     """
 
     command: Sequence[str]
-    environ: dict[str, str] = field(factory=dict)
-    port: int = 0
+    environ: dict[str, str]
+    port: int
 
 
 @frozen
@@ -78,6 +79,8 @@ class Server:
     :param prefix: the path before a stream's name.
     :param launch: the command for a mode's name and a data directory.
     :param tells_mode: whether ``/health`` names the mode that it really runs in.
+    :param ours: whether it is ours.
+    :param apart: what is special about it, so that it isn't compared with the others; empty when nothing is.
     """
 
     key: str
@@ -86,6 +89,8 @@ class Server:
     modes: tuple[Mode, ...]
     launch: Callable[[str, Path], Launch]
     tells_mode: bool = False
+    ours: bool = False
+    apart: str = ""
 
 
 @frozen
@@ -111,14 +116,12 @@ class RunningServer:
     """A server's process.
 
     :param log: the file with all that it prints.
-    :param answered: how many seconds after its start it answered.
     """
 
     target: Target
     process: subprocess.Popen[bytes]
     port: int
     log: Path
-    answered: float
 
     @property
     def origin(self) -> str:
@@ -130,10 +133,18 @@ class RunningServer:
         return self.target.server.prefix + name
 
     def cpu_seconds(self) -> float:
-        """The processor time that all its threads have taken so far."""
-        # After the name, which may hold anything, in parentheses.
-        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        """The processor time that all its threads have taken so far, ended ones included."""
+        # The clock of another process, as clock_getcpuclockid(3) makes it: nanoseconds, where /proc has ticks of
+        # 10 ms, too coarse for a server that is nearly idle.
+        return time.clock_gettime(~self.process.pid << 3 | 2)
+
+    def check_alive(self) -> None:
+        """See that it still runs.
+
+        :raise EndedFailure: it has ended by itself.
+        """
+        if self.process.poll() is not None:
+            raise EndedFailure(f"the server ended by itself: {last_words(self.log)}")
 
     def resident_bytes(self) -> int:
         """The memory that it has."""
@@ -153,18 +164,35 @@ def dstreams_server() -> Server:
         Mode("acid", ("acid",), syncs=True),
     )
     title = f"dstreams {__version__}"
-    return Server("dstreams", title, "/v1/stream/", modes, _launch_dstreams, tells_mode=True)
+
+    def launch(mode: str, directory: Path) -> Launch:
+        return _launch_dstreams(mode, directory, {"DS_OBSERVABILITY__RUST_LOG": "warn"})
+
+    return Server("dstreams", title, "/v1/stream/", modes, launch, tells_mode=True, ours=True)
 
 
-def _launch_dstreams(mode: str, directory: Path) -> Launch:
+def dstreams_with_logs() -> Server:
+    """Ours with the logs that it writes unless told otherwise."""
+    modes = (Mode("memory", ("memory",)), Mode("file-durable", ("file-durable",), syncs=True))
+
+    def launch(mode: str, directory: Path) -> Launch:
+        return _launch_dstreams(mode, directory, {})
+
+    title = f"dstreams {__version__}"
+    apart = "default log level"
+    return Server("dstreams-logs", title, "/v1/stream/", modes, launch, tells_mode=True, ours=True, apart=apart)
+
+
+def _launch_dstreams(mode: str, directory: Path, logs: dict[str, str]) -> Launch:
     twistd = Path(sys.executable).with_name("twistd")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environ = _storage_variables(mode, directory, "127.0.0.1:0") | {
+    port = free_port()
+    environ = _storage_variables(mode, directory, f"127.0.0.1:{port}") | {
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
         "DS_HTTP__ALLOW_WILDCARD_CORS": "true",
     }
-    return Launch([str(twistd), "--pidfile=", "-n", "durable-streams"], environ)
+    return Launch([str(twistd), "--pidfile=", "-n", "durable-streams"], environ | logs, port)
 
 
 def installed_peers() -> list[Server]:
@@ -204,7 +232,7 @@ def _electric(peer: Peer, program: Path) -> Server:
     def launch(mode: str, directory: Path) -> Launch:
         port = free_port()
         options = ["--port", str(port), "--data-dir", str(directory), "--durability", mode]
-        return Launch([str(program), *options], port=port)
+        return Launch([str(program), *options], {"RUST_LOG": "warn"}, port)
 
     return Server("electric", _title(peer, program), "/", modes, launch)
 
@@ -216,7 +244,7 @@ def _node(peer: Peer, package: Path) -> Server:
         port = free_port()
         script = str(Path(__file__).with_name("node_server.mjs"))
         where = [str(directory)] if mode == "file" else []
-        return Launch(["node", script, str(package), str(port), *where], port=port)
+        return Launch(["node", script, str(package), str(port), *where], {}, port)
 
     return Server("node", _title(peer, package), "/", modes, launch)
 
@@ -229,6 +257,8 @@ def _storage_variables(mode: str, directory: Path, address: str) -> dict[str, st
         "DS_STORAGE__DATA_DIR": str(directory),
         "DS_LIMITS__MAX_MEMORY_BYTES": _AMPLE_BYTES,
         "DS_LIMITS__MAX_STREAM_BYTES": _AMPLE_BYTES,
+        # Readers stay for the whole run.
+        "DS_TRANSPORT__CONNECTION__SSE_RECONNECT_INTERVAL_SECS": "0",
     }
 
 
@@ -275,15 +305,14 @@ def start(target: Target, directory: Path) -> RunningServer:
             stderr=subprocess.STDOUT,
         )
     try:
-        port = _await_answer(process, launch.port, log, began + START_SECONDS)
-        answered = time.perf_counter() - began
+        _await_answer(process, launch.port, log, began + START_SECONDS)
         if target.server.tells_mode:
-            _check_mode(target.mode.name, port)
+            _check_mode(target.mode.name, launch.port)
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return RunningServer(target, process, port, log, answered)
+    return RunningServer(target, process, launch.port, log)
 
 
 def stop(server: RunningServer) -> None:
@@ -306,19 +335,13 @@ def _clean_environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
 
 
-def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, deadline: float) -> int:
-    """Wait until the port takes connections.
-
-    :param port: 0 when it must be read from the log.
-    :return: the port.
-    """
+def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, deadline: float) -> None:
+    """Wait until the port takes connections."""
     while time.perf_counter() < deadline:
         if process.poll() is not None:
             raise StartFailure(f"it ended with status {process.returncode}: {last_words(log)}")
-        if not port:
-            port = logged_port(log.read_text(errors="replace"))
-        if port and _takes_connections(port):
-            return port
+        if _takes_connections(port):
+            return
         time.sleep(0.002)
     raise StartFailure(f"it didn't answer within {START_SECONDS} s: {last_words(log)}")
 
@@ -329,12 +352,6 @@ def _check_mode(mode: str, port: int) -> None:
         found = json.load(response)["storage"]
     if found != mode:
         raise StartFailure(f"it runs in mode {found} instead of {mode}")
-
-
-def logged_port(log: str) -> int:
-    """The port in a line that ends with ``listening on HOST:PORT``; 0 if there is none."""
-    found = _LISTENING.search(log)
-    return int(found[2]) if found is not None else 0
 
 
 def _takes_connections(port: int) -> bool:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import define, field
+from attrs import frozen
 
-from bench.load import CELL_BYTES, LoadFailure, Workload, drive
-from bench.results import figure_text, markdown_table
-from bench.runs import Progress, Schedule, folder, prepare
-from bench.servers import StartFailure, Target, running
+from bench.load import CELL_BYTES, Requests, drive, judge
+from bench.servers import running
+from bench.workload import SHARED, Figures, LoadFailure, Measure, Run
 
 _CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "io_submit")
+
+_SECONDS = 2
+"""Enough to count some thousands."""
 
 
 def available() -> bool:
@@ -53,59 +54,47 @@ def count_syncs(log: str) -> int:
     return sum(int(words[0]) for words in fields if len(words) > 2 and words[0].isdigit())
 
 
-@define(eq=False)
-class Shares:
-    """How many appends shared one sync, by the keys of workload and target; a text where that isn't known."""
+@frozen
+class AppendsPerSync:
+    """Appends, while the server's syncs are counted (a ``Workload``).
 
-    counted: dict[tuple[str, str], float | str] = field(factory=dict, init=False)
+    :param load: what is appended.
+    """
 
-    def table(self, workloads: Sequence[Workload], targets: Sequence[Target]) -> str:
-        """A row for each target, a column for each workload."""
-        head = ["", *(workload.title for workload in workloads)]
-        return markdown_table(
-            head, [[target.title, *(self._cell(each, target) for each in workloads)] for target in targets]
-        )
+    load: Requests
+    modes: tuple[str, ...] = ("file-durable", "acid")
+    rounds: int = 1
+    group: str = "syncs"
+    log_levels: bool = False
+    measures: tuple[Measure, ...] = (SHARED,)
 
-    def _cell(self, workload: Workload, target: Target) -> str:
-        value = self.counted.get((workload.key, target.key), "-")
-        return value if isinstance(value, str) else figure_text(value)
+    @property
+    def key(self) -> str:
+        """See :class:`~bench.workload.Workload`."""
+        return f"syncs-{self.load.key}"
 
-    def as_json(self) -> list[dict[str, object]]:
-        """All of it."""
-        return [
-            {"workload": workload, "target": target, "appends_per_sync": value}
-            for (workload, target), value in self.counted.items()
-        ]
+    @property
+    def title(self) -> str:
+        """See :class:`~bench.workload.Workload`."""
+        return self.load.title
 
+    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (it has its own)
+        """See :class:`~bench.workload.Workload`."""
+        return self.load.estimate(1, _SECONDS)
 
-def count_shares(
-    targets: Sequence[Target], workloads: Sequence[Workload], schedule: Schedule, progress: Progress
-) -> Shares:
-    """Count how many appends share a sync, for every target with every workload."""
-    shares = Shares()
-    for workload in workloads:
-        for target in targets:
-            progress.begin(f"appends per sync: {workload.title}: {target.title}")
-            try:
-                share = _count_share(target, workload, schedule, progress)
-            except (StartFailure, LoadFailure) as failure:
-                shares.counted[workload.key, target.key] = "void"
-                progress.end(f"void: {failure}")
-            else:
-                shares.counted[workload.key, target.key] = share
-                progress.end(share if isinstance(share, str) else f"{figure_text(share)} appends per sync")
-    return shares
+    def measure(self, run: Run) -> Figures:
+        """Append, and count.
 
-
-def _count_share(target: Target, workload: Workload, schedule: Schedule, progress: Progress) -> float | str:
-    with folder(schedule.directory) as directory, running(target, directory) as server:
-        prepare(server, workload, progress.step)
-        drive(server, workload, 1, 0, CELL_BYTES)
-        progress.step("counting")
-        log = directory / "syncs.log"
-        seconds = min(2, schedule.seconds)
-        load = drive(server, workload, seconds, 0, CELL_BYTES, wrapper=counter(server.process.pid, log))
-        if load.errors:
-            return "void"
-        count = count_syncs(log.read_text())
-        return load.requests / count if count else "no sync"
+        :raise LoadFailure: also when there is no sync at all.
+        """
+        with running(run.target, run.directory) as server:
+            self.load.prepare(server, run.step)
+            drive(server, self.load, 1, 0, CELL_BYTES)
+            run.step("counting")
+            log = run.directory / "syncs.log"
+            load = drive(server, self.load, _SECONDS, 0, CELL_BYTES, wrapper=counter(server.process.pid, log))
+            judge(self.load, load, 0.0)
+            count = count_syncs(log.read_text())
+        if not count:
+            raise LoadFailure("it didn't sync at all")
+        return {SHARED.key: load.requests / count, "requests": load.requests, "syncs": count}

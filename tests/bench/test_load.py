@@ -14,24 +14,16 @@ from typing import Any
 
 import pytest
 
-from bench.load import (
-    CELL_BYTES,
-    Load,
-    LoadFailure,
-    Workload,
-    append_once,
-    create_streams,
-    drive,
-    expect_success,
-    limit,
-    parse_load,
-)
+from bench.client import append_once, create_streams, expect_success, fill_stream
+from bench.comparison import CATCH_UP_SMALL, appends
+from bench.load import CELL_BYTES, Load, Requests, drive, judge, limit, parse_load
 from bench.servers import Launch, Mode, RunningServer, Server, Target
+from bench.workload import CPU, RATE, LoadFailure
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk isn't installed")
 
 _RESULT = (
-    'RESULT {"requests": 12, "seconds": 0.5, "p50_us": 1, "p99_us": 2, "max_us": 3,'
+    'RESULT {"requests": 12, "seconds": 0.5, "p50_us": 1, "p99_us": 2, "max_us": 3, "bytes": 4,'
     ' "refused": %d, "connect": 0, "read": %d, "write": 0, "timeout": 0}\n'
 )
 
@@ -40,7 +32,7 @@ class ParseTests:
     def test_result(self) -> None:
         """The last line of the script is the result; errors that didn't occur aren't mentioned."""
         load = parse_load("Running 1s test\nRequests/sec: 24\n" + _RESULT % (0, 0))
-        assert load == Load(12, 0.5, 1, 2, 3, {})
+        assert load == Load(12, 0.5, 1, 2, 3, 4, {})
         assert load.rate == 24
 
     def test_errors(self) -> None:
@@ -51,6 +43,30 @@ class ParseTests:
         """Without a result there is an error that quotes what there was instead."""
         with pytest.raises(LoadFailure, match="unable to connect"):
             parse_load("unable to connect to 127.0.0.1:1\n")
+
+
+class JudgeTests:
+    def test_clean(self) -> None:
+        """A run in which all went well has a rate and what each request took of the processor."""
+        figures = judge(appends(100, 1), Load(1000, 0.5, 100, 200, 300), 0.02)
+        assert figures[RATE.key] == 2000
+        assert figures[CPU.key] == pytest.approx(20.0)
+
+    def test_errors(self) -> None:
+        """One request that was refused makes a run void, however many were answered."""
+        with pytest.raises(LoadFailure, match="1 x refused"):
+            judge(appends(100, 1), Load(10_000, 1.0, 100, 200, 300, 0, {"refused": 1}), 0.5)
+
+    def test_nothing_answered(self) -> None:
+        """A run without an answer is void, not a rate of zero."""
+        with pytest.raises(LoadFailure, match="nothing was answered"):
+            judge(appends(100, 1), Load(0, 1.0, 0, 0, 0), 0.5)
+
+    def test_part_of_the_stream(self) -> None:
+        """Reads that brought less than the whole stream each are void."""
+        judge(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_400), 0.5)
+        with pytest.raises(LoadFailure, match="not the whole stream"):
+            judge(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_399), 0.5)
 
 
 class LimitTests:
@@ -85,7 +101,7 @@ class _Recorder(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_PUT = do_POST = do_HEAD = _answer  # noqa: N815 (http.server's names)
+    do_PUT = do_POST = do_HEAD = do_GET = _answer  # noqa: N815 (http.server's names)
 
     def log_message(self, *args: Any) -> None:
         """Be silent."""
@@ -131,7 +147,7 @@ def running(recorder: _RecordingServer, tmp_path: Path) -> Iterator[RunningServe
     target = Target(Server("fake", "fake 1.0", "/v1/stream/", (), launch), Mode("memory", ("memory",)))
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return RunningServer(target, process, recorder.server_address[1], tmp_path / "log", 0.0)
+    return RunningServer(target, process, recorder.server_address[1], tmp_path / "log")
 
 
 class CreateStreamsTests:
@@ -145,7 +161,7 @@ class CreateStreamsTests:
     def test_refused(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """A stream that isn't created is an error that names it."""
         recorder.refused.add("/v1/stream/bench-7")
-        with pytest.raises(LoadFailure, match="creating stream 7 was answered with 404"):
+        with pytest.raises(LoadFailure, match="PUT of /v1/stream/bench-7 was answered with 404"):
             create_streams(running, 20, connections=4)
 
     def test_progress(self, running: RunningServer) -> None:
@@ -153,6 +169,23 @@ class CreateStreamsTests:
         told: list[int] = []
         create_streams(running, 2001, connections=4, progress=told.append)
         assert told == [0, 1000, 2000]
+
+    def test_rest(self, recorder: _RecordingServer, running: RunningServer) -> None:
+        """The streams before the first one asked for aren't created again."""
+        create_streams(running, 10, first=7)
+        assert recorder.paths == {f"/v1/stream/bench-{number}": 1 for number in (7, 8, 9)}
+
+    def test_fill(self, recorder: _RecordingServer, running: RunningServer) -> None:
+        """A stream is filled message by message, over one connection."""
+        fill_stream(running, "one", 3, 5)
+        assert [(method, body) for method, _, _, body in recorder.requests] == [("PUT", b""), *[("POST", b"xxxxx")] * 3]
+
+    def test_nobody_there(self, running: RunningServer, recorder: _RecordingServer) -> None:
+        """A server that has gone is a failure of the run, not a traceback."""
+        recorder.shutdown()
+        recorder.server_close()
+        with pytest.raises(LoadFailure, match="failed"):
+            create_streams(running, 1)
 
     def test_single_requests(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """An answer other than 2xx to a single request is an error."""
@@ -168,7 +201,7 @@ class CreateStreamsTests:
 class DriveTests:
     def test_one_stream(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """Appends to one stream have a body of the length asked for, and all answers are counted."""
-        load = drive(running, Workload("a", "a", 2, 1, 256), 1, 0, CELL_BYTES)
+        load = drive(running, Requests("k", "t", "g", "append", 2, 1, 256), 1, 0, CELL_BYTES)
         assert not load.errors
         assert set(recorder.requests) == {("POST", "/v1/stream/bench-0", "application/octet-stream", b"x" * 256)}
         # Some may be under way at the end.
@@ -177,27 +210,34 @@ class DriveTests:
 
     def test_several_streams(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """Appends to several streams reach each of them as often, give or take one."""
-        drive(running, Workload("a", "a", 2, 5, 10), 1, 0, CELL_BYTES)
+        drive(running, Requests("k", "t", "g", "append", 2, 5, 10), 1, 0, CELL_BYTES)
         counts = [recorder.paths[f"/v1/stream/bench-{number}"] for number in range(5)]
         assert len(recorder.paths) == 5
         assert max(counts) - min(counts) <= 2
 
     def test_creates(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """No stream is created twice, also not by several threads."""
-        load = drive(running, Workload("c", "c", 4, 0, 0), 1, 1000, CELL_BYTES)
+        load = drive(running, Requests("k", "t", "g", "create", 4, 1, 0), 1, 1000, CELL_BYTES)
         assert load.requests > 0
         assert not load.errors
         assert set(recorder.paths.values()) == {1}
         assert {request[0] for request in recorder.requests} == {"PUT"}
 
+    def test_reads(self, recorder: _RecordingServer, running: RunningServer) -> None:
+        """Reads ask for the stream from its start."""
+        load = drive(running, Requests("r", "r", "g", "read", 2, body_bytes=10), 1, 0, CELL_BYTES)
+        assert not load.errors
+        assert load.bytes > load.requests
+        assert set(recorder.paths) == {"/v1/stream/bench-0?offset=-1"}
+
     def test_refused(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """Answers other than 2xx are counted, among however many good ones."""
         recorder.refused.add("/v1/stream/bench-1")
-        load = drive(running, Workload("a", "a", 2, 3, 10), 1, 0, CELL_BYTES)
+        load = drive(running, Requests("k", "t", "g", "append", 2, 3, 10), 1, 0, CELL_BYTES)
         assert abs(load.errors["refused"] - recorder.paths["/v1/stream/bench-1"]) <= 2
 
     def test_limit(self, recorder: _RecordingServer, running: RunningServer) -> None:
         """A run ends at its limit in bytes, and its rate is that of the time until then."""
-        load = drive(running, Workload("a", "a", 1, 1, 10_000), 2, 0, 200_000)
+        load = drive(running, Requests("k", "t", "g", "append", 1, 1, 10_000), 2, 0, 200_000)
         assert 15 <= len(recorder.requests) <= 21
         assert load.seconds < 1

@@ -1,13 +1,13 @@
-"""What is made of the restart's figures."""
+"""What is made of a restart."""
 
 from __future__ import annotations
 
-from bench.restart import Restart, Start
+from bench.restart import Restart
 
 
 class RestartTests:
-    def test_idle_stream(self) -> None:
-        """A stream's memory is what the store takes beyond an empty one, divided by all streams."""
-        empty, killed, stopped = Start(0.5, 60_000_000), Start(3.0, 900_000_000), Start(2.0, 160_000_000)
-        found = Restart(100_000, 10**9, 30.0, 10**9, 1.0, empty, killed, stopped)
-        assert found.bytes_per_idle_stream == 1000
+    def test_names(self) -> None:
+        """A store with nothing in its streams is told apart from one that holds something."""
+        assert Restart(100_000, 10**9).title == "100,000 streams with 1,000 MB"
+        assert Restart(1_000_000, 0).title == "1,000,000 streams with nothing in them"
+        assert Restart(10, 0).key != Restart(10, 100).key

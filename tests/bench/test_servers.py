@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import pytest
 from bench import peers
 from bench.peers import ELECTRIC, NODE, RUST_SERVER, installed_version
 from bench.servers import (
+    EndedFailure,
     Launch,
     Mode,
     Server,
     StartFailure,
     Target,
     dstreams_server,
+    dstreams_with_logs,
+    free_port,
     installed_peers,
-    logged_port,
     running,
     start,
 )
@@ -30,30 +33,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b'{"storage": "%s"}' % os.environ["MODE"].encode())
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print("listening on 127.0.0.1:%d" % server.server_port, flush=True)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 server.serve_forever()
 """
 
 
 def _target(script: str, *, tells_mode: bool = False, mode: str = "memory", runs: str = "memory") -> Target:
     def launch(mode: str, directory: Path) -> Launch:
-        return Launch([sys.executable, "-c", script], {"MODE": runs})
+        port = free_port()
+        return Launch([sys.executable, "-c", script], {"MODE": runs, "PORT": str(port)}, port)
 
     server = Server("fake", "fake 1.0", "/", (), launch, tells_mode=tells_mode)
     return Target(server, Mode(mode, (mode,)))
-
-
-class LoggedPortTests:
-    def test_found(self) -> None:
-        """The port stands at the end of a line of the log."""
-        log = "2026-11-21 [-] starting\n2026-11-21 [services#info] listening on 127.0.0.1:41234\nhealth: http://\n"
-        assert logged_port(log) == 41234
-
-    def test_not_yet(self) -> None:
-        """A line that isn't complete tells no port: it may go on."""
-        assert logged_port("starting\n") == 0
-        assert logged_port("listening on http://127.0.0.1:80 (data: x)\n") == 0
 
 
 @pytest.mark.slow
@@ -62,11 +53,22 @@ class StartTests:
         """A server runs on the port that it names until the end of the block."""
         with running(_target(_LISTENER), tmp_path) as server:
             assert server.process.poll() is None
-            assert f":{server.port}" in server.log.read_text()
+            assert server.log.exists()
+            server.check_alive()
             assert server.cpu_seconds() >= 0
             assert server.resident_bytes() > 1_000_000
             assert (tmp_path / "data").is_dir()
         assert server.process.returncode is not None
+        with pytest.raises(EndedFailure, match="ended by itself"):
+            server.check_alive()
+
+    def test_processor_time(self, tmp_path: Path) -> None:
+        """Processor time is that of the server's process, finer than the system's ticks, and never less."""
+        with running(_target(_LISTENER), tmp_path) as server:
+            before = server.cpu_seconds()
+            assert 0 < before < 60
+            urllib.request.urlopen(server.origin).close()
+            assert server.cpu_seconds() > before
 
     def test_ends_at_once(self, tmp_path: Path) -> None:
         """A server that gives up is reported with its last words."""
@@ -77,7 +79,7 @@ class StartTests:
         """A program that isn't there is a reason, not a traceback."""
 
         def launch(mode: str, directory: Path) -> Launch:
-            return Launch(["no-such-program-anywhere"])
+            return Launch(["no-such-program-anywhere"], {}, 1)
 
         target = Target(Server("fake", "fake 1.0", "/", (), launch), Mode("memory", ("memory",)))
         with pytest.raises(StartFailure, match="there is no no-such-program-anywhere"):
@@ -104,6 +106,13 @@ class OursTests:
         """Every storage mode of ours is measured, each with its promise."""
         assert tuple(mode.name for mode in dstreams_server().modes) == STORAGE_MODES
         assert {mode.name for mode in dstreams_server().modes if mode.syncs} == {"file-durable", "acid"}
+
+    def test_logs(self, tmp_path: Path) -> None:
+        """Ours logs warnings only, as the others do, and once as it does unless told otherwise, apart."""
+        variable = "DS_OBSERVABILITY__RUST_LOG"
+        assert dstreams_server().launch("memory", tmp_path).environ[variable] == "warn"
+        assert variable not in dstreams_with_logs().launch("memory", tmp_path).environ
+        assert dstreams_with_logs().apart
 
 
 class PeersTests:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.load import Workload
-from bench.servers import Launch, Mode, Server, Target
-from bench.syncs import Shares, count_syncs, counter
+from bench.comparison import appends
+from bench.servers import dstreams_server
+from bench.syncs import AppendsPerSync, count_syncs, counter
 
 _LOG = """# started on Sat Nov 21 17:32:29 2026
 
@@ -34,21 +34,9 @@ class CountSyncsTests:
         assert command[-1] == "--"
 
 
-class SharesTests:
-    def test_table(self) -> None:
-        """Each target has a row; what wasn't counted is a dash, and words stay words."""
-
-        def launch(mode: str, directory: Path) -> Launch:
-            raise NotImplementedError
-
-        server = Server("ours", "ours 1.0", "/", (), launch)
-        targets = [Target(server, Mode(name, (name,))) for name in ("file-durable", "acid", "other")]
-        workload = Workload("append", "append 256 B", 32, 1, 256)
-        shares = Shares()
-        shares.counted["append", "ours:file-durable"] = 15.26
-        shares.counted["append", "ours:acid"] = "no sync"
-        assert shares.table([workload], targets).splitlines()[2:] == [
-            "| ours 1.0, file-durable |         15.3 |",
-            "| ours 1.0, acid         |      no sync |",
-            "| ours 1.0, other        |            - |",
-        ]
+class AppendsPerSyncTests:
+    def test_modes(self) -> None:
+        """Syncs are counted where they are promised, under a key of their own."""
+        workload = AppendsPerSync(appends(100, 32))
+        assert workload.key == "syncs-append-100-c32-s1"
+        assert set(workload.modes) == {mode.name for mode in dstreams_server().modes if mode.syncs}

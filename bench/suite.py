@@ -1,0 +1,173 @@
+"""What ``python -m bench`` and its variants have in common: options, the plan, saving and going on."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attrs import frozen
+
+from bench import facts, report
+from bench.results import Results
+from bench.runs import Schedule, Turn, run_all, turns
+from bench.servers import Target, dstreams_server, dstreams_with_logs, installed_peers
+from bench.texts import duration_text
+from bench.workload import Workload
+
+RESULTS = Path(__file__).resolve().parent / "results"
+"""Where results are saved."""
+
+DATA = Path(__file__).resolve().parent / ".data"
+"""Where servers keep their data unless told otherwise."""
+
+
+@frozen
+class Suite:
+    """A benchmark as one starts it.
+
+    :param name: a part of its files' names.
+    :param module: what ``python -m`` is given.
+    :param catalogue: its workloads, all or the quick ones.
+    :param rounds: how often everything is measured, for ``seconds`` after ``warm`` seconds of the same load.
+    :param peers: whether the peers take part.
+    """
+
+    name: str
+    module: str
+    description: str
+    catalogue: Callable[..., list[Workload]]
+    rounds: int
+    warm: int
+    seconds: int
+    peers: bool
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run it; the exit status is 1 when a run of ours is void or left out, 2 when there is nothing to run."""
+        options = self._options(arguments)
+        schedule = Schedule(options.rounds, options.warm, options.seconds, options.directory)
+        workloads = [each for each in self.catalogue(quick=options.quick) if is_wanted(each, options.only)]
+        plan = list(turns(self._targets(options.servers), workloads, schedule.rounds))
+        try:
+            results, path = self._results(options, schedule)
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        todo = [turn for turn in plan if not results.has(turn.workload.key, turn.target.key, turn.round)]
+        if options.list:
+            return _list(todo, schedule)
+        if not plan:
+            sys.stderr.write("no server or no workload is called so; see --help and --list\n")
+            return 2
+        _allow_open_files()
+        sys.stderr.write(f"{len(todo)} runs, {_estimate(todo, schedule)}; results: {path}\n")
+        try:
+            run_all(todo, schedule, results, lambda: results.save(path))
+        except KeyboardInterrupt:
+            sys.stderr.write(f"\nstopped; `--resume {path}` goes on\n")
+            return 130
+        return _tell(results, path)
+
+    def _options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.description)
+        parser.add_argument("--quick", action="store_true", help="one round, short runs, fewer and smaller workloads")
+        parser.add_argument("--rounds", type=int, help=f"how often everything is measured ({self.rounds}; quick: 1)")
+        parser.add_argument("--warm", type=int, help=f"seconds under load before the measured ones ({self.warm})")
+        parser.add_argument("--seconds", type=int, help=f"seconds measured ({self.seconds}; quick: 1)")
+        servers = "only these: dstreams, rust, electric, node, or one mode as in rust:acid"
+        parser.add_argument("--servers", nargs="+", default=[], metavar="KEY", help=servers)
+        only = "only workloads whose key or group begins so: append-100-c32, create; --list names them"
+        parser.add_argument("--only", nargs="+", default=[], metavar="KEY", help=only)
+        resume = "go on with the results in FILE, by default the newest: what is there and not void isn't run again"
+        parser.add_argument("--resume", nargs="?", type=Path, const=Path(), metavar="FILE", help=resume)
+        parser.add_argument("--output", type=Path, metavar="FILE", help="where to save (bench/results/…)")
+        parser.add_argument("--list", action="store_true", help="only say what would be run")
+        directory = "where the servers keep their data: on the disk that is to be measured (bench/.data)"
+        parser.add_argument("--directory", type=Path, default=DATA, help=directory)
+        options = parser.parse_args(arguments)
+        for name, usual, quick in (("rounds", self.rounds, 1), ("warm", self.warm, 1), ("seconds", self.seconds, 1)):
+            if getattr(options, name) is None:
+                setattr(options, name, quick if options.quick else usual)
+            if getattr(options, name) < 1:
+                parser.error(f"--{name} must be 1 or more")
+        return options
+
+    def _targets(self, wanted: Sequence[str]) -> list[Target]:
+        """The servers and modes to run; those that are compared with each other stand together."""
+        servers = [dstreams_server(), *((*installed_peers(), dstreams_with_logs()) if self.peers else ())]
+        targets = [Target(server, mode) for server in servers for mode in server.modes]
+        modes = [mode.name for mode in dstreams_server().modes]
+        return sorted(
+            (each for each in targets if not wanted or each.key in wanted or each.server.key in wanted),
+            key=lambda target: modes.index(target.mode.promises[0]),
+        )
+
+    def _results(self, options: argparse.Namespace, schedule: Schedule) -> tuple[Results, Path]:
+        """Where results go, and those that are there already.
+
+        :raise OSError: the file to go on with can't be read.
+        :raise ValueError: it isn't one.
+        """
+        if options.resume is not None:
+            path = newest(self.name) if options.resume == Path() else options.resume
+            results = Results.load(path)
+            # Another try for what didn't start.
+            results.absent.clear()
+            return results, path
+        path = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self.name}.json"
+        schedule.directory.mkdir(parents=True, exist_ok=True)
+        timing = {"rounds": schedule.rounds, "warm": schedule.warm, "seconds": schedule.seconds}
+        return Results(facts.machine(schedule.directory), timing), path
+
+
+def newest(suite: str) -> Path:
+    """The results that were begun last.
+
+    :raise FileNotFoundError: there are none.
+    """
+    found = sorted(RESULTS.glob(f"*-{suite}.json"))
+    if not found:
+        raise FileNotFoundError(f"there are no results of {suite} in {RESULTS}")
+    return found[-1]
+
+
+def is_wanted(workload: Workload, prefixes: Sequence[str]) -> bool:
+    """Whether a workload is among those asked for."""
+    return not prefixes or any(workload.key.startswith(each) or workload.group.startswith(each) for each in prefixes)
+
+
+def _list(todo: Sequence[Turn], schedule: Schedule) -> int:
+    seen: dict[tuple[str, str], list[str]] = {}
+    for turn in todo:
+        targets = seen.setdefault((turn.workload.key, turn.workload.title), [])
+        if turn.target.key not in targets:
+            targets.append(turn.target.key)
+    for (key, title), targets in seen.items():
+        sys.stdout.write(f"{key:24} {title:44} {' '.join(targets)}\n")
+    sys.stdout.write(f"{len(todo)} runs, {_estimate(todo, schedule)}\n")
+    return 0
+
+
+def _estimate(todo: Sequence[Turn], schedule: Schedule) -> str:
+    seconds = sum(turn.workload.estimate(schedule.warm, schedule.seconds) for turn in todo)
+    return f"about {duration_text(seconds)}"
+
+
+def _tell(results: Results, path: Path) -> int:
+    """Print and save the report."""
+    text = report.render(results)
+    sys.stdout.write(f"{text}\n")
+    path.with_suffix(".md").write_text(text)
+    sys.stderr.write(f"saved as {path} and {path.with_suffix('.md').name}\n")
+    ours = [each for each in results.subjects.values() if each.ours]
+    voids = any(results.is_void(workload, each.key) for workload in results.topics for each in ours)
+    return 1 if voids or any(each.key in results.absent for each in ours) else 0
+
+
+def _allow_open_files() -> None:
+    """Let servers open as many files as the system allows: some keep every stream's file open."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

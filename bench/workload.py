@@ -1,0 +1,131 @@
+"""What a benchmark consists of: measures, workloads, and the outcome of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+from bench.servers import Target
+
+
+class LoadFailure(Exception):
+    """The load couldn't be made, or the answers weren't what they should be; the text says why."""
+
+
+@frozen
+class Measure:
+    """A kind of figure.
+
+    :param key: its name in files.
+    :param title: what it is, with its unit.
+    :param less_is_better: whether the smaller figure wins.
+    """
+
+    key: str
+    title: str
+    less_is_better: bool = False
+
+    def wins(self, ratio: float) -> bool:
+        """Whether ours wins, given ours by theirs."""
+        return ratio < 1 if self.less_is_better else ratio > 1
+
+
+RATE = Measure("rate", "answers per second")
+CPU = Measure("cpu_us", "µs of the server's processor time per request", less_is_better=True)
+MEGABYTES = Measure("megabytes", "MB/s")
+CPU_MEGABYTE = Measure("cpu_us_megabyte", "µs of the server's processor time per MB", less_is_better=True)
+CPU_EVENT = Measure("cpu_us_event", "µs of the server's processor time per delivered event", less_is_better=True)
+P50 = Measure("p50_us", "µs until delivery, median", less_is_better=True)
+P99 = Measure("p99_us", "µs until delivery, 99th percentile", less_is_better=True)
+BYTES_EACH = Measure("bytes_each", "bytes of memory each", less_is_better=True)
+KILLED = Measure("killed_seconds", "s until it answers after SIGKILL", less_is_better=True)
+STOPPED = Measure("stopped_seconds", "s until it answers after an orderly stop", less_is_better=True)
+FILLED = Measure("created_per_second", "streams created per second")
+SHARED = Measure("appends_per_sync", "appends per sync")
+
+MEASURES = {
+    each.key: each
+    for each in (
+        *(RATE, CPU, MEGABYTES, CPU_MEGABYTE, CPU_EVENT, P50, P99, BYTES_EACH),
+        *(FILLED, KILLED, STOPPED, SHARED),
+    )
+}
+
+Figures = Mapping[str, float]
+"""What a run found: the figures of its measures, and whatever else is worth keeping, by key."""
+
+
+@frozen
+class Measured:
+    """A run in which every request was answered as it should be."""
+
+    figures: Figures
+
+
+@frozen
+class Void:
+    """A run that says nothing, and why."""
+
+    reason: str
+
+
+Outcome = Measured | Void
+
+Step = Callable[[str], object]
+"""Told what a run is doing."""
+
+
+@frozen
+class Run:
+    """One run: a target gets a workload.
+
+    :param directory: empty, on the disk that is measured.
+    :param warm: seconds under load before the measured ones.
+    :param seconds: how long is measured.
+    """
+
+    target: Target
+    directory: Path
+    warm: int
+    seconds: int
+    step: Step
+
+
+class Workload(Protocol):
+    """What servers are given to do.
+
+    ``key`` is for files and the command line, ``title`` for people, ``group`` the heading that it stands below;
+    ``modes`` are ours for which it is run; ``measures`` what is found, the most important first;
+    ``rounds`` the most rounds that are worth their time; ``log_levels`` says whether ours runs at its default
+    log level, too.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+    @property
+    def measures(self) -> tuple[Measure, ...]: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def log_levels(self) -> bool: ...
+
+    def estimate(self, warm: int, seconds: int) -> float:
+        """About how many seconds a run takes, for one who must wait."""
+        ...
+
+    def measure(self, run: Run) -> Figures:
+        """Run it.
+
+        :raise StartFailure: when the server doesn't start.
+        :raise LoadFailure: when the run is void.
+        """
+        ...
