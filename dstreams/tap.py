@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import ClassVar, cast
 
 from twisted.python import usage
 
+from dstreams import __version__
 from dstreams.config import ConfigError, ConfigLoadOptions, load
 from dstreams.net.choice import install_fastest
 from dstreams.services import Reactor, ServerService, build_server
 from dstreams.startup import StartupError
+from dstreams.telemetry.twistd import build_observer
 
 _EXAMPLES = """
 Examples:
@@ -85,8 +88,13 @@ def makeService(options: Options) -> ServerService:
 
     parent = getattr(options, "parent", None)
     foreground = parent is None or bool(parent.get("nodaemon", True))
+    config = loaded.config
     try:
-        return build_server(loaded.config, cast("Reactor", reactor), foreground=foreground, warnings=loaded.warnings)
+        server = build_server(config, cast("Reactor", reactor), foreground=foreground, warnings=loaded.warnings)
     except StartupError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
+    if parent is not None:
+        log_format, log_filter = config.observability.log_format, config.observability.log_filter
+        server.log_observer = partial(build_observer, parent, log_format, log_filter, __version__, reactor)
+    return server

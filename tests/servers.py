@@ -53,11 +53,15 @@ class ChildServer:
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without the server's own variables: tests begin from the defaults."""
+    """This process's environment without the server's own variables: tests begin from the defaults.
+
+    But for the log, which is JSON unless it is written to a terminal: tests read the text.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
     # The checkout comes first, whatever else is installed.
     path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    return environment | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"} | variables
+    ours = {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "DS_OBSERVABILITY__LOG_FORMAT": "text"}
+    return environment | ours | variables
 
 
 @contextmanager

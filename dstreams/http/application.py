@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from attrs import define, field
@@ -15,7 +14,7 @@ from dstreams.eventually import Decided, Eventually
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.cors import ALLOWED_METHODS, Cors
-from dstreams.http.messages import Request, Response
+from dstreams.http.messages import Refusal, Request, Response
 from dstreams.http.operations import append, create
 from dstreams.http.operations.delete import delete
 from dstreams.http.operations.metadata import metadata
@@ -51,7 +50,7 @@ JUDGES: dict[bytes, Judge] = {b"PUT": create.judge, b"POST": append.judge}
 _SECURITY = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 """On every answer (PROTOCOL 12.7)."""
 
-_HEALTH_PATHS = frozenset((b"/healthz", b"/readyz", b"/health"))
+_PAGE_PATHS = frozenset((b"/healthz", b"/readyz", b"/health", b"/metrics"))
 """Never a stream, even when streams are mounted at the root."""
 
 
@@ -83,7 +82,7 @@ class StreamApplication:
     def judge(self, request: Request) -> Response | None:
         """Answer from the head alone, while the body is still arriving, or say ``None``."""
         path = request.path
-        if request.method == b"OPTIONS" or not path.startswith(self._prefix) or path in _HEALTH_PATHS:
+        if request.method == b"OPTIONS" or not path.startswith(self._prefix) or path in _PAGE_PATHS:
             return None
         try:
             response = self._judge(request)
@@ -109,22 +108,29 @@ class StreamApplication:
             response = operation(self._context, request, facts.name)
         except ProtocolError as error:
             response = problem_response(error, request)
-        except Exception:
+        except Exception as error:
             _log.failure("answering a request failed")
-            response = problem_response(InternalError(), request)
+            response = problem_response(InternalError(), request, error)
         if isinstance(response, Response):
             response.head = (facts.lines or self._lines(request)) + response.head
-        elif isinstance(response, Decided):
-            if response.refusal is None:
-                response.value.head = (facts.lines or self._lines(request)) + response.value.head
-            response.rescue = partial(self._rescue, request)
-        else:
-            response.addErrback(_failed, request).addCallback(partial(self._complete, request))
-        return response
+            return response
+        return self._respond_later(request, response)
 
-    def _rescue(self, request: Request, error: Exception) -> Response:
-        """The answer to a request whose change, or what its answer rests on, could not be committed."""
-        return self._complete(request, _failed(Failure(error), request))
+    def _respond_later(
+        self, request: Request, response: Decided[Response] | Deferred[Response]
+    ) -> Eventually[Response]:
+        def complete(answered: Response) -> Response:
+            return self._complete(request, answered)
+
+        def rescue(error: Exception) -> Response:
+            return self._complete(request, _failed(Failure(error), request))
+
+        if isinstance(response, Deferred):
+            return response.addErrback(_failed, request).addCallback(complete)
+        if response.refusal is None:
+            complete(response.value)
+        response.rescue = rescue
+        return response
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
         """The answer to a message that HTTP itself doesn't allow."""
@@ -136,7 +142,7 @@ class StreamApplication:
         operation: Operation
         if request.method == b"OPTIONS":
             operation = self._preflight
-        elif path.startswith(self._prefix) and path not in _HEALTH_PATHS:
+        elif path.startswith(self._prefix) and path not in _PAGE_PATHS:
             facts.name = self._name(path)
             if request.method not in OPERATIONS:
                 raise _not_allowed(request.method)
@@ -169,14 +175,17 @@ class StreamApplication:
         return response
 
 
-def problem_response(error: ProtocolError, request: Request | None) -> Response:
-    """An error as the client sees it (RFC 9457)."""
+def problem_response(error: ProtocolError, request: Request | None, cause: BaseException | None = None) -> Refusal:
+    """An error as the client sees it (RFC 9457).
+
+    :param cause: what is for the log only; what the error was raised from, when it is left out.
+    """
     instance = ""
     if request is not None:
         target = request.root + request.path + (b"?" + request.query if request.query else b"")
         instance = target.decode("latin-1")
     head = b"Content-Type: application/problem+json\r\n" + NO_STORE + error.headers
-    return Response(error.status, head, render(error, instance))
+    return Refusal(error.status, head, render(error, instance), error, cause or error.__cause__)
 
 
 def _failed(failure: Failure, request: Request) -> Response:
@@ -186,7 +195,7 @@ def _failed(failure: Failure, request: Request) -> Response:
     if isinstance(failure.value, ProtocolError):
         return problem_response(failure.value, request)
     _log.failure("answering a request failed", failure)
-    return problem_response(InternalError(), request)
+    return problem_response(InternalError(), request, failure.value)
 
 
 def _not_allowed(method: bytes) -> MethodNotAllowed:

@@ -14,17 +14,23 @@ from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
+from dstreams.http.instruments import Instruments, build_instruments
 from dstreams.http.mounted import MountedSite
+from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.health import health
+from dstreams.http.pages.listing import listing
+from dstreams.http.pages.metrics import metrics
 from dstreams.http.pages.site import build_pages
 from dstreams.protocol.names import NameLimits
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
-from dstreams.storage.sync import choose_syncer
+from dstreams.storage.sync import Run, Syncer, choose_syncer
+from dstreams.storage.timed_sync import TimedSyncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
+from dstreams.telemetry.histograms import Histogram
 from dstreams.timers import Scheduler, TimerWheel
 
 
@@ -35,17 +41,22 @@ class Assembly:
     :param streams: to be opened before the first request, and closed after the last.
     :param application: what the transports serve.
     :param wheel: the timers that all parts share.
+    :param instruments: what is noted of the server's work.
+    :param admin: what the admin listener serves, ``None`` where none is wanted.
     """
 
     streams: Streams
     application: StreamApplication
     wheel: TimerWheel
+    instruments: Instruments
+    admin: PagesApplication | None = None
 
 
-def build_storage(config: Config, reactor: Any) -> Storage:
+def build_storage(config: Config, reactor: Any, syncs: Histogram | None = None) -> Storage:
     """The storage backend of ``storage.mode``, not opened yet.
 
     :param reactor: watches descriptors and runs threads for the modes that use files.
+    :param syncs: where the durations of syncs are noted, if anybody wants to know.
     """
     chosen = config.storage
     if chosen.mode == "memory":
@@ -54,8 +65,13 @@ def build_storage(config: Config, reactor: Any) -> Storage:
     if chosen.mode == "acid":
         in_memory = chosen.acid_backend == "in-memory"
         return AcidStorage(chosen.data_dir, chosen.acid_shard_count, run, in_memory=in_memory)
-    make_syncer = partial(choose_syncer, reactor, run) if chosen.mode == "file-durable" else None
+    make_syncer = partial(_make_syncer, reactor, run, syncs) if chosen.mode == "file-durable" else None
     return FileStorage(chosen.data_dir, make_syncer, run, chosen.checkpoint_bytes, call_later=reactor.callLater)
+
+
+def _make_syncer(reactor: Any, run: Run, syncs: Histogram | None) -> Syncer:
+    chosen = choose_syncer(reactor, run)
+    return chosen if syncs is None else TimedSyncer(chosen, syncs)
 
 
 def store_limits(config: Config) -> StoreLimits:
@@ -86,6 +102,7 @@ def assemble(
     scheduler: Scheduler,
     ready: Callable[[], bool],
     clocks: Clocks | None = None,
+    syncs: Histogram | None = None,
 ) -> Assembly:
     """Build a server over ``storage``. Nothing is opened and nothing runs yet.
 
@@ -93,6 +110,7 @@ def assemble(
 
     :param scheduler: the reactor, or a Clock in tests.
     :param ready: whether traffic is wanted, for ``/readyz``.
+    :param syncs: the durations of the storage's syncs, for ``/metrics``.
     """
     from twisted.web.server import Site
 
@@ -100,6 +118,7 @@ def assemble(
     wheel = TimerWheel(scheduler)
     streams = Streams(storage, wheel, store_limits(config), clocks)
     context = Context(streams, http_settings(config), wheel, clocks)
+    instruments = build_instruments(config, storage, streams, scheduler, ready, syncs)
 
     def status() -> dict[str, object]:
         counted = streams.statistics()
@@ -110,5 +129,11 @@ def assemble(
             "live_readers": counted.live_readers,
         }
 
-    pages = MountedSite(Site(build_pages(health(ready, status))))
-    return Assembly(streams, StreamApplication(context, pages), wheel)
+    own = [health(ready, status)]
+    exposed = [] if instruments.exposition is None else [metrics(instruments.exposition)]
+    admin = None
+    if config.admin.endpoint is not None:
+        admin_pages = build_pages(*own, *exposed, listing(config.admin.base_path, streams))
+        admin, exposed = PagesApplication(MountedSite(Site(admin_pages))), []
+    pages = MountedSite(Site(build_pages(*own, *exposed)))
+    return Assembly(streams, StreamApplication(context, pages), wheel, instruments, admin)

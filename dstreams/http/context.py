@@ -37,7 +37,12 @@ class HttpSettings:
     @property
     def prefix(self) -> bytes:
         """What a stream's path begins with."""
-        return self.base_path.rstrip(b"/") + b"/"
+        return prefix_of(self.base_path)
+
+
+def prefix_of(base_path: bytes) -> bytes:
+    """What the path of a stream begins with that is mounted at ``base_path``."""
+    return base_path.rstrip(b"/") + b"/"
 
 
 @frozen

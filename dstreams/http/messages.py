@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from dstreams.eventually import Eventually
+from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import ReadQuery
 from dstreams.streams.appending import AppendRequest
 
@@ -145,6 +146,38 @@ class Response:
     status: int
     head: bytes = b""
     body: bytes | Body = b""
+
+
+@define(eq=False)
+class Refusal(Response):
+    """A response that describes an error; for the log it carries what clients aren't told.
+
+    :param error: what the client sees.
+    :param cause: what lies behind it, when that is more.
+    """
+
+    error: ProtocolError | None = None
+    cause: BaseException | None = None
+
+
+@define(eq=False)
+class PageResponse(Response):
+    """A response that isn't about a stream: health, metrics, whatever else is mounted."""
+
+
+class Observer(Protocol):
+    """Is told of every request by the transports, to count and to log it. Never raises."""
+
+    def answered(self, request: Request | None, response: Response, asked_at: float, version: str) -> None:
+        """A request is answered: the response is about to be written.
+
+        :param request: the request, or ``None`` when its head could not be read.
+        :param asked_at: when its head was complete, by ``time.perf_counter``.
+        :param version: of HTTP: ``1.0``, ``1.1`` or ``2``.
+        """
+
+    def abandoned(self, request: Request, asked_at: float, version: str) -> None:
+        """The client has gone before there was an answer."""
 
 
 class Application(Protocol):

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.http.http1.replies import BODILESS, internal_error
-from dstreams.http.messages import Request, Response, Sink
+from dstreams.http.messages import PageResponse, Request, Response, Sink
 
 if TYPE_CHECKING:
     # Not when this is imported: a reactor may still have to be chosen.
@@ -194,15 +194,15 @@ class _MountedChannel:
     def _response(self) -> Response:
         head, body = b"".join(self._head), b"".join(self._output)
         if self._asked.method == b"HEAD" and self._announced and self._status not in BODILESS:
-            return Response(self._status, head, _UnsentBody(self._announced))
-        return Response(self._status, head, body)
+            return PageResponse(self._status, head, _UnsentBody(self._announced))
+        return PageResponse(self._status, head, body)
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
         """twisted.web found the body malformed, before the site saw the request."""
         self._disconnect()
         if not self.answer.called:
             body = b'{"type":"/errors/bad-request","title":"Bad Request","status":400,"code":"BAD_REQUEST"}'
-            self.answer.callback(Response(400, b"Content-Type: application/problem+json\r\n", body))
+            self.answer.callback(PageResponse(400, b"Content-Type: application/problem+json\r\n", body))
 
     def _fail(self, error: Exception) -> None:
         if not self.answer.called:

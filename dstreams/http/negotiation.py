@@ -37,7 +37,8 @@ class Negotiation(protocol.Protocol):
         self._address = address
         self._connections = connections
 
-    is_reading = is_responding = is_streaming = False
+    is_reading = is_responding = is_streaming = is_stalled = False
+    unsent_bytes = 0
     """Nothing has been asked yet."""
 
     def connectionMade(self) -> None:

@@ -6,6 +6,7 @@ complete; everything else is as on our own channel.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -21,7 +22,7 @@ from zope.interface import implementer
 
 from dstreams.config.schema import Config
 from dstreams.eventually import Eventually, as_deferred
-from dstreams.http.messages import Application, Body, Frame, Request, Response
+from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
 from dstreams.protocol.headers import SINGLETONS
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
@@ -57,7 +58,7 @@ def build_resource(
         reactor = cast("Scheduler", installed)
     assembly = assemble(storage or MemoryStorage(), config or Config(), reactor, ready)
     assembly.streams.open()
-    return StreamsResource(assembly.application, assembly.streams)
+    return StreamsResource(assembly.application, assembly.streams, assembly.instruments.observer)
 
 
 class StreamsResource(Resource):
@@ -65,17 +66,20 @@ class StreamsResource(Resource):
 
     :param application: what answers.
     :param streams: the engine behind it.
+    :param observer: told of every request.
     """
 
     isLeaf = True
 
-    def __init__(self, application: Application, streams: Streams) -> None:
+    def __init__(self, application: Application, streams: Streams, observer: Observer | None = None) -> None:
         super().__init__()
         self._application = application
+        self._observer = observer
         self.streams = streams
 
     def render(self, request: WebRequest) -> int:
         """Answer; the method is the application's concern."""
+        asked_at = time.perf_counter()
         asked = read_request(request)
         assert asked.body is not None
         response: Eventually[Response]
@@ -89,13 +93,28 @@ class StreamsResource(Resource):
         else:
             response = self._application.respond(asked)
         if isinstance(response, Response):
-            write_response(request, response)
+            self._answer(request, asked, asked_at, response)
             return NOT_DONE_YET
         answering: Deferred[Response] = as_deferred(response)
         request.notifyFinish().addErrback(lambda _: answering.cancel())
-        answering.addCallback(lambda answered: write_response(request, answered))
+        answering.addCallback(lambda answered: self._answer(request, asked, asked_at, answered))
         answering.addErrback(lambda failure: _log.failure("writing an answer failed", failure))
         return NOT_DONE_YET
+
+    def _answer(self, request: WebRequest, asked: Request, asked_at: float, response: Response) -> None:
+        if self._observer is not None:
+            version = request.clientproto.decode("latin-1").removeprefix("HTTP/")
+            if has_gone(request):
+                self._observer.abandoned(asked, asked_at, version)
+            else:
+                self._observer.answered(asked, response, asked_at, version)
+        write_response(request, response)
+
+
+def has_gone(request: WebRequest) -> bool:
+    """Whether there is nobody to answer any more."""
+    # twisted.web takes the channel away when the client has gone, though its types don't say so.
+    return getattr(request, "channel", None) is None or bool(request.finished)
 
 
 def repeated_singletons(request: WebRequest) -> str:
@@ -135,8 +154,7 @@ def read_request(request: WebRequest) -> Request:
 
 def write_response(request: WebRequest, response: Response) -> None:
     """Send one of our responses as twisted.web's answer."""
-    # twisted.web takes the channel away when the client has gone, though its types don't say so.
-    if getattr(request, "channel", None) is None or request.finished:
+    if has_gone(request):
         if not isinstance(response.body, bytes):
             response.body.stop()
         return

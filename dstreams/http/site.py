@@ -11,7 +11,7 @@ from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.connection import Http2Factory
-from dstreams.http.messages import Application
+from dstreams.http.messages import Application, Observer
 from dstreams.http.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
 from dstreams.timers import TimerWheel
 
@@ -22,11 +22,18 @@ class HttpSite:
     :param application: answers the requests.
     :param wheel: timers, and the time that durations are measured in.
     :param limits: what a client may send, and how slowly, whatever version it speaks.
+    :param observer: told of every request.
     """
 
-    def __init__(self, application: Application, wheel: TimerWheel, limits: HttpLimits | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        wheel: TimerWheel,
+        limits: HttpLimits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         limits = HttpLimits() if limits is None else limits
-        self.connections = Connections()
+        self.connections = Connections(observer)
         self.http1 = HttpFactory(application, wheel, limits, connections=self.connections)
         self.http2 = Http2Factory(application, wheel, limits, connections=self.connections)
         self._by_name: dict[bytes, IProtocolFactory] = {HTTP_1_1: self.http1, HTTP_2: self.http2}

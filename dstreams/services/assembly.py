@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from twisted.application.service import Service
+
 from dstreams.config import Config
+from dstreams.services.admin import AdminService
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
-from dstreams.services.listeners import resolve_listeners
+from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
 from dstreams.services.notify import Notifier, NotifyService
-from dstreams.services.parts import Reactor, SiteParts
+from dstreams.services.parts import AdminParts, Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
 from dstreams.services.reload import ReloadService
 from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
+from dstreams.services.telemetry import TelemetryService
 from dstreams.services.tree import ServerService
+from dstreams.telemetry.histograms import Histogram
 
 
 def build_server(
@@ -30,21 +35,30 @@ def build_server(
     :param warnings: about the configuration, to be logged.
     :raise StartupError: of the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
     """
-    listeners = resolve_listeners(config, reactor)
+    listeners, admin_listener = resolve_listeners(config, reactor), resolve_admin_listener(config, reactor)
     readiness, patience = Readiness(), Patience(reactor)
     notifier = Notifier.take(os.environ)
     parts = build_site_parts(config, reactor, readiness)
     waits = config.server.drain_delay_secs + config.server.shutdown_grace_secs
-    children = [
+    children: list[Service] = [
+        TelemetryService(parts.lag),
         SignalService(reactor, patience, lambda: readiness.ready),
         ConfigService(reactor, warnings),
         # Early, so that SIGHUP is listened to until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
+        *_admin_services(admin_listener, parts.admin, patience),
         SiteService(config, parts, listeners, readiness, patience, reactor),
         NotifyService(notifier, reactor, readiness.failure, waits),
     ]
     return ServerService(children, end_process(reactor, notifier), raises=not foreground)
+
+
+def _admin_services(listener: Listener | None, admin: AdminParts | None, patience: Patience) -> list[Service]:
+    """The admin listener, where there is one."""
+    if listener is None or admin is None:
+        return []
+    return [AdminService(listener, admin.factory, admin.connections, patience)]
 
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
@@ -53,7 +67,15 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     from dstreams.http.assembly import assemble, build_storage
     from dstreams.http.site import HttpSite
 
-    assembly = assemble(build_storage(config, reactor), config, reactor, readiness)
+    syncs = Histogram() if config.observability.metrics and config.storage.mode == "file-durable" else None
+    assembly = assemble(build_storage(config, reactor, syncs), config, reactor, readiness, syncs=syncs)
     readiness.failure = lambda: assembly.streams.failure
-    site = HttpSite(assembly.application, assembly.wheel)
-    return SiteParts(assembly.streams, site.http1, site, site.over_tls)
+    instruments = assembly.instruments
+    site = HttpSite(assembly.application, assembly.wheel, observer=instruments.observer)
+    if instruments.sources is not None:
+        instruments.sources.connections.append(site.statistics)
+    admin = None
+    if assembly.admin is not None:
+        admin_site = HttpSite(assembly.admin, assembly.wheel, observer=instruments.observer)
+        admin = AdminParts(admin_site.http1, admin_site)
+    return SiteParts(assembly.streams, site.http1, site, site.over_tls, instruments.lag, admin)

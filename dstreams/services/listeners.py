@@ -12,6 +12,7 @@ from typing import Any, cast
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
 from twisted.logger import Logger
 
@@ -72,6 +73,21 @@ def resolve_listeners(config: Config, reactor: object) -> list[Listener]:
     return [_resolve(name, description, reactor) for name, description in describe_listeners(config)]
 
 
+def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
+    """Where the admin pages are served, ``None`` when nowhere.
+
+    :raise StartupError: of the phase ``resolve_transport``.
+    """
+    given = config.admin.endpoint
+    if given is None:
+        return None
+    try:
+        description = _tcp(parse_bind_address(given))
+    except ValueError:
+        description = given
+    return _resolve(given, description, reactor)
+
+
 def describe_listeners(config: Config) -> list[tuple[str, str]]:
     """The name of every listener, and its endpoint string.
 
@@ -84,8 +100,9 @@ def describe_listeners(config: Config) -> list[tuple[str, str]]:
     given: Sequence[str] = config.server.endpoints
     if not given:
         address = parse_bind_address(config.server.bind_address)
-        where = f"{address.port}:interface={quoteStringArgument(address.host)}"
-        return [(str(address), f"tcp:{where}" if options is None else describe_tls_endpoint(where, options))]
+        where = _tcp(address)
+        tls = None if options is None else describe_tls_endpoint(where.removeprefix("tcp:"), options)
+        return [(str(address), tls or where)]
     if options is None:
         return [(endpoint, endpoint) for endpoint in given]
     for endpoint in given:
@@ -96,6 +113,10 @@ def describe_listeners(config: Config) -> list[tuple[str, str]]:
             )
     wrapped = [describe_tls_endpoint(f"endpoint={quoteStringArgument(endpoint)}", options) for endpoint in given]
     return list(zip(given, wrapped, strict=True))
+
+
+def _tcp(address: BindAddress) -> str:
+    return f"tcp:{address.port}:interface={quoteStringArgument(address.host)}"
 
 
 def tls_options(config: Config) -> TlsOptions:
@@ -147,6 +168,12 @@ def reachable(address: BindAddress) -> BindAddress:
     """An address that a client on this machine can connect to: the loopback one, where all are bound."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
     return BindAddress(loopback.get(address.host, address.host), address.port)
+
+
+def reason(error: CannotListenError | OSError) -> str:
+    """What the operating system says."""
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    return getattr(cause, "strerror", None) or str(cause)
 
 
 def _resolve(name: str, description: str, reactor: object) -> Listener:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 
 from dstreams.progress import Progress
+from dstreams.telemetry.lag import ReactorLag
 from dstreams.timers import Scheduler
 
 
@@ -53,6 +54,18 @@ class Connections(Protocol):
 
 
 @frozen
+class AdminParts:
+    """What the admin service starts and stops.
+
+    :param factory: speaks HTTP on its port.
+    :param connections: that factory's connections.
+    """
+
+    factory: IProtocolFactory
+    connections: Connections
+
+
+@frozen
 class SiteParts:
     """What the services start and stop.
 
@@ -61,9 +74,13 @@ class SiteParts:
     :param connections: the connections of all factories.
     :param over_tls: makes the factory that speaks HTTP inside TLS, from the application protocols (ALPN names) that a
         handshake may agree on; ``None`` when ``factory`` does that too.
+    :param lag: measures the reactor, ``None`` when nobody wants to know.
+    :param admin: speaks HTTP on the admin listener, ``None`` where there is none.
     """
 
     engine: Engine
     factory: IProtocolFactory
     connections: Connections
     over_tls: Callable[[Sequence[bytes]], IProtocolFactory] | None = None
+    lag: ReactorLag | None = None
+    admin: AdminParts | None = None

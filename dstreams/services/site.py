@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from dstreams.config import Config
-from dstreams.services.listeners import Listener, Place, place
+from dstreams.services.listeners import Listener, Place, place, reason
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
@@ -62,7 +62,7 @@ class SiteService(Service):
                 self._ports.append(await listener.endpoint.listen(self._factory(listener)))
             except (CannotListenError, OSError) as error:
                 await self._stop_listening()
-                cause = f"failed to bind {listener.name}: {_reason(error)}"
+                cause = f"failed to bind {listener.name}: {reason(error)}"
                 raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
         self._readiness.ready = True
         self._announce()
@@ -137,9 +137,3 @@ def _announce_tls(listener: Listener, where: Place) -> None:
     )
     for warning in context.warnings:
         _log.warn("{warning}", warning=warning)
-
-
-def _reason(error: CannotListenError | OSError) -> str:
-    """What the operating system says."""
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    return getattr(cause, "strerror", None) or str(cause)

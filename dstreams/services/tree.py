@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.application.service import Service
+from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from dstreams.startup import StartupError, StartupPhase
@@ -44,6 +45,13 @@ class ServerService(Service):
         self._started: list[Service] = []
         self._starting: Deferred[None] = succeed(None)
         self._error: StartupError | None = None
+        self.log_observer: Callable[[], ILogObserver] | None = None
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Join an application; it gets the log observer that ``log_observer`` makes, for twistd to find there."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer())
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Begin to start the children.

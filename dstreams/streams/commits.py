@@ -6,6 +6,7 @@ group commit without a timer and without a delay of its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
@@ -15,9 +16,10 @@ from twisted.python.failure import Failure
 
 from dstreams.eventually import Decided
 from dstreams.model.catalog import AcceptedCatalog, Catalog
-from dstreams.model.changes import Change
+from dstreams.model.changes import Append, Change, Create
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
 from dstreams.storage.interface import Storage, StorageFull
+from dstreams.telemetry.commits import CommitTimes
 
 _log = Logger()
 
@@ -34,6 +36,8 @@ class Commit:
     waiting: list[Decided[object]] = field(factory=list)
     over: bool = False
     error: Exception | None = None
+    started_at: float = 0.0
+    """When its commit began; only where commits are timed."""
 
 
 @define(eq=False)
@@ -55,11 +59,20 @@ class Commits:
     _next: Commit = field(factory=Commit, init=False)
     # Whether the last commit found no room.
     _full: bool = field(default=False, init=False)
+    times: CommitTimes | None = field(default=None, init=False)
+    """Counts and times the commits of groups; ``None`` when nobody wants to know."""
 
     def __attrs_post_init__(self) -> None:
         # Storage that commits at once leaves nothing between accepted and durable.
         self._overlay = None if self._storage.immediate else AcceptedCatalog(self.durable)
         self.accepted = self._overlay or self.durable
+
+    def waiting(self) -> tuple[int, int]:
+        """How many changes have been accepted and aren't durable yet, and how many bytes are in them."""
+        commits = [self._next] if self.under_way is None else [self.under_way, self._next]
+        changes = [change for commit in commits for change in commit.changes]
+        size = sum(len(change.data) for change in changes if isinstance(change, Append | Create))
+        return len(changes), size
 
     def submit(self, cost: int, *changes: Change) -> Commit | None:
         """Accept changes and commit them, all or none.
@@ -70,15 +83,7 @@ class Commits:
         :raise ProtocolError: the same, at once.
         """
         if self._overlay is None:
-            try:
-                self._storage.commit(changes)
-            except Exception:  # whatever it is, what was accepted isn't there
-                self._lost(cost)
-                raise self._as_problem(Failure()) from None
-            self._full = False
-            for change in changes:
-                self.durable.apply(change)
-            self._published(changes)
+            self._commit_now(cost, changes)
             return None
         commit = self._next
         for change in changes:
@@ -97,10 +102,24 @@ class Commits:
         """
         return self._next if self._next.changes else self.under_way
 
+    def _commit_now(self, cost: int, changes: tuple[Change, ...]) -> None:
+        try:
+            self._storage.commit(changes)
+        except Exception:  # whatever it is, what was accepted isn't there
+            self._lost(cost)
+            problem = self._as_problem(Failure())
+            raise problem from problem.__cause__
+        self._full = False
+        for change in changes:
+            self.durable.apply(change)
+        self._published(changes)
+
     def _start(self) -> None:
         """Commit the next group, and the one after it, until none is left."""
         commit = self.under_way = self._next
         self._next = Commit()
+        if self.times is not None:
+            commit.started_at = time.perf_counter()
         try:
             done = self._storage.commit(commit.changes)
         except Exception:  # whatever it is, all later commits wait for this one's end
@@ -114,6 +133,8 @@ class Commits:
         commit, overlay = self.under_way, self._overlay
         assert commit is not None
         assert overlay is not None
+        if self.times is not None:
+            self.times.committed(len(commit.changes), time.perf_counter() - commit.started_at)
         self._full = False
         try:
             for change in commit.changes:
@@ -152,10 +173,16 @@ class Commits:
 
         A full store is said once, and again when it has been otherwise meanwhile: the log may lie on the same disk.
         """
+        if self.times is not None:
+            self.times.failures += 1
+        problem: ProtocolError
         if not failure.check(StorageFull):
             _log.failure("a commit failed; nothing of it was acknowledged", failure)
-            return Unavailable()
-        if not self._full:
-            self._full = True
-            _log.error("the storage is full, changes are refused: {why}", why=failure.getErrorMessage())
-        return InsufficientStorage()
+            problem = Unavailable()
+        else:
+            if not self._full:
+                self._full = True
+                _log.error("the storage is full, changes are refused: {why}", why=failure.getErrorMessage())
+            problem = InsufficientStorage()
+        problem.__cause__ = failure.value
+        return problem

@@ -12,6 +12,10 @@ from dstreams.timers import Timer
 class Watcher(Protocol):
     """A live reader."""
 
+    @property
+    def kind(self) -> str:
+        """``long-poll`` or ``sse``, for statistics."""
+
     def wake(self) -> None:
         """Something about the stream has changed: data, closure, or that it is gone. Look again."""
 

@@ -7,7 +7,8 @@ raises, or the Deferred fails with, a ``ProtocolError``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from dstreams.streams.limits import StoreLimits, Usage
 from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
+from dstreams.telemetry.commits import CommitTimes
 from dstreams.timers import TimerWheel
 
 _log = Logger()
@@ -48,12 +50,22 @@ class StreamStatistics:
 
     :param streams: how many there are, soft-deleted ones included.
     :param used_bytes: what counts against the total limit.
+    :param used_bytes_limit: that limit.
     :param live_readers: long-polls and SSE readers that wait.
+    :param readers: the same by kind.
+    :param expired: how many were removed since the start because their time was over.
+    :param waiting_changes: changes accepted and not durable yet.
+    :param waiting_bytes: the payload of these.
     """
 
     streams: int
     used_bytes: int
+    used_bytes_limit: int
     live_readers: int
+    readers: Mapping[str, int]
+    expired: int
+    waiting_changes: int
+    waiting_bytes: int
 
 
 @define(eq=False)
@@ -73,6 +85,7 @@ class Streams:
     _usage: Usage = field(init=False)
     _expiry: Expiry = field(init=False)
     _listing: Listing = field(init=False)
+    _expired: int = field(default=0, init=False)
     _audiences: dict[int, Audience] = field(factory=dict, init=False)
     _changed: set[int] = field(factory=set, init=False)
     ending: bool = field(default=False, init=False)
@@ -118,8 +131,22 @@ class Streams:
 
     def statistics(self) -> StreamStatistics:
         """How much there is of everything."""
-        readers = sum(len(audience.watchers) for audience in self._audiences.values())
-        return StreamStatistics(len(self._durable.streams), self._usage.used, readers)
+        readers = Counter(watcher.kind for audience in self._audiences.values() for watcher in audience.watchers)
+        changes, size = self._commits.waiting()
+        return StreamStatistics(
+            streams=len(self._durable.streams),
+            used_bytes=self._usage.used,
+            used_bytes_limit=self._limits.total_bytes,
+            live_readers=readers.total(),
+            readers=readers,
+            expired=self._expired,
+            waiting_changes=changes,
+            waiting_bytes=size,
+        )
+
+    def time_commits(self, times: CommitTimes) -> None:
+        """Count and time commits from now on."""
+        self._commits.times = times
 
     # --- lookups -------------------------------------------------------------------------------------
 
@@ -320,6 +347,7 @@ class Streams:
         except ProtocolError:
             _log.failure("an expired stream could not be removed")
             return
+        self._expired += 1
         if done is not None:
             done.when(
                 lambda _: None, lambda error: _log.error("an expired stream could not be removed: {why}", why=error)

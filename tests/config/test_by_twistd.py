@@ -265,7 +265,7 @@ class ServingTests:
         """Files, profile and variables come together; old names and strangers are warned about in the log."""
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "staging.toml").write_text(
-            '[http]\nstream_base_path = "/streams"\nallow_wildcard_cors = true\n[log]\nrust_log = "warn"\n'
+            '[http]\nstream_base_path = "/streams"\nallow_wildcard_cors = true\n[log]\nrust_log = "info"\n'
         )
         environ = {"DS_STORAGE__MODE": "file", "DS_STORAGE__DATA_DIR": "store", "DS_SERVICE_HOST": "10.0.0.1"}
         arguments = ("--config-dir", "mine", "--profile", "staging")

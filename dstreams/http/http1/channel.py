@@ -54,6 +54,7 @@ from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.outlet import Outlet, Transport
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
+from dstreams.http.http1.unsent import unsent_bytes
 from dstreams.http.http1.writer import ResponseWriter, stop_body
 from dstreams.http.messages import Application, Request, Response
 from dstreams.timers import TimerWheel
@@ -130,6 +131,8 @@ class HttpChannel(protocol.Protocol):
     _request: Request | None = field(default=None, init=False)
     _pending: Deferred[Response] | Decided[Response] | None = field(default=None, init=False)
     """What the application answers when it can."""
+    _asked_at: float = field(default=0.0, init=False)
+    """When its head was complete; only where an observer wants to know."""
     _until: float = field(default=inf, init=False)
     """When a head, or the rest of a body that is dropped, must have arrived."""
     _body_since: float = field(default=0.0, init=False)
@@ -154,6 +157,16 @@ class HttpChannel(protocol.Protocol):
     def is_streaming(self) -> bool:
         """Whether a streamed body is being sent."""
         return self._writer.body is not None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client takes less than it is sent."""
+        return self._outlet.blocked
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits in this process."""
+        return unsent_bytes(self._transport)
 
     def retire(self) -> None:
         """Make the answer under way the last one, or the next one when none is."""
@@ -199,24 +212,12 @@ class HttpChannel(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Use what has arrived, as far as it goes."""
-        phase, outlet = self._phase, self._outlet
-        if phase is _HEAD and not self._reader.buffered and not outlet.corked and not outlet.blocked:
-            end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.known.get(data[:end])
-            # What is judged by its head alone isn't served like this: see the top of the module.
-            if (
-                head is not None
-                and len(data) - end == head.content_length
-                and head.content_length <= self._most_unjudged
-                and not head.expects_continue
-            ):
-                self._serve_whole(head, data[end:])
-                return
+        phase = self._phase
         if phase is _LINGERING:
             self._drop(len(data))
         elif phase is not _CLOSING and phase is not _CLOSED:
             self._reader.feed(data)
-            if not outlet.corked:
+            if not self._outlet.corked:
                 self._serve()
 
     def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
@@ -240,9 +241,16 @@ class HttpChannel(protocol.Protocol):
         self._reader.clear()
         self._writer.stop()
         pending, self._pending = self._pending, None
+        if pending is not None:
+            self._abandoned()
         if isinstance(pending, Deferred):
             pending.cancel()
         self._connections.lost(self)
+
+    def _abandoned(self) -> None:
+        observer, request = self._connections.observer, self._request
+        if observer is not None and request is not None:
+            observer.abandoned(request, self._asked_at, self._writer.version)
 
     def pauseProducing(self) -> None:
         """The client takes less than it is sent."""
@@ -279,30 +287,12 @@ class HttpChannel(protocol.Protocol):
         outlet.corked = False
         self._settle()
 
-    def _serve_whole(self, head: RequestHead, body: bytes) -> None:
-        """Take a short turn: all that has come is one request, with a head that is known.
-
-        It does what :meth:`_serve` would do, and saves 1.1 us of 5.6 (``python -m bench.application``).
-        """
-        outlet = self._outlet
-        outlet.corked = True
-        request = self._request = head.request(self._scheme, self._peer)
-        request.body = body
-        self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
-        self._respond(request)
-        if self._pending is None or outlet.blocked:
-            outlet.flush()
-            outlet.corked = False
-            self._settle()
-        else:
-            outlet.corked = False  # nothing is written, and no deadline runs that means anything now
-
     def _take_steps(self) -> None:
         goes_on = True
         while goes_on and not self._outlet.blocked:
             phase = self._phase
             if phase is _HEAD:
-                goes_on = self._reader.has_more and self._read_head()
+                goes_on = self._read_head()
             elif phase is _BODY:
                 goes_on = self._read_body()
             elif phase is _DRAINING:
@@ -387,6 +377,8 @@ class HttpChannel(protocol.Protocol):
         if head is None:
             return False
         self._until = inf
+        if self._connections.observer is not None:
+            self._asked_at = time.perf_counter()
         request = self._request = head.request(self._scheme, self._peer)
         self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
         length = head.content_length
@@ -479,8 +471,7 @@ class HttpChannel(protocol.Protocol):
                 stop_body(response.body)
             return
         self._pending = None
-        outlet = self._outlet
-        corked, outlet.corked = outlet.corked, True
+        corked = self._outlet.cork()
         self._send(response)
         if not corked:
             self._serve()
@@ -553,6 +544,9 @@ class HttpChannel(protocol.Protocol):
 
     def _send(self, response: Response) -> None:
         """Write a response, or begin to; :meth:`_response_ended` is called when it is complete."""
+        observer = self._connections.observer
+        if observer is not None:
+            observer.answered(self._request, response, self._asked_at, self._writer.version)
         try:
             self._writer.send(response)
         except Exception:

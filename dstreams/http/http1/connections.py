@@ -7,6 +7,8 @@ from typing import Protocol
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from dstreams.http.messages import Observer
+
 
 @frozen
 class HttpStatistics:
@@ -16,6 +18,8 @@ class HttpStatistics:
     :param reading: of these, in the middle of a request.
     :param responding: of these, waiting for the application's answer.
     :param streaming: of these, sending a streamed body.
+    :param stalled: of these, with a client that takes less than it is sent.
+    :param unsent_bytes: what the operating system hasn't taken yet of what was written.
     :param cut_stalled: connections cut since the start, because the client took nothing.
     :param timed_out: requests answered with 408 since the start.
     :param refused: requests refused since the start because HTTP doesn't allow them, the timed-out included.
@@ -25,6 +29,8 @@ class HttpStatistics:
     reading: int
     responding: int
     streaming: int
+    stalled: int
+    unsent_bytes: int
     cut_stalled: int
     timed_out: int
     refused: int
@@ -45,6 +51,14 @@ class Connection(Protocol):
     def is_streaming(self) -> bool:
         """Whether a streamed body is being sent."""
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client takes less than it is sent."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits in this process."""
+
     def retire(self) -> None:
         """Make the answer under way the last one, or the next one when none is."""
 
@@ -57,8 +71,12 @@ class Connection(Protocol):
 
 @define(eq=False)
 class Connections:
-    """The live connections, and counters of what doesn't show in them."""
+    """The live connections, and counters of what doesn't show in them.
 
+    :param observer: told of every request; ``None`` when nobody wants to know, which costs nothing.
+    """
+
+    observer: Observer | None = None
     live: set[Connection] = field(factory=set, init=False)
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
@@ -104,6 +122,8 @@ class Connections:
             reading=sum(connection.is_reading for connection in self.live),
             responding=sum(connection.is_responding for connection in self.live),
             streaming=sum(connection.is_streaming for connection in self.live),
+            stalled=sum(connection.is_stalled for connection in self.live),
+            unsent_bytes=sum(connection.unsent_bytes for connection in self.live),
             cut_stalled=self.cut_stalled,
             timed_out=self.timed_out,
             refused=self.refused,

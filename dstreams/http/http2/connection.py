@@ -47,6 +47,7 @@ from dstreams.http.http1.limits import WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.http1.outlet import Transport
 from dstreams.http.http1.replies import BODILESS, DateLine, internal_error
 from dstreams.http.http1.sink import BytesBody
+from dstreams.http.http1.unsent import unsent_bytes
 from dstreams.http.http1.writer import stop_body
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
@@ -145,6 +146,16 @@ class Http2Connection(protocol.Protocol):
         """Whether a streamed body is being sent."""
         return any(stream.body is not None for stream in self._streams.values())
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client takes less than it is sent, on one stream or on all."""
+        return self.blocked or any(stream.stuck_since is not None for stream in self._streams.values())
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits in this process."""
+        return unsent_bytes(self._transport) + sum(stream.queued for stream in self._streams.values())
+
     def retire(self) -> None:
         """Ask the client to take its next requests elsewhere; those that it sends all the same are answered."""
         self._retiring = True
@@ -229,7 +240,7 @@ class Http2Connection(protocol.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         for stream in list(self._streams.values()):
-            stream.stop()
+            self._stop(stream)
         self._streams.clear()
         self._starved.clear()
         self._ready.clear()
@@ -263,6 +274,8 @@ class Http2Connection(protocol.Protocol):
                 self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         stream = self._streams[number] = Http2Stream(self, number, self._wheel.seconds())
+        if self._connections.observer is not None:
+            stream.asked_at = time.perf_counter()
         stream.is_open = event.stream_ended is None
         try:
             request = stream.request = read_head(cast("Any", event.headers), self._limits, self._peer)
@@ -419,6 +432,9 @@ class Http2Connection(protocol.Protocol):
     def _answer(self, stream: Http2Stream, response: Response) -> None:
         """Send a response's head, and begin to send its body."""
         request, body = stream.request, response.body
+        observer = self._connections.observer
+        if observer is not None:
+            observer.answered(request, response, stream.asked_at, "2")
         length = len(body) if isinstance(body, bytes) else body.length
         bodiless = response.status in BODILESS
         is_head = request is not None and request.method == b"HEAD"
@@ -536,8 +552,14 @@ class Http2Connection(protocol.Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.id, None)
         self._starved.discard(stream)
-        stream.stop()
+        self._stop(stream)
         self._idle_since = self._wheel.seconds()
+
+    def _stop(self, stream: Http2Stream) -> None:
+        observer, request = self._connections.observer, stream.request
+        if observer is not None and request is not None and stream.pending is not None:
+            observer.abandoned(request, stream.asked_at, "2")
+        stream.stop()
 
     # -- time
 

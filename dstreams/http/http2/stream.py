@@ -46,6 +46,8 @@ class Http2Stream:
     now: float
     request: Request | None = None
 
+    asked_at: float = field(default=0.0, init=False)
+    """When its head was complete; only where an observer wants to know."""
     is_open: bool = field(default=True, init=False)
     """Whether the client may still send on it."""
     is_reading: bool = field(default=False, init=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
@@ -39,6 +41,7 @@ def long_poll(
 class _LongPoll:
     """One request that may wait (a ``Watcher``)."""
 
+    kind: ClassVar[str] = "long-poll"
     _context: Context
     _request: Request
     _stream_id: int

@@ -8,6 +8,7 @@ transport has drained it catches up from storage, so that nothing queues for it 
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -130,6 +131,7 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
 class SseReader:
     """One SSE connection (a ``Body`` and a ``Watcher``)."""
 
+    kind: ClassVar[str] = "sse"
     _context: Context
     _state: StreamState
     _position: int

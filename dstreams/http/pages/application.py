@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import define
 from twisted.internet.defer import Deferred
 
 from dstreams.http.application import Elsewhere, problem_response
@@ -15,7 +15,7 @@ MAX_BODY_BYTES = 64 * 1024
 _HEAD = b"X-Content-Type-Options: nosniff\r\n"
 
 
-@frozen(eq=False)
+@define(eq=False)
 class PagesApplication:
     """Hands every request to the pages (an ``Application``).
 

@@ -1,0 +1,164 @@
+"""The log event of a request: one for each, with what an operator may want to know of it.
+
+``docs/reference/logs.md`` lists the fields. They are those of the Rust server, but for what it gets wrong there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define, field
+from twisted.logger import LogEvent, LogLevel
+
+from dstreams.http.messages import Refusal, Request, Response
+from dstreams.protocol.names import NameLimits, parse_name
+from dstreams.protocol.problems import ProtocolError
+from dstreams.telemetry.fields import REQUESTS
+from dstreams.telemetry.levels import LevelFilter
+
+NEVER: Final = 1000
+"""Above every status."""
+
+_LEAST_STATUS: Final = (("info", 0), ("warn", 400), ("error", 500))
+
+_ERROR_CLASSES: Final = {500: "internal", 503: "unavailable", 507: "insufficient_storage"}
+
+_NO_LIMITS: Final = NameLimits(1 << 31, 1 << 31)
+
+Fields = dict[str, object]
+
+
+def least_status(levels: LevelFilter) -> int:
+    """From which status on requests are logged: from 0, 400 or 500 on, or :data:`NEVER`."""
+    return next((status for level, status in _LEAST_STATUS if levels.logs(REQUESTS, level)), NEVER)
+
+
+@define(eq=False)
+class RequestFields:
+    """Describes requests, for logs and traces alike.
+
+    :param prefix: what a stream's path begins with.
+    :param storage: ``storage.mode``.
+    """
+
+    _prefix: bytes
+    _storage: str
+    _route: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._route = self._prefix.decode("latin-1") + "{name}"
+
+    def describe(
+        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
+    ) -> Fields:
+        """All that is known of a request; only what is known has a field."""
+        fields: Fields = {"ds.operation": operation, "ds.storage.backend": self._storage}
+        if request is not None:
+            self._describe_request(request, operation, version, fields)
+        if elapsed is not None:
+            fields["event.duration"] = int(elapsed * 1e9)
+        if response is None:
+            fields["error.type"] = "client_gone"
+            fields["error.message"] = "the client has gone before there was an answer"
+            return fields
+        fields["http.response.status_code"] = response.status
+        if response.status >= 400:
+            _describe_error(response, fields)
+        return fields
+
+    def _describe_request(self, request: Request, operation: str, version: str, fields: Fields) -> None:
+        path, headers = request.path, request.headers
+        if operation == "poll":
+            fields["ds.live_mode"] = "long-poll"
+        elif operation == "subscribe":
+            fields["ds.live_mode"] = "sse"
+        fields["http.request.method"] = request.method.decode("latin-1")
+        if path.startswith(self._prefix) and operation not in ("health", "readiness", "metrics"):
+            fields["http.route"] = self._route
+            name = _stream_name(path[len(self._prefix) :])
+            if name is not None:
+                fields["ds.stream_id"] = name
+        elif operation != "request":
+            fields["http.route"] = path.decode("latin-1")
+        fields["url.path"] = (request.root + path).decode("latin-1")
+        if request.query:
+            fields["url.query"] = request.query.decode("latin-1")
+        if b"host" in headers:
+            fields["server.address"] = headers[b"host"].decode("latin-1")
+        if request.peer:
+            fields["client.address"] = request.peer
+        if b"user-agent" in headers:
+            fields["user_agent.original"] = headers[b"user-agent"].decode("latin-1")
+        fields["network.protocol.version"] = version
+
+
+def _stream_name(raw: bytes) -> str | None:
+    """The decoded name; ``None`` where a path is none."""
+    if raw.isalnum():
+        return raw.decode("ascii")
+    try:
+        return parse_name(raw, _NO_LIMITS)
+    except ProtocolError:
+        return None
+
+
+def _describe_error(response: Response, fields: Fields) -> None:
+    status = response.status
+    error = response.error if isinstance(response, Refusal) else None
+    if error is None:
+        fields["error.type"] = "server_error" if status >= 500 else "client_error"
+    else:
+        fields["error.type"] = "/errors/" + error.slug
+        fields["ds.error_code"] = error.code
+        fields["error.message"] = error.detail or error.title
+        if b"Retry-After: " in error.headers:
+            fields["http.response.header.retry_after"] = (
+                error.headers.partition(b"Retry-After: ")[2].split()[0].decode()
+            )
+    if status >= 500:
+        fields["ds.error_class"] = _ERROR_CLASSES.get(status, "internal")
+    cause = response.cause if isinstance(response, Refusal) else None
+    if cause is not None:
+        fields["error.message"] = f"{type(cause).__name__}: {cause}"
+
+
+@define(eq=False)
+class RequestEvents:
+    """Logs requests (a ``Witness``).
+
+    The event goes straight to the publisher: going through a ``Logger`` would cost as much again as all else.
+
+    :param fields: describes a request.
+    :param least_status: from which status on requests are logged.
+    :param publish: takes the events: ``twisted.logger.globalLogPublisher``.
+    """
+
+    _fields: RequestFields
+    least_status: int
+    _publish: Callable[[LogEvent], object]
+    _now: Callable[[], float] = time.time
+
+    def tell(
+        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
+    ) -> None:
+        """Log a request."""
+        status = 0 if response is None else response.status
+        level, message = LogLevel.info, "request completed"
+        if status >= 500:
+            level, message = LogLevel.error, "request failed"
+        elif status >= 400:
+            level, message = LogLevel.warn, "request completed with client error"
+        elif not status:
+            message = "request abandoned"
+        self._publish(
+            {
+                "log_level": level,
+                "log_namespace": REQUESTS,
+                "log_source": None,
+                "log_time": self._now(),
+                "log_format": message,
+                "log_fields": self._fields.describe(request, response, operation, elapsed, version),
+            }
+        )

@@ -1,0 +1,80 @@
+"""What is noted of a server's work, as its configuration wants it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted import __version__ as twisted_version
+from twisted.logger import globalLogPublisher
+
+from dstreams import __version__
+from dstreams.config.schema import Config
+from dstreams.http.context import prefix_of
+from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
+from dstreams.http.observing import RequestObserver, Witness
+from dstreams.storage.interface import Storage
+from dstreams.streams.streams import Streams
+from dstreams.telemetry.histograms import Histogram
+from dstreams.telemetry.lag import ReactorLag
+from dstreams.telemetry.levels import LevelFilter
+from dstreams.telemetry.metrics import Exposition, Sources
+from dstreams.timers import Scheduler
+
+
+@frozen(eq=False)
+class Instruments:
+    """The observers of one server. What isn't wanted is ``None`` and costs nothing.
+
+    :param observer: told of every request by the transports.
+    :param sources: where metrics come from; transports add what they know of their connections.
+    :param exposition: the metrics as a page.
+    :param lag: measures the reactor while the server runs.
+    """
+
+    observer: RequestObserver | None = None
+    sources: Sources | None = None
+    exposition: Exposition | None = None
+    lag: ReactorLag | None = None
+
+
+def build_instruments(
+    config: Config,
+    storage: Storage,
+    streams: Streams,
+    scheduler: Scheduler,
+    ready: Callable[[], bool],
+    syncs: Histogram | None = None,
+) -> Instruments:
+    """Put the observers together, and let the engine know of those that it tells something.
+
+    :param syncs: the durations of the storage's syncs.
+    """
+    prefix = prefix_of(config.http.stream_base_path.encode())
+    witnesses = _witnesses(config, RequestFields(prefix, storage.name))
+    if not config.observability.metrics:
+        return Instruments(RequestObserver(prefix, witnesses) if witnesses else None)
+    observer = RequestObserver(prefix, witnesses)
+    sources = Sources(
+        storage=storage.name,
+        build={
+            "version": __version__,
+            "python": platform.python_version(),
+            "twisted": twisted_version,
+            "reactor": type(scheduler).__name__,
+        },
+        streams=streams.statistics,
+        requests=observer,
+        ready=ready,
+        failed=lambda: streams.failure is not None,
+        syncs=syncs,
+    )
+    streams.time_commits(sources.commits)
+    return Instruments(observer, sources, Exposition.of(sources), ReactorLag(scheduler, sources.lag))
+
+
+def _witnesses(config: Config, fields: RequestFields) -> tuple[Witness, ...]:
+    """Who wants to know all about requests."""
+    logged = least_status(LevelFilter(config.observability.log_filter))
+    return (RequestEvents(fields, logged, globalLogPublisher),) if logged < NEVER else ()

@@ -1,0 +1,70 @@
+"""The admin listener: metrics, health and the listing of streams, apart from the clients' port."""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+
+from dstreams.services.listeners import Listener, place, reason
+from dstreams.services.parts import Connections
+from dstreams.services.patience import Patience
+from dstreams.startup import StartupError, StartupPhase
+
+_log = Logger()
+
+GRACE_SECONDS = 2.0
+"""How long an answer may take to be read at the end."""
+
+
+class AdminService(Service):
+    """Listens for operators; from before the clients' port opens until after it has closed.
+
+    :param listener: where.
+    :param factory: speaks HTTP there.
+    :param connections: that factory's connections.
+    :param patience: ends every wait of the end when somebody has none left.
+    """
+
+    name: str | None = "admin"
+
+    def __init__(
+        self, listener: Listener, factory: IProtocolFactory, connections: Connections, patience: Patience
+    ) -> None:
+        self._listener = listener
+        self._factory = factory
+        self._connections = connections
+        self._patience = patience
+        self._port: IListeningPort | None = None
+
+    def startService(self) -> Deferred[None]:
+        """Bind the port.
+
+        :return: fires when operators can connect; fails with a ``StartupError``.
+        """
+        super().startService()
+        return Deferred.fromCoroutine(self._listen())
+
+    async def _listen(self) -> None:
+        try:
+            self._port = await self._listener.endpoint.listen(self._factory)
+        except (CannotListenError, OSError) as error:
+            cause = f"failed to bind admin.endpoint {self._listener.name}: {reason(error)}"
+            raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
+        where = place(self._port.getHost(), secure=self._listener.is_secure)
+        _log.info("admin pages: {url}", url=f"{where.root}/{where.note}")
+
+    def stopService(self) -> Deferred[None]:
+        """Close the port and its connections."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+            self._port = None
+        if not await self._patience.wait_for(self._connections.drain(), GRACE_SECONDS):
+            self._connections.abort()
+            await self._connections.drain()

@@ -1,0 +1,40 @@
+"""The log observer: filters, formats and writes events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.logger import ILogObserver, LogEvent
+from zope.interface import implementer
+
+from dstreams.telemetry.fields import REQUESTS
+from dstreams.telemetry.levels import LevelFilter
+from dstreams.telemetry.lines import LineWriter
+
+
+@implementer(ILogObserver)
+@frozen(eq=False)
+class LogObserver:
+    """Writes the events that pass the filter, those of requests a little later and together.
+
+    Tens of thousands of requests may be answered in a second; a system call for each would cost more than all else
+    about them. Every other event is written at once, after the ones before it.
+
+    :param levels: which events are logged.
+    :param format: makes a line of an event.
+    :param writer: where lines go.
+    """
+
+    _levels: LevelFilter
+    _format: Callable[[LogEvent], bytes]
+    writer: LineWriter
+
+    def __call__(self, event: LogEvent) -> None:
+        """An event."""
+        if self._levels.passes(event):
+            line = self._format(event)
+            if event.get("log_namespace") == REQUESTS:
+                self.writer.write_soon(line)
+            else:
+                self.writer.write(line)

@@ -1,0 +1,36 @@
+"""A log event as a line for people: time, namespace and level, the message, then the fields as ``name=value``."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from twisted.logger import LogEvent, eventAsText, formatTime
+
+from dstreams.telemetry.fields import REQUESTS, structured
+
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")
+"""Printable ASCII without blank, quote, ``=`` and backslash: what needs no quotes."""
+
+
+def text_line(event: LogEvent, *, timestamp: bool = True) -> bytes:
+    """One event; only a traceback takes more than one line.
+
+    :param timestamp: whether the line begins with the time; not where whoever keeps it adds that.
+    """
+    if event.get("log_namespace") == REQUESTS:
+        text = event["log_format"]
+    else:
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    level = event.get("log_level")
+    source = f"[{event.get('log_namespace') or '-'}#{'info' if level is None else level.name}] "
+    begin = f"{formatTime(event.get('log_time'))} {source}" if timestamp else source
+    text = text.rstrip("\n")  # a traceback ends with one
+    pairs = "".join(f" {name}={_shown(value)}" for name, value in structured(event).items())
+    return f"{begin}{text}{pairs}\n".encode("utf-8", "replace")
+
+
+def _shown(value: object) -> str:
+    """A value on one line, without characters that a terminal might obey."""
+    text = str(value)
+    return text if _BARE.fullmatch(text) else json.dumps(text)

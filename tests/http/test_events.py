@@ -1,0 +1,174 @@
+"""The log event of a request."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.logger import LogEvent, LogLevel
+
+from dstreams.config import parse_log_filter
+from dstreams.http.application import problem_response
+from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
+from dstreams.http.messages import PageResponse, Request, Response
+from dstreams.protocol.problems import InsufficientStorage, InternalError, NotFound, Unavailable
+from dstreams.telemetry.levels import LevelFilter
+
+FIELDS = RequestFields(b"/v1/stream/", "memory")
+
+
+def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: bytes) -> Request:
+    named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return Request(b"GET", path, query, named, peer="192.0.2.1", body=b"")
+
+
+def told(request: Request | None, response: Response | None, operation: str = "read") -> LogEvent:
+    events: list[LogEvent] = []
+    witness = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
+    witness.tell(request, response, operation, 0.0125, "1.1")
+    return events[0]
+
+
+class RequestFieldsTests:
+    """What is said of a request."""
+
+    def test_everything(self) -> None:
+        """An ordinary request is described completely."""
+        asked = request(query=b"offset=-1", host=b"example.org", user_agent=b"curl/8")
+        event = told(asked, Response(200))
+        assert event["log_fields"] == {
+            "ds.operation": "read",
+            "ds.storage.backend": "memory",
+            "ds.stream_id": "a/b/c",
+            "http.request.method": "GET",
+            "http.route": "/v1/stream/{name}",
+            "url.path": "/v1/stream/a%2Fb/c",
+            "url.query": "offset=-1",
+            "server.address": "example.org",
+            "client.address": "192.0.2.1",
+            "user_agent.original": "curl/8",
+            "network.protocol.version": "1.1",
+            "event.duration": 12_500_000,
+            "http.response.status_code": 200,
+        }
+        assert (event["log_level"], event["log_format"]) == (LogLevel.info, "request completed")
+        assert (event["log_namespace"], event["log_time"]) == ("dstreams.requests", 5.0)
+
+    def test_little(self) -> None:
+        """What isn't known has no field."""
+        fields = told(None, problem_response(NotFound("x"), None))["log_fields"]
+        assert set(fields) == {
+            "ds.operation",
+            "ds.storage.backend",
+            "event.duration",
+            "http.response.status_code",
+            "error.type",
+            "error.message",
+            "ds.error_code",
+        }
+
+    @pytest.mark.parametrize(
+        ("raw", "name"),
+        [
+            (b"abc", "abc"),
+            (b"%E6%97%A5", "日"),
+            (b"a/", None),
+            (b"%ff", None),
+            (b"", None),
+            (b"a" * 5000, "a" * 5000),
+            (b"/".join([b"a"] * 50), "/".join(["a"] * 50)),
+        ],
+    )
+    def test_names(self, raw: bytes, name: str | None) -> None:
+        """The whole decoded name; of a path that can't be a name there is none."""
+        assert told(request(b"/v1/stream/" + raw), Response(200))["log_fields"].get("ds.stream_id") == name
+
+    @pytest.mark.parametrize(
+        ("operation", "mode"), [("poll", "long-poll"), ("subscribe", "sse"), ("read", None), ("append", None)]
+    )
+    def test_live_mode(self, operation: str, mode: str | None) -> None:
+        """Live reads say how they wait."""
+        assert told(request(), Response(200), operation)["log_fields"].get("ds.live_mode") == mode
+
+    def test_pages(self) -> None:
+        """A page's route is its path; what is nothing has none."""
+        assert told(request(b"/healthz"), PageResponse(200), "health")["log_fields"]["http.route"] == "/healthz"
+        assert "http.route" not in told(request(b"/secret"), PageResponse(404), "request")["log_fields"]
+
+    def test_mounted(self) -> None:
+        """The path is the one that the client sent, wherever the streams are mounted."""
+        asked = request(b"/v1/stream/a")
+        asked.root = b"/api"
+        assert told(asked, Response(200))["log_fields"]["url.path"] == "/api/v1/stream/a"
+
+
+class ErrorTests:
+    """What is said of a request that failed."""
+
+    def test_client_error(self) -> None:
+        """The problem's type, code and detail, at warn."""
+        event = told(request(), problem_response(NotFound("Stream not found: x"), None))
+        fields = event["log_fields"]
+        assert (event["log_level"], event["log_format"]) == (LogLevel.warn, "request completed with client error")
+        assert fields["error.type"] == "/errors/not-found"
+        assert fields["ds.error_code"] == "NOT_FOUND"
+        assert fields["error.message"] == "Stream not found: x"
+        assert "ds.error_class" not in fields
+
+    @pytest.mark.parametrize(
+        ("error", "error_class"),
+        [
+            (InternalError(), "internal"),
+            (Unavailable(), "unavailable"),
+            (InsufficientStorage(), "insufficient_storage"),
+        ],
+    )
+    def test_server_error(self, error: InternalError | Unavailable | InsufficientStorage, error_class: str) -> None:
+        """What went wrong inside is told, at error, though the client isn't told."""
+        error.__cause__ = OSError(28, "No space left on device", "/var/lib/x")
+        response = problem_response(error, None)
+        event = told(request(), response)
+        fields = event["log_fields"]
+        assert (event["log_level"], event["log_format"]) == (LogLevel.error, "request failed")
+        assert fields["ds.error_class"] == error_class
+        assert fields["error.message"] == "OSError: [Errno 28] No space left on device: '/var/lib/x'"
+        assert isinstance(response.body, bytes)
+        assert b"/var/lib" not in response.body
+        assert b"/var/lib" not in response.head
+
+    def test_retry_after(self) -> None:
+        """When the client may try again is told."""
+        fields = told(request(), problem_response(Unavailable(), None))["log_fields"]
+        assert fields["http.response.header.retry_after"] == "1"
+
+    @pytest.mark.parametrize(("status", "kind"), [(404, "client_error"), (500, "server_error")])
+    def test_pages(self, status: int, kind: str) -> None:
+        """An error of a page has a type, too."""
+        assert told(request(b"/x"), PageResponse(status), "request")["log_fields"]["error.type"] == kind
+
+    def test_abandoned(self) -> None:
+        """A client that left is no failure, and there is no status."""
+        event = told(request(), None, "poll")
+        assert (event["log_level"], event["log_format"]) == (LogLevel.info, "request abandoned")
+        assert event["log_fields"]["error.type"] == "client_gone"
+        assert "http.response.status_code" not in event["log_fields"]
+
+
+class LevelTests:
+    """Which requests are logged."""
+
+    @pytest.mark.parametrize(
+        ("chosen", "least"),
+        [
+            ("debug", 0),
+            ("info", 0),
+            ("warn", 400),
+            ("error", 500),
+            ("critical", NEVER),
+            ("off", NEVER),
+            ("off,dstreams.requests=info", 0),
+            ("info,dstreams.requests=off", NEVER),
+            ("info,dstreams=warn", 400),
+        ],
+    )
+    def test_least_status(self, chosen: str, least: int) -> None:
+        """The level of ``dstreams.requests`` says from which status on."""
+        assert least_status(LevelFilter(parse_log_filter(chosen))) == least
