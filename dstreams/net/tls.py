@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IReactorTime,
+    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
@@ -170,6 +171,12 @@ class TlsConnection(BufferingTLSTransport):
         limit = self.factory.handshake_timeout
         self._limit = self.factory.clock.callLater(limit, self._time_out)
         super().makeConnection(transport)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
+        """See ITCPTransport, which Twisted's TLS claims to be, whatever it runs over."""
+        below: Any = self.transport
+        if ITCPTransport.providedBy(below):
+            below.setTcpNoDelay(enabled)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the operator, once in a while, why clients don't get in."""

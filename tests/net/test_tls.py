@@ -6,8 +6,9 @@ import ssl
 from pathlib import Path
 
 import pytest
-from twisted.internet.interfaces import INegotiated
+from twisted.internet.interfaces import INegotiated, ITCPTransport
 from twisted.logger import LogLevel, capturedLogs, formatEvent
+from zope.interface import alsoProvides
 
 from dstreams.net.tls import TlsContext
 from dstreams.startup import StartupError
@@ -311,6 +312,20 @@ class HandshakeTests:
             "TLS handshake failed: 192.0.2.7: http request",
             "2 other TLS handshakes have failed since the last message",
         ]
+
+
+class TransportTests:
+    """What speaks inside asks of its transport."""
+
+    def test_no_delay(self, authority: Authority, identity: Identity) -> None:
+        """Whether small writes wait is the business of TCP; over anything else the question is moot."""
+        meeting = Meeting(TlsContext(options(identity)), client_context(authority.path))
+        meeting.server.setTcpNoDelay(True)
+        asked: list[bool] = []
+        meeting.transport.setTcpNoDelay = asked.append  # type: ignore[attr-defined]
+        alsoProvides(meeting.transport, ITCPTransport)
+        meeting.server.setTcpNoDelay(True)
+        assert asked == [True]
 
 
 class EndTests:

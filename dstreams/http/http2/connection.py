@@ -87,6 +87,12 @@ class _Conversation(H2Connection):
         event.last_stream_id = frame.last_stream_id
         return [], [event]
 
+    @property
+    def awaits_too_much(self) -> bool:
+        """Whether the frame that is arriving is longer than allowed: h2 says so when it is complete, at 16 MiB."""
+        arrived = self.incoming_buffer._data  # noqa: SLF001 (its only way to be known)
+        return len(arrived) >= 3 and int.from_bytes(arrived[:3], "big") > self.max_inbound_frame_size
+
 
 @implementer(IPushProducer)
 @define(eq=False)
@@ -231,6 +237,9 @@ class Http2Connection(protocol.Protocol):
             act = self._ACTIONS.get(type(event))
             if act is not None and not self._closing:
                 act(self, event)
+        if self._h2.awaits_too_much and not self._closing:
+            self._connections.refused += 1
+            self._close(ErrorCodes.FRAME_SIZE_ERROR)
         self._corked = corked
         self._send()
 

@@ -41,7 +41,6 @@ def read_head(fields: Iterable[Field], limits: HttpLimits, peer: str) -> Request
             pseudo[name] = value
             continue
         count += 1
-        value = value.strip(b" \t")  # noqa: PLW2901
         if name not in headers:
             headers[name] = value
         else:
