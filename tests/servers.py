@@ -51,6 +51,11 @@ class ChildServer:
         """Its origin: ``http://127.0.0.1:49152``."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def secure_url(self) -> str:
+        """The same, of a server that speaks TLS."""
+        return f"https://127.0.0.1:{self.port}"
+
 
 def child_environment(**variables: str) -> dict[str, str]:
     """This process's environment without the server's own variables: tests begin from the defaults.

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,19 @@ def missing() -> str | None:
     return None
 
 
-def run_suite(url: str, directory: Path) -> Outcome:
+def run_suite(url: str, directory: Path, settings: Mapping[str, str] | None = None) -> Outcome:
     """Run the whole suite against a server.
 
     :param url: the server's origin.
     :param directory: where the report goes.
+    :param settings: environment variables for Node and the suite.
     :raise AssertionError: when the suite gave no report.
     """
     report = directory / "report.json"
     finished = subprocess.run(
         ["node", str(VITEST), "run", "--reporter=json", f"--outputFile={report}"],
         cwd=HERE,
-        env=os.environ | {"CONFORMANCE_BASE_URL": url},
+        env=os.environ | {"CONFORMANCE_BASE_URL": url} | dict(settings or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.suite import HERE, missing, run_suite
+from tests.certificates import Authority
+from tests.conformance.suite import HERE, Outcome, missing, run_suite
 from tests.servers import ChildServer, child_server, twistd_server
 
 PASSING = 332
@@ -73,11 +74,33 @@ def _suite() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_suite")
+@pytest.mark.parametrize(("versions", "client"), [("http1", "1.1"), ("http2", "2")])
+def test_conformance_over_tls(versions: str, client: str, tmp_path: Path) -> None:
+    """The same over TLS, with HTTP/1.1 and with HTTP/2: each alone, so that the client can't choose the other."""
+    authority = Authority(tmp_path)
+    identity = authority.issue("server")
+    settings = {
+        "DS_TRANSPORT__MODE": "tls",
+        "DS_TRANSPORT__HTTP__VERSIONS": versions,
+        "DS_TRANSPORT__TLS__CERT_PATH": str(identity.certificate),
+        "DS_TRANSPORT__TLS__KEY_PATH": str(identity.key),
+    }
+    node = {"NODE_EXTRA_CA_CERTS": str(authority.path), "CONFORMANCE_HTTP_VERSION": client}
+    with twistd_server(tmp_path, environ=SETTINGS | settings) as server:
+        check(run_suite(server.secure_url, tmp_path, node))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_suite")
 @pytest.mark.parametrize("start", [channel, resource, file_fast, file_durable, acid])
 def test_conformance(start: Start, tmp_path: Path) -> None:
     """Every test of the official suite passes, and none is skipped but those for subscriptions."""
     with start(tmp_path) as server:
-        outcome = run_suite(server.url, tmp_path)
+        check(run_suite(server.url, tmp_path))
+
+
+def check(outcome: Outcome) -> None:
+    """Every test has passed, and none was skipped but those for subscriptions."""
     if outcome.failed:
         pytest.fail(f"{len(outcome.failed)} failed:\n\n" + "\n\n".join(outcome.failed), pytrace=False)
     assert [name for name in outcome.skipped if not name.startswith(OPT_IN)] == []
