@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from attrs import field, frozen
 
+from dstreams.config.schema import KEYS
+from dstreams.config.value_rules import VALUE_RULES
 from tests.servers import TWISTD, child_environment, twistd_server
 
 pytestmark = pytest.mark.slow
@@ -134,33 +136,6 @@ CASES: Mapping[str, Case] = {
             " declaration (at line 1, column 8); mend the file there"),
         ),
     ),
-    "values by themselves": Case(
-        files={
-            "config/default.toml": """
-                [server]
-                bind_address = "localhost:80"
-                endpoints = ["127.0.0.1:80"]
-                shutdown_grace_secs = 86401
-                [http]
-                cors_origins = "https://A"
-                stream_base_path = "/metrics"
-                [storage]
-                data_dir = " "
-                acid_shard_count = 3
-                [transport]
-                http.versions = ["http3"]
-                [observability]
-                rust_log = "a=loud"
-                [admin]
-                base_path = "/a/"
-            """
-        },
-        expected=(
-            "server.bind_address", "server.endpoints", "server.shutdown_grace_secs", "http.cors_origins",
-            "http.stream_base_path", "storage.data_dir", "storage.acid_shard_count", "transport.http.versions",
-            "observability.rust_log", "admin.base_path",
-        ),
-    ),
     "http mode": Case(
         environ={
             "DS_TRANSPORT__HTTP__VERSIONS": "http1,http2",
@@ -202,6 +177,24 @@ CASES: Mapping[str, Case] = {
             "transport.tls.cert_path", "transport.tls.key_path", "transport.tls.client_ca_path", "http.cors_origins",
         ),
     ),
+    "mtls mode": Case(
+        files={
+            "config/default.toml": """
+                [transport]
+                mode = "mtls"
+                http.versions = ["http1", "http2"]
+                tls.cert_path = "c"
+                tls.key_path = "k"
+                tls.alpn_protocols = ["http/1.1"]
+                [proxy]
+                enabled = true
+                forwarded_headers = "x-forwarded"
+                trusted_proxies = ["::1"]
+                identity.header_name = "x-client"
+            """
+        },
+        expected=("transport.tls.client_ca_path", "transport.tls.alpn_protocols", "proxy.identity.header_name"),
+    ),
     "the profile's variable": Case(environ={"DS_PROFILE": "prod"}, expected=("http.cors_origins",)),
     "a daemon": Case(
         twistd="",
@@ -210,6 +203,92 @@ CASES: Mapping[str, Case] = {
     ),
 }  # fmt: skip
 """The commands. Where only keys are expected, the texts are those of the tests of the rules."""
+
+
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "server.bind_address": {
+        '"localhost:80"': "must be an IP address and a port, such as 127.0.0.1:4437 or [::1]:4437; host names",
+        '"127.0.0.1:65536"': "must have a port of at most 65535",
+    },
+    "server.endpoints": {
+        '["127.0.0.1:80"]': "isn't an endpoint; write tcp:80:interface=127.0.0.1",
+        '[""]': "is blank; write an endpoint such as tcp:4437",
+        '["nowhere"]': "isn't an endpoint such as tcp:4437",
+        '["tcq:1"]': "is of a type that isn't known here; known are ",
+        '["tcp:65536"]': "must have a port from 0 to 65535, as in tcp:4437",
+        '["unix:"]': "must have a path, as in unix:/run/durable-streams/http.sock",
+        '["tcp:1", "tcp:1"]': "has the item 'tcp:1' twice",
+        '["tcp:1", "tcp6:1"]': "has two endpoints for port 1",
+    },
+    "server.drain_delay_secs": {"86401": "must be at most 86400"},
+    "server.shutdown_grace_secs": {"-1": "must be at least 0", "86401": "must be at most 86400"},
+    "limits.max_memory_bytes": {"0": "must be at least 1"},
+    "limits.max_disk_bytes": {"-1": "must be at least 0"},
+    "limits.max_stream_bytes": {
+        "0": "must be at least 1",
+        "10_000_000_000_000_000": "must be at most 9999999999999999",
+    },
+    "limits.max_stream_name_bytes": {"0": "must be at least 1", "65537": "must be at most 65536"},
+    "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},
+    "http.cors_origins": {
+        '"https://A"': "has the entry 'https://A', which browsers send as 'https://a'; write that",
+        '"a"': "has the entry 'a', which isn't an origin such as https://app.example",
+        '""': "has an empty entry",
+        '"https://a, *"': "mixes * with origins",
+        '"https://a, https://a"': "has the entry 'https://a' twice",
+    },
+    "http.stream_base_path": {
+        '"v1"': "must begin with /",
+        '"/v1/"': "must not end with /",
+        '"/v1//a"': "has an empty segment; write single slashes",
+        '"/v1/.."': "has the segment '..', which clients remove from a path",
+        '"/{a}"': "has the segment '{a}'; letters, digits and",
+        '"/metrics"': "overlaps with the server's own pages",
+    },
+    "storage.data_dir": {'" "': "must not be blank", '"a\\u0000"': "has a null character"},
+    "storage.checkpoint_bytes": {"1": "must be at least 4096", "1099511627777": "must be at most 1099511627776"},
+    "storage.acid_shard_count": {
+        "3": "must be a power of two",
+        "0": "must be at least 1",
+        "512": "must be at most 256",
+    },
+    "transport.http.versions": {
+        '["http3"]': "has http3: HTTP/3 isn't offered; leave it out",
+        "[]": "must not be empty; name at least one",
+        '["http1", "h1"]': "has the item 'http1' twice",
+    },
+    "transport.tls.cert_path": {'" "': "must not be blank", '"\\u0000"': "has a null character"},
+    "transport.tls.key_path": {'""': "must not be blank"},
+    "transport.tls.client_ca_path": {'""': "must not be blank"},
+    "transport.tls.alpn_protocols": {'["http/1.1", "h1"]': "has the item 'http/1.1' twice"},
+    "transport.tls.handshake_timeout_secs": {"0": "must be at least 1", "3601": "must be at most 3600"},
+    "transport.connection.long_poll_timeout_secs": {"0": "must be at least 1", "86401": "must be at most 86400"},
+    "transport.connection.sse_reconnect_interval_secs": {"-1": "must be at least 0", "31536001": "must be at most"},
+    "proxy.trusted_proxies": {
+        '["10.0.0.0/33"]': "has the item '10.0.0.0/33', which must be an IP address or a network",
+        '["::1", "::1/128"]': "has '::1' and '::1/128', which are one",
+    },
+    "proxy.identity.header_name": {'"a b"': "isn't the name of a header", '"Host"': "is a header with another meaning"},
+    "observability.rust_log": {
+        '"a=loud"': "has the level 'loud'; the levels are debug",
+        '"a b"': "has the item 'a b'; write a level, or",
+        '""': "is blank; write a level such as info",
+    },
+    "admin.endpoint": {'"9090"': "isn't an endpoint; write tcp:9090", '""': "is blank"},
+    "admin.base_path": {'"/a/"': "must not end with /", '"/healthz/a"': "overlaps with the server's own pages"},
+}
+"""Bad values of single keys, as TOML, with why each is refused."""
+
+
+def value_case(number: int) -> tuple[Case, dict[str, str]]:
+    """A case with one bad value of every key that has so many, and the reason for each."""
+    chosen = {path: list(values.items())[number] for path, values in VALUES.items() if len(values) > number}
+    text = "".join(f"{path} = {value}\n" for path, (value, _) in chosen.items())
+    reasons = {path: reason for path, (_, reason) in chosen.items()}
+    return Case(files={"config/local.toml": text}, expected=tuple(reasons)), reasons
+
+
+VALUE_CASES = [value_case(number) for number in range(max(map(len, VALUES.values())))]
 
 
 def run(directory: Path, case: Case) -> subprocess.CompletedProcess[str]:
@@ -235,9 +314,10 @@ def run(directory: Path, case: Case) -> subprocess.CompletedProcess[str]:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
     """What each of the commands did."""
     base = tmp_path_factory.mktemp("twistd")
+    cases = {**CASES, **{f"values {number}": case for number, (case, _) in enumerate(VALUE_CASES)}}
     with ThreadPoolExecutor(PROCESSES) as pool:
         running = {
-            name: pool.submit(run, base / str(number), case) for number, (name, case) in enumerate(CASES.items())
+            name: pool.submit(run, base / str(number), case) for number, (name, case) in enumerate(cases.items())
         }
         return {name: future.result() for name, future in running.items()}
 
@@ -256,6 +336,23 @@ class RefusalTests:
             assert all(line.startswith("[validate_config] ") for line in lines)
             lines = [line.split(" ")[1] for line in lines]
         assert tuple(lines) == expected
+
+    @pytest.mark.parametrize("number", range(len(VALUE_CASES)))
+    def test_values(self, number: int, ended: Mapping[str, subprocess.CompletedProcess[str]]) -> None:
+        """Every bad value of a file is told with its key, its origin and what to do."""
+        result, (case, reasons) = ended[f"values {number}"], VALUE_CASES[number]
+        lines = result.stderr.splitlines()
+        assert [line.split(" ")[1] for line in lines] == sorted(case.expected, key=list(KEYS).index)
+        for line in lines:
+            path = line.split(" ")[1]
+            assert line.startswith(f"[validate_config] {path} = ")
+            assert " (file config/local.toml): " in line
+            assert reasons[path] in line
+
+    def test_every_rule(self) -> None:
+        """No key with a rule or a range is left out."""
+        ranges = {path for path, key in KEYS.items() if key.type is int}
+        assert VALUES.keys() == VALUE_RULES.keys() | ranges
 
 
 class ServingTests:
