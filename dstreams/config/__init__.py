@@ -10,19 +10,45 @@ from dstreams.config.networks import Network, parse_network
 from dstreams.config.problems import ConfigError, Problem
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.rendering import render_effective_json
-from dstreams.config.schema import Config
+from dstreams.config.schema import (
+    Admin,
+    Config,
+    Connection,
+    Http,
+    Identity,
+    Limits,
+    Observability,
+    Proxy,
+    Server,
+    Storage,
+    Tls,
+    Transport,
+    TransportHttp,
+)
 from dstreams.config.validation import validate_config, warnings
 
 __all__ = [
+    "Admin",
     "BindAddress",
     "Config",
     "ConfigError",
     "ConfigLoadOptions",
+    "Connection",
     "DeploymentProfile",
+    "Http",
+    "Identity",
+    "Limits",
     "LoadedConfig",
     "LogFilter",
     "Network",
+    "Observability",
     "Problem",
+    "Proxy",
+    "Server",
+    "Storage",
+    "Tls",
+    "Transport",
+    "TransportHttp",
     "load",
     "load_config",
     "parse_bind_address",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dstreams.config.keys import LARGEST, LEVEL_SEPARATOR, VARIABLE_PREFIX, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.log_filter import parse_log_filter
-from dstreams.config.problems import load_problem, shown, suggestion
+from dstreams.config.problems import load_problem, printable, shown, suggestion
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
@@ -38,9 +38,11 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             _read_legacy(layer, _OLD_VARIABLES[name], text)
         elif name.startswith(VARIABLE_PREFIX) and LEVEL_SEPARATOR in name:
             hint = suggestion(name, _VARIABLES)
-            layer.problems.append(load_problem(f"unknown environment variable {name} = {shown(text)}: {hint}"))
+            layer.problems.append(
+                load_problem(f"unknown environment variable {printable(name)} = {shown(text)}: {hint}")
+            )
         elif name.startswith(VARIABLE_PREFIX) and name != PROFILE_VARIABLE:
-            strangers.append(name)
+            strangers.append(printable(name))
     replace_legacy(layer)
     if strangers:
         layer.warnings.append(

@@ -107,6 +107,7 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
     problems += [problem for layer in layers for problem in layer.problems]
     wrong = validate(settings, profile)
     said = [warning for layer in layers for warning in layer.warnings]
+    said += _unused_address(settings)
     said += _undone(profile, settings, default_file=str(Path(directory, "default.toml")) if directory else None)
     if not wrong:
         said += warnings(build(settings))
@@ -132,6 +133,13 @@ def merge(layers: list[Layer]) -> dict[str, Setting]:
     if mode is not None:
         settings["transport.mode"] = mode
     return settings
+
+
+def _unused_address(settings: Mapping[str, Setting]) -> Iterator[str]:
+    """A warning about an address that somebody has set and that endpoints replace."""
+    address, endpoints = settings["server.bind_address"], settings["server.endpoints"]
+    if endpoints.value and not address.origin.startswith(("default", "profile ")):
+        yield f"{address.named()} has no effect, because {endpoints.named()} says where to listen; leave one out"
 
 
 def _undone(profile: DeploymentProfile, settings: Mapping[str, Setting], default_file: str | None) -> Iterator[str]:
@@ -183,22 +191,27 @@ def _no_such_profile(
     name, origin = _profile_name(options, environ)
     near = nearest(profile.name, PROFILES)
     hint = f"did you mean {near}?" if near else f"built in are {', '.join(PROFILES)}"
-    place = Path(directory or DIRECTORIES[0], f"{profile}.toml")
+    place = printable(str(Path(directory or options.config_dir or DIRECTORIES[0], f"{profile}.toml")))
     return load_problem(unknown_profile(name or "", origin, f"{hint}; one of your own needs the file {place}"))
 
 
 def _directory(named: str | None, problems: list[Problem]) -> str | None:
     """The configuration directory, ``None`` when there is none."""
-    if named is not None:
-        if not Path(named).is_dir():
+    for path in DIRECTORIES if named is None else (named,):
+        try:
+            found = Path(path).is_dir()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             problems.append(
-                load_problem(
-                    f"configuration directory not found: {shown(named)} (--config-dir): give the path of an existing"
-                    " directory"
-                )
+                load_problem(f"configuration directory can't be looked into: {shown(path)}: {reason}; name another")
             )
-        return named
-    return next((each for each in DIRECTORIES if Path(each).is_dir()), None)
+            return None
+        if found:
+            return path
+    if named is not None:
+        remedy = "give the path of an existing directory"
+        problems.append(load_problem(f"configuration directory not found: {shown(named)} (--config-dir): {remedy}"))
+    return None
 
 
 def _paths(directory: str | None, profile: DeploymentProfile, override: str | None) -> Iterator[tuple[str, str | None]]:

@@ -125,6 +125,11 @@ class UnknownVariableTests:
             " DS_SERVER__BIND_ADDRESS?"
         )
 
+    def test_odd_names(self) -> None:
+        """A name stays on one line."""
+        (problem,) = problems({"DS_A__\n\udcff": ""})
+        assert problem == r"[load_config] unknown environment variable DS_A__\n\udcff = '': remove it"
+
     def test_nothing_near(self) -> None:
         """Where nothing is near, the remedy is to remove it."""
         (problem,) = problems({"DS_QQQ__ZZZ": ""})

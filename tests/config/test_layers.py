@@ -134,6 +134,12 @@ class DirectoryTests:
             )
         ]
 
+    @pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+    def test_impossible(self, name: str) -> None:
+        """What can't be a directory is refused, too."""
+        (problem,) = problems(config_dir=name)
+        assert problem.startswith("[load_config] configuration directory ")
+
     def test_system_wide(self, directory: Path, tmp_path: Path) -> None:
         """The system's directory is used where the working directory has none."""
         (tmp_path / "etc").mkdir()
@@ -329,6 +335,15 @@ class WarningTests:
     def test_wildcard(self) -> None:
         """Letting in every origin is warned about."""
         assert len(load(ConfigLoadOptions(), {}).warnings) == 1
+
+    def test_unused_address(self) -> None:
+        """An address that endpoints replace is warned about, unless it is nobody's choice."""
+        assert loaded(profile="dev", DS_SERVER__ENDPOINTS="tcp:1").warnings == ()
+        (warning,) = loaded(DS_SERVER__ENDPOINTS="tcp:1", DS_SERVER__BIND_ADDRESS="127.0.0.1:2").warnings
+        assert warning == (
+            "server.bind_address = '127.0.0.1:2' (DS_SERVER__BIND_ADDRESS) has no effect, because server.endpoints ="
+            " ['tcp:1'] (DS_SERVER__ENDPOINTS) says where to listen; leave one out"
+        )
 
     def test_undone_profile(self, directory: Path) -> None:
         """A default.toml that spells out defaults, as the Rust server's does, undoes a profile; each key is told."""
