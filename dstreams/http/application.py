@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field
@@ -113,24 +114,17 @@ class StreamApplication:
             response = problem_response(InternalError(), request, error)
         if isinstance(response, Response):
             response.head = (facts.lines or self._lines(request)) + response.head
-            return response
-        return self._respond_later(request, response)
-
-    def _respond_later(
-        self, request: Request, response: Decided[Response] | Deferred[Response]
-    ) -> Eventually[Response]:
-        def complete(answered: Response) -> Response:
-            return self._complete(request, answered)
-
-        def rescue(error: Exception) -> Response:
-            return self._complete(request, _failed(Failure(error), request))
-
-        if isinstance(response, Deferred):
-            return response.addErrback(_failed, request).addCallback(complete)
-        if response.refusal is None:
-            complete(response.value)
-        response.rescue = rescue
+        elif isinstance(response, Decided):
+            if response.refusal is None:
+                response.value.head = (facts.lines or self._lines(request)) + response.value.head
+            response.rescue = partial(self._rescue, request)
+        else:
+            response.addErrback(_failed, request).addCallback(partial(self._complete, request))
         return response
+
+    def _rescue(self, request: Request, error: Exception) -> Response:
+        """The answer to a request whose change, or what its answer rests on, could not be committed."""
+        return self._complete(request, _failed(Failure(error), request))
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
         """The answer to a message that HTTP itself doesn't allow."""

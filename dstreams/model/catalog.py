@@ -96,7 +96,7 @@ class AcceptedCatalog(Catalog):
 
     def settle(self, change: Change) -> None:
         """``change`` has been applied below: forget the overlays that add nothing any more."""
-        for stream_id in concerned(change):
+        for stream_id in (change.stream_id,) if type(change) is Append else concerned(change):
             state = self.streams[stream_id]
             state.pending -= 1
             if not state.pending:

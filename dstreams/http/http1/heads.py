@@ -93,17 +93,18 @@ class Heads:
     """
 
     _limits: HttpLimits
-    _known: dict[bytes, RequestHead] = field(factory=dict, init=False)
+    known: dict[bytes, RequestHead] = field(factory=dict, init=False)
+    """The latest heads by their bytes."""
 
     def read(self, head: bytes) -> RequestHead:
         """As :func:`parse_head`."""
-        known = self._known.get(head)
+        known = self.known.get(head)
         if known is None:
             known = parse_head(head, self._limits)
             if len(head) <= MAX_KNOWN_HEAD_BYTES:
-                if len(self._known) >= MAX_KNOWN_HEADS:
-                    self._known.clear()
-                self._known[head] = known
+                if len(self.known) >= MAX_KNOWN_HEADS:
+                    self.known.clear()
+                self.known[head] = known
         return known
 
 

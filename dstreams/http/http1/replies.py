@@ -23,10 +23,11 @@ _PHRASES = {
 }
 """RFC 9110's names, where Python's versions disagree."""
 
-_STATUS_LINES: dict[int, bytes] = {
+STATUS_LINES: dict[int, bytes] = {
     status.value: f"HTTP/1.1 {status.value} {_PHRASES.get(status.value, status.phrase)}\r\n".encode("ascii")
     for status in HTTPStatus
 }
+"""The first lines of responses."""
 
 
 @define(eq=False)
@@ -56,9 +57,9 @@ def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
     return b"Connection: keep-alive\r\n" if is_1_0 else b""
 
 
-def status_line(status: int) -> bytes:
-    """The first line of a response."""
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+def unknown_status(status: int) -> bytes:
+    """The first line of a response whose status isn't among the :data:`STATUS_LINES`."""
+    return b"HTTP/1.1 %d Unknown\r\n" % status
 
 
 def internal_error() -> Response:

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
-from dstreams.http.http1.replies import BODILESS, DateLine, connection_line, status_line
+from dstreams.http.http1.replies import BODILESS, STATUS_LINES, DateLine, connection_line, unknown_status
 from dstreams.http.http1.sink import BytesBody, ChannelSink
 from dstreams.http.messages import Body, Response
 
@@ -123,11 +123,8 @@ class ResponseWriter:
 
     def _write(self, response: Response, framing: bytes, body: bytes = b"") -> None:
         connection = b"" if self.keep_alive and not self._is_1_0 else connection_line(self.keep_alive, self._is_1_0)
-        self._outlet.write(
-            b"".join(
-                (status_line(response.status), response.head, self._date.current(), connection, framing, b"\r\n", body)
-            )
-        )
+        first, date = STATUS_LINES.get(response.status) or unknown_status(response.status), self._date.current()
+        self._outlet.write(b"".join((first, response.head, date, connection, framing, b"\r\n", body)))
 
     def _stream_ended(self, complete: bool) -> None:
         self._let_go()

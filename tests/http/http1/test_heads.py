@@ -414,6 +414,6 @@ class HeadsTests:
         heads = Heads(LIMITS)
         for number in range(3 * MAX_KNOWN_HEADS):
             heads.read(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
-            assert len(heads._known) <= MAX_KNOWN_HEADS
+            assert len(heads.known) <= MAX_KNOWN_HEADS
         long = b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * MAX_KNOWN_HEAD_BYTES)
         assert heads.read(long) is not heads.read(long)
