@@ -13,6 +13,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.http.http1.heads import Heads
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
 from tests.http.fakes import (
@@ -102,12 +103,15 @@ class Outcome:
     closed: bool
 
 
-def run(segments: list[bytes], *, ends: bool = False) -> Outcome:
+def run(segments: list[bytes], *, ends: bool = False, heads: Heads | None = None) -> Outcome:
     """Give a channel the segments; answers that take time come when nothing else happens.
 
     :param ends: whether the client closes its side at the end.
+    :param heads: what reads the heads, when it is to know some of them by heart.
     """
     connected = Connected(FakeApplication(max_body_bytes=50), LIMITS)
+    if heads is not None:
+        connected.channel._heads = connected.channel._reader._heads = heads
     waiting = connected.application.waiting
     for segment in segments:
         connected.channel.dataReceived(segment)
@@ -156,6 +160,19 @@ class SegmentationTests:
             for place in range(1, len(data)):
                 assert run(cut(data, [place]), ends=ends) == whole, data[:place]
             assert run(every_byte(data), ends=ends) == whole
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_known_heads(self, form: str) -> None:
+        """A head that was read before changes nothing: not for a whole request in a segment, nor for a cut one."""
+        data, other = FORMS[form], get(b"/nothing")
+        for requests in ([data], [data, data], [other, data, other]):
+            heads = Heads(LIMITS)
+            whole = run([b"".join(requests)])
+            for _ in range(2):
+                assert run(requests, heads=heads) == whole
+                for place in range(1, len(data)):
+                    pieces = [*requests[:-1], *cut(requests[-1], [place])]
+                    assert run(pieces, heads=heads) == whole
 
     @given(
         st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=4),
