@@ -84,11 +84,12 @@ class Bench:
     finish: Callable[[], None]
     connections: int
     streams: int
+    clock: Clock = field(factory=Clock)
     channels: list[HttpChannel] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = Config(limits=Limits(max_memory_bytes=_PLENTY, max_stream_bytes=_PLENTY))
-        parts = assemble(self.storage, config, Clock(), lambda: True)
+        parts = assemble(self.storage, config, self.clock, lambda: True)
         parts.streams.open()
         factory = HttpFactory(parts.application, parts.wheel)
         for _ in range(self.connections):
@@ -167,6 +168,27 @@ def _measure(bench: Bench, mode: str, seconds: float) -> None:
         same("read 1 kB", lambda _: request(b"GET", last, b"", start))
 
 
+def _measure_fan_out(readers: int, seconds: float) -> None:
+    """What one more SSE reader adds to an append."""
+    clock = Clock()
+    bench = Bench(MemoryStorage(), lambda: clock.advance(0), readers + 1, 1, clock)
+    writer, *others = bench.channels
+    for channel in others:
+        channel.dataReceived(request(b"GET", 0, query=b"?offset=now&live=sse"))
+    bench.finish()
+    append = request(b"POST", 0, b"x" * 100)
+
+    def serve(_: list[bytes]) -> None:
+        writer.dataReceived(append)
+        bench.finish()
+
+    best = _best(lambda: [append] * readers, serve, seconds)
+    for channel in others:
+        if b"event: data" not in channel.transport.last:  # type: ignore[union-attr]
+            raise SystemExit("a reader got no event")
+    sys.stdout.write(f"{f'memory, {readers} SSE readers':46} {'event for one':22} {best * 1e6:7.2f} us\n")
+
+
 def main() -> None:
     """Measure, and print a line for each kind of request."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -174,6 +196,7 @@ def main() -> None:
     seconds = options.parse_args().seconds
     sys.stdout.write(f"Python {platform.python_version()}, {platform.machine()}; the best of many rounds\n")
     _measure(Bench(MemoryStorage(), lambda: None, 32, 1), "memory", seconds)
+    _measure_fan_out(1000, seconds)
     for connections, streams in ((32, 1), (64, 64)):
         with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as directory:
             syncs = _Syncs()

@@ -29,9 +29,11 @@ class Audience:
 
     :param frames: what the wake-up under way has formatted, by where it begins, for the others to share;
         ``None`` outside of one, so that nothing large is kept. Whoever formats decides what it is.
+    :param newest: of these the last one that leads to the tail; ``None`` outside of a wake-up, too.
     :param expiry: the alarm for a stream with an Expires-At.
     """
 
     watchers: set[Watcher] = field(factory=set)
     frames: dict[int, object] | None = None
+    newest: object | None = None
     expiry: Timer | None = None

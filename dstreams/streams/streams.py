@@ -433,7 +433,7 @@ class Streams:
                     watcher.wake()
                 except Exception:
                     _log.failure("waking a live reader failed")
-            audience.frames = None
+            audience.frames = audience.newest = None
 
     # --- commit --------------------------------------------------------------------------------------
 

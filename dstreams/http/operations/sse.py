@@ -72,6 +72,7 @@ class LiveFrame:
     :param closed: whether the stream was closed then; ``final`` says that this is the last frame.
     :param events: the data event, or nothing.
     :param shared: the data event and the control event with the cursor of ``interval``.
+    :param made_at: when it was made, in the wheel's seconds.
     """
 
     start: int
@@ -83,6 +84,7 @@ class LiveFrame:
     interval: int
     events: bytes
     shared: Frame
+    made_at: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -172,7 +174,24 @@ class SseReader:
 
     def wake(self) -> None:
         """Something has changed. A reader that is behind finds it by itself."""
-        if not (self._paused or self._fetching):
+        if self._paused or self._fetching:
+            return
+        assert self._audience is not None
+        frame = self._audience.newest
+        # Made in this wake-up for a reader that was where this one is. Most readers need no more than to be handed it:
+        # 0.4 us instead of 1.7 (python -m bench.application).
+        if (
+            isinstance(frame, LiveFrame)
+            and frame.start == self._position
+            and self._greeted
+            and not self._ending
+            and self._sink is not None
+            and self._keeps_pace(frame)
+        ):
+            self._position, self._cursor, self._last_event = frame.end, frame.interval, frame.made_at
+            self._cursor_is_ours, self._limit = True, EVENT_BYTES
+            self._paused = not self._sink.write_frame(frame.shared)
+        else:
             self._advance()
 
     def resume(self) -> None:
@@ -236,6 +255,9 @@ class SseReader:
         def keep(frame: LiveFrame) -> LiveFrame:
             if audience.frames is not None and frame.moves:
                 audience.frames[frame.start] = frame
+                if frame.up_to_date and not frame.final and len(frame.shared.data) <= 2 * EVENT_BYTES:
+                    frame.made_at = self._context.wheel.seconds()
+                    audience.newest = frame
             return frame
 
         return then(found, make)
