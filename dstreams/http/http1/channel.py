@@ -49,7 +49,8 @@ from dstreams.eventually import Decided, Eventually
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
-from dstreams.http.http1.heads import HeadFault, Heads, RequestHead
+from dstreams.http.http1.heads import HeadFault, RequestHead
+from dstreams.http.http1.known_heads import Heads
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.outlet import Outlet, Transport
 from dstreams.http.http1.reader import RequestReader

@@ -16,7 +16,7 @@ import re
 from attrs import define, field
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from dstreams.http.http1.limits import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpLimits
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Facts, Request
 from dstreams.protocol.headers import SINGLETONS
 
@@ -62,7 +62,7 @@ class RequestHead:
     is_1_0: bool
     keep_alive: bool
     expects_continue: bool
-    facts: Facts = field(factory=Facts, init=False)
+    facts: Facts = field(factory=Facts)
 
     def request(self, scheme: bytes, peer: str) -> Request:
         """A request with this head; its ``body`` is empty when none was announced, else ``None``."""
@@ -79,33 +79,6 @@ class RequestHead:
             None if length != 0 else b"",
             self.facts,
         )
-
-
-@define(eq=False)
-class Heads:
-    """Reads heads, and knows the latest ones by heart.
-
-    A client that appends to one stream, or asks again and again how far it is, sends the same head each time; so do
-    many clients of one kind. Looking it up takes 0.2 us, reading it 4.5 and finding out what it means 2 more
-    (``python -m bench.application``).
-
-    :param limits: a head's size and its number of lines are held against these.
-    """
-
-    _limits: HttpLimits
-    known: dict[bytes, RequestHead] = field(factory=dict, init=False)
-    """The latest heads by their bytes."""
-
-    def read(self, head: bytes) -> RequestHead:
-        """As :func:`parse_head`."""
-        known = self.known.get(head)
-        if known is None:
-            known = parse_head(head, self._limits)
-            if len(head) <= MAX_KNOWN_HEAD_BYTES:
-                if len(self.known) >= MAX_KNOWN_HEADS:
-                    self.known.clear()
-                self.known[head] = known
-        return known
 
 
 class _Fields:

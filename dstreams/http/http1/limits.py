@@ -25,7 +25,7 @@ MAX_KNOWN_HEADS = 1024
 more: which of them come again, nobody knows."""
 
 MAX_KNOWN_HEAD_BYTES = 2048
-"""The longest head that is remembered; all of them and what they mean take 5 MB at most."""
+"""The longest head that is remembered; all of them and what they mean take 10 MB at most."""
 
 
 @frozen

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import define, field
 
 from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
-from dstreams.http.http1.heads import HeadFault, Heads, RequestHead, prefix_fault
+from dstreams.http.http1.heads import HeadFault, RequestHead, prefix_fault
+from dstreams.http.http1.known_heads import Heads
 from dstreams.http.http1.limits import MAX_BLANK_LINES, HttpLimits
 
 

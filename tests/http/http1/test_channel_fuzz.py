@@ -13,7 +13,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.http1.heads import Heads
+from dstreams.http.http1.known_heads import Heads
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
 from tests.http.fakes import (
@@ -69,6 +69,11 @@ FORMS: dict[str, bytes] = {
     "connect": get(b"h:1", method=b"CONNECT"),
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "post": post(b"hello"),
+    "producer": post(b"hello", b"/echo", b"Producer-Id: p", b"Producer-Seq: 17"),
+    "producer in lower case": post(b"hello", b"/echo", b"producer-id: p", b"producer-seq: 1"),
+    "producer without a number": post(b"hello", b"/echo", b"Producer-Seq: ", b"Producer-Id: p"),
+    "producer with two numbers": post(b"hello", b"/echo", b"Producer-Seq: 1", b"producer-seq: 2"),
+    "producer with a long number": post(b"hello", b"/echo", b"Producer-Seq: " + b"9" * 17),
     "post later": post(b"hello", b"/later"),
     "post early": post(b"hello", b"/missing"),
     "post early with a long body": post(b"x" * 41, b"/missing"),

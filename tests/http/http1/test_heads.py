@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.http.http1.heads import HeadFault, Heads, parse_head, prefix_fault
-from dstreams.http.http1.limits import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpLimits
+from dstreams.http.http1.heads import HeadFault, parse_head, prefix_fault
+from dstreams.http.http1.limits import HttpLimits
 
 LIMITS = HttpLimits()
 
@@ -375,45 +375,3 @@ class LimitTests:
         assert prefix_fault(prefix, 0, self.LIMITS) is None
         for scanned in range(len(prefix)):
             assert prefix_fault(prefix, scanned, self.LIMITS) is None
-
-
-class HeadsTests:
-    """Heads known by heart."""
-
-    def test_same_head(self) -> None:
-        """Equal bytes give the very same head, and requests that share what was found out about it."""
-        heads = Heads(LIMITS)
-        head = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
-        first, second = heads.read(head), heads.read(bytes(bytearray(head)))
-        assert first is second
-        mine, yours = first.request(b"http", "192.0.2.1"), second.request(b"https", "192.0.2.2")
-        assert mine is not yours
-        assert mine.facts is yours.facts
-        assert [(each.scheme, each.peer) for each in (mine, yours)] == [
-            (b"http", "192.0.2.1"),
-            (b"https", "192.0.2.2"),
-        ]
-
-    def test_other_head(self) -> None:
-        """Any other bytes are read anew."""
-        heads = Heads(LIMITS)
-        first = heads.read(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
-        second = heads.read(b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert (first.path, second.path) == (b"/a", b"/b")
-        assert first.facts is not second.facts
-
-    def test_refused(self) -> None:
-        """A head that was refused is refused again."""
-        heads = Heads(LIMITS)
-        for _ in range(2):
-            with pytest.raises(HeadFault):
-                heads.read(b"GET /a HTTP/1.1\r\n\r\n")
-
-    def test_bounded(self) -> None:
-        """However many heads come, and however long they are, few are remembered."""
-        heads = Heads(LIMITS)
-        for number in range(3 * MAX_KNOWN_HEADS):
-            heads.read(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
-            assert len(heads.known) <= MAX_KNOWN_HEADS
-        long = b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * MAX_KNOWN_HEAD_BYTES)
-        assert heads.read(long) is not heads.read(long)
