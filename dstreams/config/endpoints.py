@@ -11,8 +11,8 @@ from dstreams.config.addresses import BindAddress, parse_bind_address
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
-_BUILT_IN = ("tcp", "tcp4", "tcp6", "unix", "ssl")
-"""What Twisted knows without a plugin."""
+_BUILT_IN = ("ssl", "tcp", "unix")
+"""What Twisted knows without a plugin; unlike the others, only in lower case."""
 
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 
@@ -21,7 +21,7 @@ _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 class Endpoint:
     """An endpoint string, taken apart.
 
-    :param type: its first part, in lower case: ``tcp``.
+    :param type: its first part: ``tcp``.
     :param arguments: the parts without a name, in their order.
     :param named: the others.
     """
@@ -34,7 +34,7 @@ class Endpoint:
     def where(self) -> tuple[str, int] | None:
         """The interface and port of a TCP endpoint, ``None`` for every other. The interface may be empty."""
         text = self.arguments[0] if self.arguments else self.named.get("port", "")
-        if self.type not in ("tcp", "tcp4", "tcp6", "ssl", "dstls") or not _PORT.fullmatch(text):
+        if self.type.lower() not in ("tcp", "tcp6", "ssl", "dstls") or not _PORT.fullmatch(text):
             return None
         return self.named.get("interface", ""), int(text)
 
@@ -58,9 +58,8 @@ def split_endpoint(text: str) -> Endpoint:
             parts[-1].append("")
         else:
             parts[-1][-1] += character
-    names = [part for part in parts[1:] if len(part) == 2]
-    arguments = tuple(part[0] for part in parts[1:] if len(part) == 1)
-    return Endpoint("=".join(parts[0]).lower(), arguments, dict(names))
+    type_, *arguments = [part[0] for part in parts if len(part) == 1] or [""]
+    return Endpoint(type_, tuple(arguments), dict(part for part in parts if len(part) == 2))
 
 
 def check_endpoint(text: str) -> str | None:
@@ -69,12 +68,14 @@ def check_endpoint(text: str) -> str | None:
         return "is blank; write an endpoint such as tcp:4437"
     if ":" not in text or _is_address(text):
         return _as_endpoint(text)
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        return "must not end in a backslash"
     endpoint = split_endpoint(text)
     known = known_types()
-    if endpoint.type not in known:
+    if endpoint.type not in known and (endpoint.type.lower() in _BUILT_IN or endpoint.type.lower() not in known):
         return f"is of a type that isn't known here; known are {', '.join(known)}"
     first = endpoint.arguments[0] if endpoint.arguments else ""
-    if endpoint.type in ("tcp", "tcp4", "tcp6", "ssl"):
+    if endpoint.type.lower() in ("tcp", "tcp6", "ssl"):
         port = first or endpoint.named.get("port", "")
         if not _PORT.fullmatch(port) or int(port) > 65_535:
             return f"must have a port from 0 to 65535, as in {endpoint.type}:4437"

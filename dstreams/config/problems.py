@@ -17,9 +17,9 @@ _NEAR_WHOLE = 0.72
 """How much alike names must be to be taken for each other: in their last part, or as a whole."""
 
 
-def printable(path: str) -> str:
-    """A path as it may stand in a line of text: what can't be printed is escaped."""
-    return repr(path)[1:-1]
+def printable(text: str) -> str:
+    """A path or a name as it may stand in a line of text: what can't be printed is escaped."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 @frozen

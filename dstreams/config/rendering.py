@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from dstreams.config.building import settings_of
 from dstreams.config.keys import Value
+from dstreams.config.problems import printable
 from dstreams.config.schema import Config
 from dstreams.config.settings import Setting
 
@@ -23,7 +24,7 @@ def render_toml(settings: Mapping[str, Setting]) -> str:
     """The values in force as a TOML file, a line for each key with where it was set; secrets masked."""
     lines = [(_line(path, shown_value(setting)), setting.origin) for path, setting in settings.items()]
     width = max(len(line) for line, _ in lines if len(line) <= _WIDEST)
-    return "".join(f"{line:<{width}}  # {' '.join(origin.split())}\n" for line, origin in lines)
+    return "".join(f"{line:<{width}}  # {printable(origin)}\n" for line, origin in lines)
 
 
 def nested(settings: Mapping[str, Setting]) -> dict[str, object]:

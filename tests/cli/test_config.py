@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstreams.cli import main
-from dstreams.config import Config, render_effective_json
-from dstreams.config.keys import Declaration, Key
-from dstreams.config.rendering import MASK, nested, render_toml
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Setting
 from tests.certificates import Authority
 from tests.servers import ROOT
 
@@ -202,20 +198,3 @@ class DefaultTests:
         assert main(["config", "show", "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
         assert (document["files"], set(document["origins"].values())) == (["config/default.toml"], {"default"})
-
-
-class RenderingTests:
-    """A configuration as text."""
-
-    def test_json(self) -> None:
-        """A configuration is rendered nested and indented, with the names of its keys."""
-        document = json.loads(render_effective_json(Config()))
-        assert by_path(document).keys() == KEYS.keys()
-        assert render_effective_json(Config()).startswith('{\n  "server": {\n    "bind_address": "0.0.0.0:4437",\n')
-
-    def test_secrets(self) -> None:
-        """A secret's value is shown to nobody; whether it is set may be known."""
-        key = Key("a.token", str, None, Declaration(about="A secret.", secret=True))
-        assert nested({"a.token": Setting(key, "hunter2", "here")}) == {"a": {"token": MASK}}
-        assert "hunter2" not in render_toml({"a.token": Setting(key, "hunter2", "here")})
-        assert render_toml({"a.token": Setting(key, None, "default")}) == "#a.token is unset  # default\n"

@@ -171,7 +171,7 @@ class RuleTests:
         "endpoints",
         [
             (), ("tcp:4437",), ("tcp:port=80:interface=127.0.0.1", r"tcp6:80:interface=\:\:1"),
-            ("unix:/run/a.sock", "systemd:domain=INET:index=0"), ("ssl:443:privateKey=k:certKey=c",),
+            ("unix:/run/a.sock", "Systemd:domain=INET:index=0"), ("ssl:443:privateKey=k:certKey=c",),
             ("tcp:0", "tcp:0:backlog=9"),
         ],
     )  # fmt: skip
@@ -188,6 +188,8 @@ class RuleTests:
             (("[::1]:4437",), r"isn't an endpoint; write tcp:4437:interface=\:\:1"),
             (("nowhere",), "isn't an endpoint such as tcp:4437"),
             (("tcq:4437",), "is of a type that isn't known here; known are"),
+            (("TCP:4437",), "is of a type that isn't known here"), (("tcp4:80",), "is of a type that isn't known"),
+            (("unix:a\\",), "must not end in a backslash"),
             (("tcp:",), "must have a port from 0 to 65535, as in tcp:4437"),
             (("tcp:65536",), "must have a port"), (("tcp:http",), "must have a port"),
             (("unix:",), "must have a path"),
