@@ -1,7 +1,9 @@
 """A Durable Streams server on Twisted.
 
-The server is the ``twistd`` plugin ``durable-streams``. For a place in another twisted.web or klein
-application there is :func:`build_resource`.
+The server is the ``twistd`` plugin ``durable-streams``. For a place in another program there are
+:func:`build_resource`, a resource for a twisted.web or klein application, and :func:`build_site`, with ports of its
+own.
+What can be imported from here is the public interface; ``docs/reference/embedding.md`` describes it.
 """
 
 from __future__ import annotations
@@ -19,28 +21,51 @@ if TYPE_CHECKING:
         render_effective_json,
         validate_config,
     )
-    from dstreams.http.resource import build_resource
+    from dstreams.http.assembly import build_storage
+    from dstreams.http.embedding import MountedStreams, StreamsSite, build_resource, build_site
+    from dstreams.storage.acid import AcidStorage
+    from dstreams.storage.files import FileStorage
+    from dstreams.storage.interface import Storage, StorageError
+    from dstreams.storage.memory import MemoryStorage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcidStorage",
     "Config",
     "ConfigError",
     "ConfigLoadOptions",
     "DeploymentProfile",
+    "FileStorage",
+    "MemoryStorage",
+    "MountedStreams",
+    "Storage",
+    "StorageError",
+    "StreamsSite",
     "__version__",
     "build_resource",
+    "build_site",
+    "build_storage",
     "load_config",
     "render_effective_json",
     "validate_config",
 ]
 
 _PUBLIC = {
+    "AcidStorage": "dstreams.storage.acid",
     "Config": "dstreams.config",
     "ConfigError": "dstreams.config",
     "ConfigLoadOptions": "dstreams.config",
     "DeploymentProfile": "dstreams.config",
-    "build_resource": "dstreams.http.resource",
+    "FileStorage": "dstreams.storage.files",
+    "MemoryStorage": "dstreams.storage.memory",
+    "MountedStreams": "dstreams.http.embedding",
+    "Storage": "dstreams.storage.interface",
+    "StorageError": "dstreams.storage.interface",
+    "StreamsSite": "dstreams.http.embedding",
+    "build_resource": "dstreams.http.embedding",
+    "build_site": "dstreams.http.embedding",
+    "build_storage": "dstreams.http.assembly",
     "load_config": "dstreams.config",
     "render_effective_json": "dstreams.config",
     "validate_config": "dstreams.config",

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.threads import deferToThreadPool
 
 from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
@@ -26,7 +25,7 @@ from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
-from dstreams.storage.sync import Run, Syncer, choose_syncer
+from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 from dstreams.storage.timed_sync import TimedSyncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
@@ -61,7 +60,7 @@ def build_storage(config: Config, reactor: Any, syncs: Histogram | None = None) 
     chosen = config.storage
     if chosen.mode == "memory":
         return MemoryStorage()
-    run = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    run = in_threads(reactor)
     if chosen.mode == "acid":
         in_memory = chosen.acid_backend == "in-memory"
         return AcidStorage(chosen.data_dir, chosen.acid_shard_count, run, in_memory=in_memory)

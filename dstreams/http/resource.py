@@ -7,11 +7,9 @@ complete; everything else is as on our own channel.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,45 +18,12 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
-from dstreams.config.schema import Config
 from dstreams.eventually import Eventually, as_deferred
 from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
 from dstreams.protocol.headers import SINGLETONS
-from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
-from dstreams.timers import Scheduler
 
 _log = Logger()
-
-
-def build_resource(
-    storage: Storage | None = None,
-    config: Config | None = None,
-    *,
-    reactor: Scheduler | None = None,
-    ready: Callable[[], bool] = lambda: True,
-) -> StreamsResource:
-    """A Durable Streams server as a twisted.web resource, for a place in another site.
-
-    Serves the streams below ``http.stream_base_path`` and the health paths, both relative to where it is mounted.
-    The storage is opened here; closing :attr:`StreamsResource.streams` at shutdown is the caller's part.
-
-    :param storage: where the streams live; memory when it is left out.
-    :param config: all defaults when it is left out.
-    :param reactor: the reactor; the installed one when it is left out.
-    :param ready: whether ``/readyz`` says yes.
-    :raise StorageError: when the storage can't be opened.
-    """
-    from dstreams.http.assembly import assemble
-    from dstreams.storage.memory import MemoryStorage
-
-    if reactor is None:
-        from twisted.internet import reactor as installed
-
-        reactor = cast("Scheduler", installed)
-    assembly = assemble(storage or MemoryStorage(), config or Config(), reactor, ready)
-    assembly.streams.open()
-    return StreamsResource(assembly.application, assembly.streams, assembly.instruments.observer)
 
 
 class StreamsResource(Resource):
@@ -98,7 +63,7 @@ class StreamsResource(Resource):
         answering: Deferred[Response] = as_deferred(response)
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addCallback(lambda answered: self._answer(request, asked, asked_at, answered))
-        answering.addErrback(lambda failure: _log.failure("writing an answer failed", failure))
+        answering.addErrback(_not_written)
         return NOT_DONE_YET
 
     def _answer(self, request: WebRequest, asked: Request, asked_at: float, response: Response) -> None:
@@ -115,6 +80,11 @@ def has_gone(request: WebRequest) -> bool:
     """Whether there is nobody to answer any more."""
     # twisted.web takes the channel away when the client has gone, though its types don't say so.
     return getattr(request, "channel", None) is None or bool(request.finished)
+
+
+def _not_written(failure: Failure) -> None:
+    if not failure.check(CancelledError):  # the client has gone
+        _log.failure("writing an answer failed", failure)
 
 
 def repeated_singletons(request: WebRequest) -> str:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -39,7 +41,7 @@ from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild, replay_change
 from dstreams.storage.stream_rows import Connect, connect
-from dstreams.storage.sync import Run, Syncer
+from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 
 _log = Logger()
 
@@ -81,6 +83,21 @@ class FileStorage:
     _files: DataFiles = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
     _last_id: int = field(default=0, init=False)
+
+    @classmethod
+    def at(
+        cls, directory: str, reactor: Any, *, durable: bool = True, checkpoint_bytes: int = 64 * 1024 * 1024
+    ) -> Self:
+        """A store in a directory, as the configuration describes one.
+
+        :param directory: made at the opening, where it is missing.
+        :param reactor: watches descriptors and runs threads.
+        :param durable: whether a change is synced before it is acknowledged: ``file-durable``, else ``file-fast``.
+        :param checkpoint_bytes: how large the journal may grow before it is written into the data files.
+        """
+        run = in_threads(reactor)
+        make_syncer = partial(choose_syncer, reactor, run) if durable else None
+        return cls(directory, make_syncer, run, checkpoint_bytes, call_later=reactor.callLater)
 
     @property
     def name(self) -> str:

@@ -12,11 +12,13 @@ import os
 import platform
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -62,6 +64,11 @@ def choose_syncer(reactor: IReactorFDSet, run: Run) -> Syncer:
         return AioSyncer(reactor)
     except OSError:
         return ThreadSyncer(run)
+
+
+def in_threads(reactor: Any) -> Run:
+    """Run work in the reactor's threads."""
+    return partial(deferToThreadPool, reactor, reactor.getThreadPool())
 
 
 def run_inline(function: Callable[..., Any], *args: Any) -> Deferred[Any]:

@@ -16,7 +16,7 @@ from dstreams.config import load_config
 
 def main() -> None:
     """Serve until the process is told to stop."""
-    resource = dstreams.build_resource(config=load_config(None, None, os.environ))
+    resource = dstreams.build_resource(config=load_config(environ=os.environ))
     port = reactor.listenTCP(0, Site(resource), interface="127.0.0.1")
     print(f"listening on 127.0.0.1:{port.getHost().port}", flush=True)
     reactor.run()

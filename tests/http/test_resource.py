@@ -15,7 +15,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
-import dstreams
 from dstreams.http.context import HttpSettings
 from dstreams.http.resource import StreamsResource, _RequestSink
 from dstreams.streams.limits import StoreLimits
@@ -399,18 +398,3 @@ class SinkTests:
         sink = FakeSink()
         engine.sse("s").live.start(sink)
         assert client.answer().body == sink.data
-
-
-class BuildTests:
-    """``dstreams.build_resource``."""
-
-    def test_public(self) -> None:
-        """The package's one public function builds a resource that serves streams and health."""
-        engine = Engine()
-        resource = dstreams.build_resource(reactor=engine.clock)
-        site = Site(resource, reactor=engine.clock)
-        channel, transport = site.buildProtocol(None), Transport()
-        channel.makeConnection(transport)
-        channel.dataReceived(b"PUT /v1/stream/s HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert transport.value().startswith(b"HTTP/1.1 201 ")
-        assert resource.streams.statistics().streams == 1

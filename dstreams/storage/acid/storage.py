@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import define, field
@@ -31,7 +31,7 @@ from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import Charges, StorageError
 from dstreams.storage.stream_rows import Connect, connect
-from dstreams.storage.sync import Run, run_inline
+from dstreams.storage.sync import Run, in_threads, run_inline
 
 _log = Logger()
 _T = TypeVar("_T")
@@ -110,6 +110,16 @@ class AcidStorage:
             self._run, self._lock, self._parallel, self._free_space = run_inline, None, 1, _unlimited
             self._exclusive = True
             self._recent_bytes = min(self._recent_bytes, MEMORY_RECENT_BYTES)
+
+    @classmethod
+    def at(cls, directory: str, reactor: Any, *, shard_count: int = 16) -> Self:
+        """A store in a directory, as the configuration describes one.
+
+        :param directory: made at the opening, where it is missing.
+        :param reactor: runs threads.
+        :param shard_count: into how many databases the streams are divided: a power of two, fixed for a directory.
+        """
+        return cls(directory, shard_count, in_threads(reactor))
 
     # --- opening -----------------------------------------------------------------------------------------------
 

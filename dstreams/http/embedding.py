@@ -1,0 +1,227 @@
+"""The server as a part of somebody else's process: as a twisted.web resource, or as a site of its own.
+
+Both are open when they are returned, and end in the same steps: live readers are told to go, what is under way
+may finish, and then the storage is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as WebRequest
+
+from dstreams.config.schema import Config
+from dstreams.http.assembly import Assembly, assemble, build_storage
+from dstreams.http.resource import StreamsResource, read_request, write_response
+from dstreams.http.site import HttpSite
+from dstreams.storage.interface import Storage
+from dstreams.streams.streams import Streams
+
+FLUSH_SECONDS = 0.1
+"""How long the last answers get to leave. twisted.web tells when an answer is written, not when it has left, and a
+reactor that stops drops what hasn't."""
+
+
+def build_resource(
+    storage: Storage | None = None,
+    config: Config | None = None,
+    *,
+    reactor: Any = None,
+    ready: Callable[[], bool] = lambda: True,
+    shutdown: Deferred[Any] | None = None,
+) -> MountedStreams:
+    """The server as a twisted.web resource, for a place in another site or klein application.
+
+    It serves the streams below ``http.stream_base_path`` and the health paths, both relative to where it is mounted.
+    Keys about the process, its listeners and its TLS mean nothing here: those are the application's.
+
+    :param storage: where the streams live, not opened yet; when it is left out, what ``config.storage`` describes.
+    :param config: all defaults, memory storage among them, when it is left out. It isn't validated here: see
+        :func:`dstreams.validate_config`.
+    :param reactor: the reactor; the installed one when it is left out.
+    :param ready: whether the application wants traffic, for ``/readyz``; a storage that has failed says no by itself.
+    :param shutdown: fires when the application begins to stop: live readers are sent away then, as by
+        :meth:`MountedStreams.end_live`. Closing is still the caller's part: :meth:`MountedStreams.close`.
+    :raise StorageError: when the storage can't be opened; the text says what to do.
+    """
+    reactor, config = _reactor(reactor), config or Config()
+    assembly = _open(storage, config, reactor, ready)
+    resource = MountedStreams(assembly, config.server.shutdown_grace_secs, reactor)
+    _on(shutdown, resource.end_live)
+    return resource
+
+
+def build_site(
+    storage: Storage | None = None,
+    config: Config | None = None,
+    *,
+    reactor: Any = None,
+    ready: Callable[[], bool] = lambda: True,
+    shutdown: Deferred[Any] | None = None,
+) -> StreamsSite:
+    """The server with its own HTTP channel, which is several times as fast as twisted.web's, on ports of its own.
+
+    The arguments are those of :func:`build_resource`.
+
+    :raise StorageError: when the storage can't be opened; the text says what to do.
+    """
+    reactor, config = _reactor(reactor), config or Config()
+    assembly = _open(storage, config, reactor, ready)
+    site = StreamsSite(assembly, config.server.shutdown_grace_secs, reactor)
+    _on(shutdown, site.end_live)
+    return site
+
+
+class MountedStreams(StreamsResource):
+    """What :func:`build_resource` gives: answers everything below the place where it is mounted.
+
+    :param assembly: the server's parts, opened.
+    :param grace: how many seconds requests may take to finish at the end.
+    """
+
+    def __init__(self, assembly: Assembly, grace: float, reactor: IReactorTime) -> None:
+        super().__init__(assembly.application, assembly.streams, assembly.instruments.observer)
+        self._grace = grace
+        self._reactor = reactor
+        self._under_way: set[WebRequest] = set()
+        self._idle: Deferred[None] | None = None
+        self._is_closing = False
+        self._is_closed = False
+
+    def render(self, request: WebRequest) -> int:
+        """Answer; the method is the application's concern."""
+        if self._is_closed:
+            write_response(request, self._application.refuse(read_request(request), 503, "The server has stopped"))
+            return NOT_DONE_YET
+        self._under_way.add(request)
+        request.notifyFinish().addBoth(self._finished, request)
+        return super().render(request)
+
+    def end_live(self) -> None:
+        """Answer every waiting long-poll and end every SSE stream. Later ones get what is there, and don't wait."""
+        self.streams.end_live()
+
+    def close(self) -> Deferred[None]:
+        """End live readers, let requests finish within ``server.shutdown_grace_secs``, and close the storage.
+
+        Requests are refused with 503 from when the storage begins to close.
+
+        :return: fires when everything acknowledged is where it belongs. The second call does nothing.
+        """
+        if self._is_closing:
+            return succeed(None)
+        self._is_closing = True
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        self.end_live()
+        if self._under_way:
+            self._idle = Deferred()
+            try:
+                await _within(self._idle, self._grace, self._reactor)
+            except DeferredTimeout:
+                for request in list(self._under_way):
+                    _cut(request)
+        await deferLater(self._reactor, FLUSH_SECONDS)
+        self._is_closed = True
+        await maybeDeferred(self.streams.close)
+
+    def _finished(self, _: object, request: WebRequest) -> None:
+        self._under_way.discard(request)
+        if not self._under_way and self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+
+class StreamsSite:
+    """What :func:`build_site` gives: factories for the application's endpoints.
+
+    :ivar factory: speaks HTTP/1.1, for ports without TLS.
+    :ivar streams: the engine.
+    """
+
+    def __init__(self, assembly: Assembly, grace: float, reactor: IReactorTime) -> None:
+        self.streams: Streams = assembly.streams
+        instruments = assembly.instruments
+        self._site = HttpSite(assembly.application, assembly.wheel, observer=instruments.observer)
+        if instruments.sources is not None:
+            instruments.sources.connections.append(self._site.statistics)
+        self.factory: IProtocolFactory = self._site.http1
+        self._grace = grace
+        self._reactor = reactor
+        self._is_closed = False
+
+    def over_tls(self, protocols: Sequence[bytes] = (b"h2", b"http/1.1")) -> IProtocolFactory:
+        """A factory for ports whose TLS is made elsewhere: it speaks what the handshake agrees on.
+
+        :param protocols: the names that the port's ALPN offers.
+        """
+        return self._site.over_tls(protocols)
+
+    def end_live(self) -> None:
+        """Answer every waiting long-poll, end every SSE stream; the next answer of each connection is its last."""
+        self._site.retire()
+        self.streams.end_live()
+
+    def close(self) -> Deferred[None]:
+        """End live readers, let requests finish within ``server.shutdown_grace_secs``, and close the storage.
+
+        The ports are the caller's to close, before this.
+
+        :return: fires when everything acknowledged is where it belongs. The second call does nothing.
+        """
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        drained = self._site.drain()
+        self.streams.end_live()
+        try:
+            await _within(drained, self._grace, self._reactor)
+        except DeferredTimeout:
+            self._site.abort()
+            await self._site.drain()
+        await maybeDeferred(self.streams.close)
+
+
+def _open(storage: Storage | None, config: Config, reactor: Any, ready: Callable[[], bool]) -> Assembly:
+    def is_ready() -> bool:
+        return ready() and assembly.streams.failure is None
+
+    assembly = assemble(storage or build_storage(config, reactor), config, reactor, is_ready)
+    assembly.streams.open()
+    return assembly
+
+
+def _reactor(given: Any) -> Any:
+    if given is not None:
+        return given
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _on(shutdown: Deferred[Any] | None, end_live: Callable[[], None]) -> None:
+    def begun(result: object) -> object:
+        end_live()
+        return result  # whoever else waits for it gets it as it was
+
+    if shutdown is not None:
+        shutdown.addCallback(begun)
+
+
+def _cut(request: WebRequest) -> None:
+    abort = getattr(request.transport, "abortConnection", None)  # an HTTP/2 stream's transport is another
+    (abort or request.loseConnection)()
+
+
+def _within(event: Deferred[None], seconds: float, reactor: IReactorTime) -> Deferred[None]:
+    return event.addTimeout(seconds, cast("Any", reactor))
