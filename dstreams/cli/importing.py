@@ -6,13 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any
 
 from dstreams.cli.streams import add_source_options, configuration, open_server, run
 from dstreams.http.assembly import store_limits
 from dstreams.progress import on_terminal
 from dstreams.protocol.names import NameLimits
+from dstreams.storage.directory import check_idle
 from dstreams.transfer.errors import TransferError
 from dstreams.transfer.importing import Imported, import_streams
 from dstreams.transfer.planning import OnConflict
@@ -54,7 +55,7 @@ def _import(options: argparse.Namespace) -> None:
                 " import into its data directory"
             )
         else:
-            target = ServerTarget(open_server(options))
+            target = nullcontext(ServerTarget(open_server(options)))
             imported = import_streams(file, target, on_conflict, _ANY_NAME, time.time(), on_terminal())
     for name, why in imported.skipped:
         print(f"Skipping {why} stream: {name}", file=sys.stderr)
@@ -68,8 +69,9 @@ def _into_directory(options: argparse.Namespace, file: IO[bytes], on_conflict: O
     config = configuration(options)
     limits, now = config.limits, time.time()
     names = NameLimits(limits.max_stream_name_bytes, limits.max_stream_name_segments)
-    with Store(open_storage(config.storage), store_limits(config), now, on_terminal()) as store:
-        return import_streams(file, store, on_conflict, names, now, on_terminal())
+    store = Store(open_storage(config.storage), store_limits(config), now, on_terminal())
+    check_idle(config.storage.data_dir)  # else one would learn it only after a long document has been read
+    return import_streams(file, store, on_conflict, names, now, on_terminal())
 
 
 @contextmanager

@@ -83,6 +83,18 @@ class DirectoryLock:
             self._descriptor = -1
 
 
+def check_idle(directory: str) -> None:
+    """See that no server uses a directory now; one that isn't there is used by none.
+
+    :raise DirectoryInUse:
+    :raise StorageError: when the directory can't be used.
+    """
+    if os.path.exists(os.path.join(directory, LOCK)):
+        lock = DirectoryLock()
+        lock.acquire(directory)
+        lock.release()
+
+
 def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool:
     """See that a directory holds the store that is asked for; make it one when it is empty.
 

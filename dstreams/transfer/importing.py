@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Protocol
 
 from attrs import frozen
@@ -49,12 +50,18 @@ class Imported:
 
 
 def import_streams(
-    file: IO[bytes], target: Importable, on_conflict: OnConflict, limits: NameLimits, now: float, progress: Progress
+    file: IO[bytes],
+    target: AbstractContextManager[Importable],
+    on_conflict: OnConflict,
+    limits: NameLimits,
+    now: float,
+    progress: Progress,
 ) -> Imported:
     """Read a document, see that all of it is right, and only then store its streams.
 
     Memory holds one stream at a time, and a few hundred bytes for each; the messages wait in a temporary file.
 
+    :param target: entered when the document has been read: a wrong one doesn't even make an empty store.
     :param limits: how large a name may be.
     :param now: Unix seconds.
     :raise InvalidDocument: when something is wrong with it; nothing has been changed.
@@ -63,11 +70,12 @@ def import_streams(
     try:
         with Staging.open() as staging:
             streams = read_document(file, staging, limits, progress)
-            taken = target.taken(staged.record.name for staged in streams)
-            decided = plan(streams, staging, taken, on_conflict, now)
-            target.check(decided.steps)
-            total = len(decided.steps)
-            target.store(decided.steps, staging, lambda stored: progress("storing streams", stored, total))
+            with target as opened:
+                taken = opened.taken(staged.record.name for staged in streams)
+                decided = plan(streams, staging, taken, on_conflict, now)
+                opened.check(decided.steps)
+                total = len(decided.steps)
+                opened.store(decided.steps, staging, lambda stored: progress("storing streams", stored, total))
     except OSError as error:
         raise TransferError(f"the import failed: {error}; TMPDIR says where temporary files go") from error
     return Imported(total, sum(step.staged.messages for step in decided.steps), tuple(decided.skipped))

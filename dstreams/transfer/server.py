@@ -101,6 +101,7 @@ class ServerStreams:
             content_type=record.content_type,
             ttl=record.ttl,
             expires_at=record.expires_at,
+            created_closed=record.closed and updated == created,
             closed=record.closed,
             created_at=created,
             updated_at=None if updated == created else updated,
@@ -121,6 +122,8 @@ class ServerStreams:
             content_type=_content_type(headers),
             ttl=None if ttl is None else min(int(ttl), MAX_INTEGER),
             expires_at=None if ttl is not None else _time(expires_at),
+            # Whether by the PUT or later isn't told; an import makes it with one PUT.
+            created_closed=_is_closed(headers),
             closed=_is_closed(headers),
             created_at=self._now,
         )

@@ -112,8 +112,8 @@ def import_(
 ) -> Imported:
     """Import a document into a store that is open as long as this takes."""
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    with Store(storage, limits or StoreLimits(), now, silently) as store:
-        return import_streams(io.BytesIO(data), store, on_conflict, NameLimits(), now, silently)
+    store = Store(storage, limits or StoreLimits(), now, silently)
+    return import_streams(io.BytesIO(data), store, on_conflict, NameLimits(), now, silently)
 
 
 def document(*streams: Document) -> Document:
