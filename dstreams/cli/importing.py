@@ -55,8 +55,9 @@ def _import(options: argparse.Namespace) -> None:
                 " import into its data directory"
             )
         else:
-            target = nullcontext(ServerTarget(open_server(options)))
-            imported = import_streams(file, target, on_conflict, _ANY_NAME, time.time(), on_terminal())
+            with open_server(options) as server:
+                target = nullcontext(ServerTarget(server))
+                imported = import_streams(file, target, on_conflict, _ANY_NAME, time.time(), on_terminal())
     for name, why in imported.skipped:
         print(f"Skipping {why} stream: {name}", file=sys.stderr)
     print(

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from dstreams.cli.configuration import add_options, load_configuration
 from dstreams.config import Config, ConfigError
@@ -51,9 +51,11 @@ def add_source_options(parser: argparse.ArgumentParser, *, names: bool = True) -
     group.add_argument("--key", metavar="FILE", help="its key, in PEM")
 
 
-def open_server(options: argparse.Namespace) -> Server:
+@contextmanager
+def open_server(options: argparse.Namespace) -> Iterator[Server]:
     """The server that the options name."""
-    return Server(options.url, Tls(options.cacert, options.cert, options.key))
+    with closing(Server(options.url, Tls(options.cacert, options.cert, options.key))) as server:
+        yield server
 
 
 @contextmanager
@@ -63,7 +65,8 @@ def open_streams(options: argparse.Namespace) -> Iterator[DirectoryStreams | Ser
     :raise TransferError: when they can't be reached.
     """
     if options.url is not None:
-        yield ServerStreams(open_server(options), options.stream, options.admin_url, time.time())
+        with open_server(options) as server:
+            yield ServerStreams(server, options.stream, options.admin_url, time.time())
         return
     if options.admin_url is not None:
         raise TransferError("--admin-url goes with --url")

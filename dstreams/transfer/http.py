@@ -74,6 +74,8 @@ class Server:
             # Reading may be repeated; a PUT that is repeated would find what it has made itself.
             retries=urllib3.Retry(
                 3,
+                connect=0,
+                other=0,
                 redirect=0,
                 backoff_factor=0.5,
                 allowed_methods=("GET", "HEAD"),
@@ -85,6 +87,10 @@ class Server:
             cert_file=self._tls.certificate,
             key_file=self._tls.key,
         )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
 
     @property
     def path(self) -> str:

@@ -1,0 +1,86 @@
+"""How much memory exports and imports take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dstreams.eventually import at_once
+from dstreams.model.catalog import Catalog
+from dstreams.model.changes import Append, Create, StreamConfig
+from dstreams.progress import silently
+from dstreams.protocol.content_types import DEFAULT
+from dstreams.storage.interface import Storage
+from tests.servers import child_environment
+from tests.transfer.stores import MODES, NOW
+
+pytestmark = pytest.mark.slow
+
+MESSAGE = bytes(range(256)) * 128
+STREAMS = 16
+
+_MEASURED = """
+import resource, sys
+from dstreams.cli import main
+status = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(used // (1024 if sys.platform == "darwin" else 1), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def make(storage: Storage, size: int) -> None:
+    """Make a store with so many bytes."""
+    catalog = Catalog()
+    storage.open(catalog, silently)
+    for number in range(STREAMS):
+        stream_id = storage.next_stream_id()
+        create = Create(stream_id, f"s{number}", StreamConfig(DEFAULT), None, b"", (), False, NOW)
+        at_once(storage.commit([create]))
+        catalog.apply(create)
+        for start in range(0, size // STREAMS, len(MESSAGE)):
+            append = Append(stream_id, start, MESSAGE, (start + len(MESSAGE),), None, None, False, NOW)
+            at_once(storage.commit([append]))
+            catalog.apply(append)
+    at_once(storage.close())
+
+
+def run(mode: str, directory: Path, *arguments: str) -> int:
+    """Run a command in a process of its own; the most memory that it had, in kilobytes."""
+    keys = {
+        "DS_STORAGE__MODE": mode,
+        "DS_STORAGE__DATA_DIR": str(directory),
+        "DS_LIMITS__MAX_STREAM_BYTES": str(1 << 30),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *arguments],
+        env=child_environment(**keys),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    return int(ended.stderr.split()[-1])
+
+
+class MemoryUseTests:
+    """Memory doesn't grow with the store."""
+
+    @pytest.mark.parametrize("mode", ["file-fast", "acid"])
+    def test_export(self, tmp_path: Path, mode: str) -> None:
+        """An export of a store with 256 MiB takes no more memory than one of 32 MiB, but for a few pieces."""
+        small, large = (tmp_path / name for name in ("small", "large"))
+        make(MODES[mode](small), 32 * 1024 * 1024)
+        make(MODES[mode](large), 256 * 1024 * 1024)
+        assert run(mode, large, "export") < run(mode, small, "export") + 16 * 1024
+
+    def test_import(self, tmp_path: Path) -> None:
+        """An import takes what its largest stream needs, not what all of them do."""
+        document = str(tmp_path / "document.json")
+        make(MODES["file-fast"](tmp_path / "store"), 256 * 1024 * 1024)
+        run("file-fast", tmp_path / "store", "export", "-o", document)
+        # Streams of 16 MiB, the journal's 64 MiB that wait for a checkpoint, and what both are copied through.
+        used = run("file-fast", tmp_path / "new", "import", "-i", document)
+        assert used < 256 * 1024, used
