@@ -21,15 +21,22 @@ pytestmark = pytest.mark.slow
 
 MESSAGE = bytes(range(256)) * 128
 STREAMS = 16
+STORE_BYTES = 256 * 1024 * 1024
 
 _MEASURED = """
-import resource, sys
+import re, resource, sys
 from dstreams.cli import main
 status = main(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(used // (1024 if sys.platform == "darwin" else 1), file=sys.stderr)
+try:
+    with open("/proc/self/status") as file:
+        used = int(re.search(r"VmHWM:\\s+(\\d+) kB", file.read())[1])
+except FileNotFoundError:
+    # Less exact: a child's begins with what its parent had when it was started.
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(used, file=sys.stderr)
 sys.exit(status)
 """
+"""Runs a command, and prints the most memory that the process had, in kilobytes."""
 
 
 def make(storage: Storage, size: int) -> None:
@@ -68,19 +75,17 @@ def run(mode: str, directory: Path, *arguments: str) -> int:
 class MemoryUseTests:
     """Memory doesn't grow with the store."""
 
-    @pytest.mark.parametrize("mode", ["file-fast", "acid"])
-    def test_export(self, tmp_path: Path, mode: str) -> None:
-        """An export of a store with 256 MiB takes no more memory than one of 32 MiB, but for a few pieces."""
-        small, large = (tmp_path / name for name in ("small", "large"))
-        make(MODES[mode](small), 32 * 1024 * 1024)
-        make(MODES[mode](large), 256 * 1024 * 1024)
-        assert run(mode, large, "export") < run(mode, small, "export") + 16 * 1024
+    # Measured: 43 MB, and 87 MB for a store of 1 GiB in 16 databases, which SQLite caches up to 64 MiB of.
+    @pytest.mark.parametrize(("mode", "most"), [("file-fast", 72 * 1024), ("acid", 144 * 1024)])
+    def test_export(self, tmp_path: Path, mode: str, most: int) -> None:
+        """An export of a store with 256 MiB takes far less memory than that."""
+        make(MODES[mode](tmp_path), STORE_BYTES)
+        assert run(mode, tmp_path, "export") < most
 
     def test_import(self, tmp_path: Path) -> None:
         """An import takes what its largest stream needs, not what all of them do."""
         document = str(tmp_path / "document.json")
-        make(MODES["file-fast"](tmp_path / "store"), 256 * 1024 * 1024)
+        make(MODES["file-fast"](tmp_path / "store"), STORE_BYTES)
         run("file-fast", tmp_path / "store", "export", "-o", document)
         # Streams of 16 MiB, the journal's 64 MiB that wait for a checkpoint, and what both are copied through.
-        used = run("file-fast", tmp_path / "new", "import", "-i", document)
-        assert used < 256 * 1024, used
+        assert run("file-fast", tmp_path / "new", "import", "-i", document) < 224 * 1024
