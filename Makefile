@@ -70,6 +70,10 @@ bench: $(DEVELOPED) ## Our server beside the peers that are installed, 40 min; n
 bench-scale: $(DEVELOPED) ## Our server with 10,000 readers, 100,000 active and 1,000,000 idle streams.
 	$(BIN)/python -m bench.scale $(ARGS)
 
+.PHONY: cost-budgets
+cost-budgets: $(DEVELOPED) ## Make what requests cost now the budgets that tests/cost holds them to.
+	$(BIN)/python -m tests.cost --write
+
 .PHONY: bench-memory
 bench-memory: $(DEVELOPED) ## What streams, messages and producers cost in memory mode.
 	$(BIN)/python -m bench.memory $(ARGS)
