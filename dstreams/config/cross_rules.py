@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
-from dstreams.config.endpoints import collide, place_of, tcp_places
+from dstreams.config.endpoints import collide, on_loopback, place_of, tcp_places
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import ALPN_PROTOCOLS, Config
 from dstreams.config.settings import Setting
@@ -128,7 +128,7 @@ def _listeners(context: Context) -> Iterator[Finding]:
     if admin.endpoint is None:
         return
     path = "server.endpoints" if server.endpoints else "server.bind_address"
-    own = place_of(admin.endpoint)
+    own = place_of(on_loopback(admin.endpoint))
     if admin.endpoint in server.endpoints or any(
         own is not None and collide(own, other) for other in tcp_places(server.bind_address, server.endpoints)
     ):

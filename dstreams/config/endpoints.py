@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from attrs import frozen
 
@@ -13,6 +14,9 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 _BUILT_IN = ("ssl", "tcp", "unix")
 """What Twisted knows without a plugin; unlike the others, only in lower case."""
+
+_LOOPBACK_SIX = r"\:\:1"
+"""In an endpoint string."""
 
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 
@@ -33,10 +37,14 @@ class Endpoint:
     @property
     def where(self) -> tuple[str, int] | None:
         """The interface and port of a TCP endpoint, ``None`` for every other. The interface may be empty."""
-        text = self.arguments[0] if self.arguments else self.named.get("port", "")
+        text = self.argument(0, "port")
         if self.type.lower() not in ("tcp", "tcp6", "ssl", "dstls") or not _PORT.fullmatch(text):
             return None
-        return self.named.get("interface", ""), int(text)
+        return self.argument(1, "interface"), int(text)
+
+    def argument(self, index: int, name: str) -> str:
+        """One argument, by its position or its name; empty when it isn't there."""
+        return self.arguments[index] if len(self.arguments) > index else self.named.get(name, "")
 
 
 def split_endpoint(text: str) -> Endpoint:
@@ -74,14 +82,29 @@ def check_endpoint(text: str) -> str | None:
     known = known_types()
     if endpoint.type not in known and (endpoint.type.lower() in _BUILT_IN or endpoint.type.lower() not in known):
         return f"is of a type that isn't known here; known are {', '.join(known)}"
-    first = endpoint.arguments[0] if endpoint.arguments else ""
     if endpoint.type.lower() in ("tcp", "tcp6", "ssl"):
-        port = first or endpoint.named.get("port", "")
+        port = endpoint.argument(0, "port")
         if not _PORT.fullmatch(port) or int(port) > 65_535:
             return f"must have a port from 0 to 65535, as in {endpoint.type}:4437"
-    if endpoint.type == "unix" and not (first or endpoint.named.get("address")):
+    if endpoint.type == "unix" and not endpoint.argument(0, "address"):
         return "must have a path, as in unix:/run/durable-streams/http.sock"
     return None
+
+
+def on_loopback(text: str) -> str:
+    """An endpoint string, with the loopback interface where it is TCP and names none."""
+    endpoint = split_endpoint(text)
+    if endpoint.where is None or endpoint.argument(1, "interface"):
+        return text
+    return f"{text}:interface={_LOOPBACK_SIX if endpoint.type.lower() == 'tcp6' else '127.0.0.1'}"
+
+
+def is_loopback(interface: str) -> bool:
+    """Whether only this machine can reach what listens there; a name isn't looked up."""
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        return interface == "localhost"
 
 
 def known_types() -> list[str]:

@@ -278,7 +278,8 @@ class Admin:
 
     endpoint: str | None = key(
         None,
-        "Where it listens: an IP address and port, or a Twisted server endpoint string; there is none when unset.",
+        "Where it listens: an IP address and port, or a Twisted server endpoint string, in which TCP means the loopback"
+        " interface unless it names another; there is none when unset.",
         example="127.0.0.1:9090",
     )
     base_path: str = key("/admin", "The path below which its own pages are.")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from dstreams.config.building import build, settings_of
 from dstreams.config.cross_rules import CROSS_RULES, Context
+from dstreams.config.endpoints import is_loopback, on_loopback, place_of
 from dstreams.config.networks import parse_network
-from dstreams.config.problems import ConfigError, Problem
+from dstreams.config.problems import ConfigError, Problem, shown
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
 from dstreams.config.settings import Setting
@@ -60,6 +61,13 @@ def _warnings(config: Config) -> Iterator[str]:
     for proxy in config.proxy.trusted_proxies:
         if parse_network(proxy).prefixlen == 0:
             yield f"proxy.trusted_proxies has {proxy}: every client is believed to be a proxy; list only your proxies"
+    admin = config.admin.endpoint
+    place = None if admin is None else place_of(on_loopback(admin))
+    if place is not None and not is_loopback(place[0]):
+        yield (
+            f"admin.endpoint = {shown(admin)} can be reached from other machines, and asks nobody who they are; write"
+            f" 127.0.0.1:{place[1]} unless something else keeps them out"
+        )
     if not config.proxy.identity.require_tls:
         yield "proxy.identity.require_tls = false has no effect: identity in a header always needs mtls; leave it out"
 

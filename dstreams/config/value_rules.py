@@ -91,6 +91,8 @@ def _header_name(text: str) -> str | None:
 
 
 def _admin_endpoint(text: str) -> str | None:
+    if text.isascii() and text.isdigit():
+        return f"isn't an address; write 127.0.0.1:{text}"
     try:
         parse_bind_address(text)
     except ValueError:

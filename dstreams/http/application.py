@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.config.paths import RESERVED_PATHS
 from dstreams.eventually import Decided, Eventually
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
@@ -51,8 +52,7 @@ JUDGES: dict[bytes, Judge] = {b"PUT": create.judge, b"POST": append.judge}
 _SECURITY = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 """On every answer (PROTOCOL 12.7)."""
 
-_PAGE_PATHS = frozenset((b"/healthz", b"/readyz", b"/health", b"/metrics"))
-"""Never a stream, even when streams are mounted at the root."""
+_PAGE_PATHS = frozenset(path.encode() for path in RESERVED_PATHS)
 
 
 class Elsewhere(Protocol):

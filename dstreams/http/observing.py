@@ -13,8 +13,8 @@ from typing import Final, Protocol
 from attrs import define, field
 from twisted.logger import Logger
 
+from dstreams.config.paths import HEALTH_PATHS, METRICS_PATH
 from dstreams.http.messages import Refusal, Request, Response
-from dstreams.http.pages.health import HEALTH_PATHS
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import Live, parse_read_query
 from dstreams.telemetry.histograms import SECONDS, Histogram
@@ -27,7 +27,10 @@ METHODS: Final = {b"GET": "read", b"HEAD": "head", b"PUT": "create", b"POST": "a
 LIVE: Final = {Live.LONG_POLL: "poll", Live.SSE: "subscribe"}
 """What a GET does that waits."""
 
-_PAGES: Final = {path.encode(): "health" for path in HEALTH_PATHS} | {b"/readyz": "readiness", b"/metrics": "metrics"}
+_PAGES: Final = {path.encode(): "health" for path in HEALTH_PATHS} | {
+    b"/readyz": "readiness",
+    METRICS_PATH.encode(): "metrics",
+}
 
 OPERATIONS: Final = (*METHODS.values(), *LIVE.values(), "preflight", "health", "readiness", "metrics", "request")
 """All of them; ``request`` is whatever is nothing else."""

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from dstreams.config import BindAddress, Config, parse_bind_address
+from dstreams.config.endpoints import on_loopback
 from dstreams.net.endpoint import PREFIX, TlsServerEndpoint, describe_tls_endpoint
 from dstreams.net.tls import TlsContext, TlsOptions
 from dstreams.net.tls_files import TlsFiles, check_tls_files
@@ -84,7 +85,7 @@ def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
     try:
         description = _tcp(parse_bind_address(given))
     except ValueError:
-        description = given
+        description = on_loopback(given)
     return _resolve(given, description, reactor)
 
 

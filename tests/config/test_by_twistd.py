@@ -274,7 +274,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '"a b"': "has the item 'a b'; write a level, or",
         '""': "is blank; write a level such as info",
     },
-    "admin.endpoint": {'"9090"': "isn't an endpoint; write tcp:9090", '""': "is blank"},
+    "admin.endpoint": {'"9090"': "isn't an address; write 127.0.0.1:9090", '""': "is blank"},
     "admin.base_path": {'"/a/"': "must not end with /", '"/healthz/a"': "overlaps with the server's own pages"},
 }
 """Bad values of single keys, as TOML, with why each is refused."""

@@ -63,6 +63,7 @@ class GoodTests:
             {**PROXY, "proxy.trusted_proxies": ("10.0.0.0/8", "::1", "fd00::1/8", "10.1.2.3/16")},
             {**PROXY, **MTLS, **IDENTITY},
             {"admin.endpoint": "127.0.0.1:9090"},
+            {"admin.endpoint": "tcp:4437", "server.bind_address": "10.0.0.1:4437"},
             {"admin.endpoint": "127.0.0.1:0", "server.bind_address": "127.0.0.1:0"},
             {"admin.endpoint": "127.0.0.1:4437", "server.bind_address": "10.0.0.1:4437"},
             {"admin.endpoint": "127.0.0.1:4437", "server.endpoints": ("unix:/run/a",)},
@@ -248,7 +249,11 @@ class ListenerTests:
         ("admin", "values", "other"),
         [
             ("127.0.0.1:4437", {}, "server.bind_address = '0.0.0.0:4437' (Config)"),
-            ("tcp:4437", {"server.bind_address": "127.0.0.1:4437"}, "server.bind_address = '127.0.0.1:4437' (here)"),
+            (
+                "tcp:4437:interface=0.0.0.0",
+                {"server.bind_address": "127.0.0.1:4437"},
+                "server.bind_address = '127.0.0.1:4437' (here)",
+            ),
             (
                 "tcp:80:interface=::1".replace("::", r"\:\:"),
                 {"server.endpoints": (r"tcp6:80:interface=\:\:1",)},
@@ -348,10 +353,15 @@ class WarningTests:
         ("values", "start"),
         [
             ({**PROXY, "proxy.trusted_proxies": ("0.0.0.0/0",)}, "proxy.trusted_proxies has 0.0.0.0/0: every client"),
+            ({"admin.endpoint": "0.0.0.0:9090"}, "admin.endpoint = '0.0.0.0:9090' can be reached from other machines"),
+            (
+                {"admin.endpoint": "tcp:9090:interface=10.0.0.1"},
+                "admin.endpoint = 'tcp:9090:interface=10.0.0.1' can be",
+            ),
             ({"proxy.identity.require_tls": False}, "proxy.identity.require_tls = false has no effect"),
         ],
     )
     def test_others(self, values: Values, start: str) -> None:
-        """Trusting everybody, and a key without effect, are warned about."""
+        """Trusting everybody, an admin listener for everybody, and a key without effect, are warned about."""
         (found,) = warnings(build(settings({"http.allow_wildcard_cors": True, **values})))
         assert found.startswith(start)

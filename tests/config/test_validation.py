@@ -151,7 +151,7 @@ class RuleTests:
             ("admin.base_path", "admin", "must begin with /"),
             ("admin.base_path", "/metrics", "overlaps"),
             ("admin.endpoint", "", "is blank"),
-            ("admin.endpoint", "9090", "isn't an endpoint; write tcp:9090"),
+            ("admin.endpoint", "9090", "isn't an address; write 127.0.0.1:9090"),
             ("admin.endpoint", "localhost:9090", "is of a type that isn't known"),
             ("admin.endpoint", "tcp:99999", "must have a port from 0 to 65535"),
             ("observability.rust_log", " ", "is blank"),

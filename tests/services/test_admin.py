@@ -123,6 +123,12 @@ class ResolvingTests:
         expected = serverFromString(cast("Any", reactor), "tcp:9090:interface=\\:\\:1")
         assert vars(listener.endpoint) == vars(expected)
 
+    def test_loopback(self) -> None:
+        """TCP that names no interface is opened for this machine only."""
+        listener = resolve_admin_listener(configured("tcp:9090"), MemoryReactorClock())
+        assert listener is not None
+        assert vars(listener.endpoint)["_interface"] == "127.0.0.1"
+
     def test_unusable(self) -> None:
         """An endpoint that nothing can be made of is an error before the server starts."""
         with pytest.raises(StartupError, match="no usable endpoint") as raised:

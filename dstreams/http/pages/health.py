@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from klein import Klein
     from twisted.web.iweb import IRequest
 
-HEALTH_PATHS = ("/healthz", "/readyz", "/health")
-
 Status = Callable[[], Mapping[str, object]]
 """Gives the members of ``/health`` that only the server knows."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dstreams.config.paths import METRICS_PATH
 from dstreams.http.pages.site import READ, Page, answer_text
 from dstreams.telemetry.metrics import Exposition
 
 if TYPE_CHECKING:
     from klein import Klein
     from twisted.web.iweb import IRequest
-
-METRICS_PATH = "/metrics"
 
 
 def metrics(exposition: Exposition) -> Page:
