@@ -2,94 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
 from dstreams.config.endpoints import collide, on_loopback, place_of, tcp_places
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import ALPN_PROTOCOLS, Config
-from dstreams.config.settings import Setting
 
 
 @frozen
-class Context:
-    """What the rules look at.
+class Finding:
+    """A key that doesn't go with another one.
 
-    :param config: the configuration; each value is of its key's type, but needn't be right by itself.
-    :param settings: the same with origins.
+    :param path: the key.
+    :param why: what is wrong and the remedy; ``{other}`` stands for the other key with its value and origin.
+    :param other: the other key, if it is about one.
     """
 
-    config: Config
-    settings: Mapping[str, Setting]
-    profile: DeploymentProfile
-
-    def named(self, path: str) -> str:
-        """A key with its value and origin, for a sentence about another key."""
-        return self.settings[path].named()
+    path: str
+    why: str
+    other: str | None = None
 
 
-Finding = tuple[str, str]
-"""The key that is wrong, and why with the remedy."""
+Rule = Callable[[Config, DeploymentProfile], Iterator[Finding]]
+"""Each value is of its key's type, but needn't be right by itself."""
 
 
-def _tls_files(context: Context) -> Iterator[Finding]:
+def _tls_files(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     """Which of the TLS files must and mustn't be given in each mode."""
-    transport = context.config.transport
+    transport = config.transport
     needed = {"http": 0, "tls": 2, "mtls": 3}[transport.mode]
+    use = '"tls" or "mtls"' if transport.mode == "http" else '"mtls"'
     for index, name in enumerate(("cert_path", "key_path", "client_ca_path")):
         given = getattr(transport.tls, name) is not None
-        path, mode = f"transport.tls.{name}", context.named("transport.mode")
+        path = f"transport.tls.{name}"
         if not given and index < needed:
-            yield path, f"is needed with {mode}; give the path of a PEM file"
-        elif given and needed == 0:
-            yield path, f'has no use with {mode}; set transport.mode = "tls" or "mtls", or leave it out'
+            yield Finding(path, "is needed with {other}; give the path of a PEM file", "transport.mode")
         elif given and index >= needed:
-            yield path, f'has no use with {mode}; set transport.mode = "mtls", or leave it out'
+            why = f"has no use with {{other}}; set transport.mode = {use}, or leave it out"
+            yield Finding(path, why, "transport.mode")
 
 
-def _http2_needs_tls(context: Context) -> Iterator[Finding]:
-    if context.config.transport.mode == "http" and "http2" in context.config.transport.http.versions:
-        mode = context.named("transport.mode")
-        yield (
-            "transport.http.versions",
-            f'has http2, which needs TLS, with {mode}; set transport.mode = "tls" or "mtls", or leave http2 out',
-        )
+def _http2_needs_tls(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
+    if config.transport.mode == "http" and "http2" in config.transport.http.versions:
+        why = 'has http2, which needs TLS, with {other}; set transport.mode = "tls" or "mtls", or leave http2 out'
+        yield Finding("transport.http.versions", why, "transport.mode")
 
 
-def _tls_versions(context: Context) -> Iterator[Finding]:
-    tls = context.config.transport.tls
+def _tls_versions(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
+    tls = config.transport.tls
     if tls.min_version > tls.max_version:
-        yield "transport.tls.min_version", f"is above {context.named('transport.tls.max_version')}; lower it"
+        yield Finding("transport.tls.min_version", "is above {other}; lower it", "transport.tls.max_version")
 
 
-def _alpn(context: Context) -> Iterator[Finding]:
+def _alpn(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     """The handshake offers what is spoken, and nothing else."""
-    versions, offered = context.config.transport.http.versions, context.config.transport.tls.alpn_protocols
+    versions, offered = config.transport.http.versions, config.transport.tls.alpn_protocols
     if not versions or not set(versions) <= set(ALPN_PROTOCOLS):
         return
-    named = context.named("transport.http.versions")
     for version, protocol in ALPN_PROTOCOLS.items():
+        why = None
         if version in versions and protocol not in offered:
-            yield (
-                "transport.tls.alpn_protocols",
-                f"lacks {protocol}, which goes with {named}; add it, or leave the key out",
-            )
-        if protocol in offered and version not in versions:
-            yield (
-                "transport.tls.alpn_protocols",
-                f"has {protocol} without {version} in {named}; add that there, or leave {protocol} out",
-            )
+            why = f"lacks {protocol}, which goes with {{other}}; add it, or leave the key out"
+        elif protocol in offered and version not in versions:
+            why = f"has {protocol} without {version} in {{other}}; add that there, or leave {protocol} out"
+        if why is not None:
+            yield Finding("transport.tls.alpn_protocols", why, "transport.http.versions")
 
 
-def _proxy(context: Context) -> Iterator[Finding]:
-    proxy = context.config.proxy
-    on = context.named("proxy.enabled")
+def _proxy(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
+    proxy = config.proxy
     if proxy.enabled:
         if proxy.forwarded_headers == "none":
-            yield "proxy.forwarded_headers", f"must be x-forwarded or forwarded with {on}; say which your proxy sends"
+            why = "must be x-forwarded or forwarded with {other}; say which your proxy sends"
+            yield Finding("proxy.forwarded_headers", why, "proxy.enabled")
         if not proxy.trusted_proxies:
-            yield "proxy.trusted_proxies", f"must not be empty with {on}; list your proxies' addresses or networks"
+            why = "must not be empty with {other}; list your proxies' addresses or networks"
+            yield Finding("proxy.trusted_proxies", why, "proxy.enabled")
         return
     used = {
         "proxy.forwarded_headers": proxy.forwarded_headers != "none",
@@ -99,52 +89,51 @@ def _proxy(context: Context) -> Iterator[Finding]:
     }
     for path, is_used in used.items():
         if is_used:
-            yield path, f"has no use with {on}; set proxy.enabled = true, or leave it out"
+            why = "has no use with {other}; set proxy.enabled = true, or leave it out"
+            yield Finding(path, why, "proxy.enabled")
 
 
-def _identity(context: Context) -> Iterator[Finding]:
-    proxy = context.config.proxy
-    identity = proxy.identity
-    if not proxy.enabled:
+def _identity(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
+    identity = config.proxy.identity
+    if not config.proxy.enabled:
         return
-    named = context.named("proxy.identity.mode")
     if identity.mode == "header":
-        if context.config.transport.mode != "mtls":
-            mode = context.named("transport.mode")
-            yield "proxy.identity.mode", f'needs a proxy that shows a certificate, but {mode}; set that to "mtls"'
+        if config.transport.mode != "mtls":
+            why = 'needs a proxy that shows a certificate, but {other}; set that to "mtls"'
+            yield Finding("proxy.identity.mode", why, "transport.mode")
         if identity.header_name is None:
-            yield "proxy.identity.header_name", f"is needed with {named}; name the header that your proxy sets"
+            why = "is needed with {other}; name the header that your proxy sets"
+            yield Finding("proxy.identity.header_name", why, "proxy.identity.mode")
     elif identity.header_name is not None:
-        yield "proxy.identity.header_name", f'has no use with {named}; set that to "header", or leave it out'
+        why = 'has no use with {other}; set that to "header", or leave it out'
+        yield Finding("proxy.identity.header_name", why, "proxy.identity.mode")
 
 
-def _listeners(context: Context) -> Iterator[Finding]:
+def _listeners(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     """No two listeners may want the same port."""
-    server, admin = context.config.server, context.config.admin
+    server, admin = config.server, config.admin
     places = tcp_places("", server.endpoints) if server.endpoints else []
     for index, place in enumerate(places):
-        if any(collide(place, other) for other in places[:index]):
-            yield "server.endpoints", f"has two endpoints for port {place[1]}; leave one out, or name other interfaces"
+        if any(collide(place, earlier) for earlier in places[:index]):
+            why = f"has two endpoints for port {place[1]}; leave one out, or name other interfaces"
+            yield Finding("server.endpoints", why)
     if admin.endpoint is None:
         return
-    path = "server.endpoints" if server.endpoints else "server.bind_address"
     own = place_of(on_loopback(admin.endpoint))
-    if admin.endpoint in server.endpoints or any(
-        own is not None and collide(own, other) for other in tcp_places(server.bind_address, server.endpoints)
-    ):
-        yield "admin.endpoint", f"is where clients are listened for, too: {context.named(path)}; choose another port"
+    taken = tcp_places(server.bind_address, server.endpoints)
+    if admin.endpoint in server.endpoints or (own is not None and any(collide(own, place) for place in taken)):
+        why = "is where clients are listened for, too: {other}; choose another port"
+        yield Finding("admin.endpoint", why, "server.endpoints" if server.endpoints else "server.bind_address")
 
 
-def _production(context: Context) -> Iterator[Finding]:
-    http = context.config.http
-    if context.profile.production and http.origins == ("*",) and not http.allow_wildcard_cors:
-        yield (
-            "http.cors_origins",
-            f"isn't allowed in the profile {context.profile}; list the origins, or set http.allow_wildcard_cors = true",
-        )
+def _production(config: Config, profile: DeploymentProfile) -> Iterator[Finding]:
+    http = config.http
+    if profile.production and http.origins == ("*",) and not http.allow_wildcard_cors:
+        why = f"isn't allowed in the profile {profile}; list the origins, or set http.allow_wildcard_cors = true"
+        yield Finding("http.cors_origins", why)
 
 
-CROSS_RULES: tuple[Callable[[Context], Iterator[Finding]], ...] = (
+CROSS_RULES: tuple[Rule, ...] = (
     _tls_files,
     _http2_needs_tls,
     _tls_versions,

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dstreams.config.keys import LARGEST, LEVEL_SEPARATOR, VARIABLE_PREFIX, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.log_filter import parse_log_filter
-from dstreams.config.problems import load_problem, printable, shown, suggestion
+from dstreams.config.problems import load_problem, nearest, printable, remedy, shown
 from dstreams.config.schema import KEYS
-from dstreams.config.settings import Layer, Setting, wrong_value
-from dstreams.startup import StartupPhase
+from dstreams.config.settings import Layer, Setting
 
 PROFILE_VARIABLE = "DS_PROFILE"
 """Names the profile where the command line doesn't."""
@@ -37,10 +36,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
         elif name in _OLD_VARIABLES:
             _read_legacy(layer, _OLD_VARIABLES[name], text)
         elif name.startswith(VARIABLE_PREFIX) and LEVEL_SEPARATOR in name:
-            hint = suggestion(name, _VARIABLES)
-            layer.problems.append(
-                load_problem(f"unknown environment variable {printable(name)} = {shown(text)}: {hint}")
-            )
+            _refuse_unknown(layer, name, text)
         elif name.startswith(VARIABLE_PREFIX) and name != PROFILE_VARIABLE:
             strangers.append(printable(name))
     replace_legacy(layer)
@@ -69,7 +65,7 @@ def _read_variable(layer: Layer, key: Key, text: str) -> None:
     try:
         layer.set(key, _parse(key, text), key.variable)
     except ValueError as error:
-        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, text, key.variable, str(error)))
+        layer.fail(key, key.path, text, key.variable, str(error))
 
 
 def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
@@ -77,7 +73,15 @@ def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
     try:
         layer.legacy[key.path] = Setting(old.successor, old.convert(_parse(key, text)), key.variable)
     except ValueError as error:
-        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, text, key.variable, str(error)))
+        layer.fail(old.successor, key.path, text, key.variable, str(error))
+
+
+def _refuse_unknown(layer: Layer, name: str, text: str) -> None:
+    """Note a variable that doesn't exist; the key that was meant is taken for failed."""
+    meant = nearest(name, _VARIABLES)
+    variable = f"{printable(name)} = {shown(text)}"
+    layer.problems.append(load_problem(f"unknown environment variable {variable}: {remedy(meant)}"))
+    layer.failed.update([_VARIABLES[meant].path] if meant else [])
 
 
 def _parse(key: Key, text: str) -> Value:

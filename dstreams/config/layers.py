@@ -104,8 +104,11 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
     layers += [read_environment(environ), read_rust_log(environ)]
 
     settings = merge(layers)
+    lost = bool(problems) or any(layer.lost for layer in layers)
     problems += [problem for layer in layers for problem in layer.problems]
-    wrong = validate(settings, profile)
+    failed = {path for layer in layers for path in layer.failed}
+    # Without a whole layer there is no telling what goes with what.
+    wrong = validate(settings, profile, failed=KEYS if lost else failed)
     said = [warning for layer in layers for warning in layer.warnings]
     said += _unused_address(settings)
     said += _undone(profile, settings, default_file=str(Path(directory, "default.toml")) if directory else None)

@@ -80,10 +80,9 @@ def nearest(wrong: str, known: Iterable[str]) -> str | None:
     return best if likeness(best) else None
 
 
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """The remedy for a name that doesn't exist: the nearest one that does, when one is near."""
-    name = nearest(wrong, known)
-    return f"did you mean {name}?" if name else "remove it"
+def remedy(meant: str | None) -> str:
+    """The remedy for a name that doesn't exist, and what :func:`nearest` says of it."""
+    return f"did you mean {meant}?" if meant else "remove it"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -40,18 +40,31 @@ class Layer:
     :param settings: by path.
     :param legacy: old keys by their path, already with their successors' values.
     :param warnings: what should be changed though it works.
+    :param failed: keys that are set to something that can't be read.
     :param found: whether there was anything to read.
+    :param lost: whether there was something that can't be read at all.
     """
 
     settings: dict[str, Setting] = field(factory=dict)
     legacy: dict[str, Setting] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
     warnings: list[str] = field(factory=list)
+    failed: set[str] = field(factory=set)
     found: bool = True
+    lost: bool = False
 
     def set(self, key: Key, value: Value, origin: str) -> None:
         """Add one setting."""
         self.settings[key.path] = Setting(key, value, origin)
+
+    def fail(self, key: Key, written: str, value: object, origin: str, why: str) -> None:
+        """Note a value that can't be read.
+
+        :param key: the key that it was meant for.
+        :param written: the key as it was written: an old name, perhaps.
+        """
+        self.failed.add(key.path)
+        self.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, written, value, origin, why))
 
 
 def wrong_value(phase: StartupPhase, path: str, value: object, origin: str, why: str) -> Problem:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstreams.config.keys import LARGEST, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
-from dstreams.config.problems import Problem, load_problem, printable, shown, suggestion
+from dstreams.config.problems import load_problem, nearest, printable, remedy, shown
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
@@ -29,26 +29,26 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
     """
     layer = Layer()
     what = f"{shown(path)} ({named_by})" if named_by else shown(path)
+    why = None
     try:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):
-        # A link that leads nowhere was meant to lead somewhere.
         layer.found = False
+        # A link that leads nowhere was meant to lead somewhere.
         if named_by or Path(path).is_symlink():
-            layer.problems.append(
-                load_problem(f"configuration file not found: {what}: give the path of an existing file")
-            )
+            why = f"configuration file not found: {what}: give the path of an existing file"
     except OSError as error:
         reason = error.strerror or error
-        layer.problems.append(
-            load_problem(f"configuration file can't be read: {what}: {reason}; let the server's user read it")
-        )
+        why = f"configuration file can't be read: {what}: {reason}; let the server's user read it"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        layer.problems.append(load_problem(f"configuration file isn't TOML: {what}: {_reason(error)}"))
+        why = f"configuration file isn't TOML: {what}: {_reason(error)}"
     else:
         _read_table(layer, table, "", f"file {printable(path)}")
         replace_legacy(layer)
+    if why is not None:
+        layer.lost = True
+        layer.problems.append(load_problem(why))
     return layer
 
 
@@ -71,7 +71,7 @@ def _read_table(layer: Layer, table: Mapping[str, object], place: str, origin: s
         elif path in LEGACY:
             _read_legacy(layer, LEGACY[path], value, origin)
         elif path not in _SECTIONS | _OLD_SECTIONS:
-            layer.problems.append(_unknown(path, value, origin))
+            _refuse_unknown(layer, path, value, origin)
         elif isinstance(value, dict):
             _read_table(layer, value, f"{path}.", origin)
         else:
@@ -86,11 +86,17 @@ def _read_table(layer: Layer, table: Mapping[str, object], place: str, origin: s
             )
 
 
-def _unknown(path: str, value: object, origin: str) -> Problem:
+def _refuse_unknown(layer: Layer, path: str, value: object, origin: str) -> None:
+    """Note a key or a section that doesn't exist; the one that was meant is taken for failed."""
     if isinstance(value, dict):
-        hint = suggestion(path, [*_SECTIONS, *KEYS])
-        return load_problem(f"unknown section [{path}] ({origin}): {hint}")
-    return wrong_value(StartupPhase.LOAD_CONFIG, path, value, origin, f"unknown key; {suggestion(path, KEYS)}")
+        meant = nearest(path, [*_SECTIONS, *KEYS])
+        layer.problems.append(load_problem(f"unknown section [{path}] ({origin}): {remedy(meant)}"))
+        layer.failed.update(each for each in KEYS if meant and f"{each}.".startswith(f"{meant}."))
+    else:
+        meant = nearest(path, KEYS)
+        why = f"unknown key; {remedy(meant)}"
+        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, path, value, origin, why))
+        layer.failed.update([meant] if meant else [])
 
 
 def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
@@ -98,7 +104,7 @@ def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
     try:
         layer.set(key, _convert(key, value), origin)
     except ValueError as error:
-        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, key.path, value, origin, str(error)))
+        layer.fail(key, key.path, value, origin, str(error))
 
 
 def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> None:
@@ -107,7 +113,7 @@ def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> No
     try:
         layer.legacy[path] = Setting(old.successor, old.convert(_convert(old.key, value)), origin)
     except ValueError as error:
-        layer.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, path, value, origin, str(error)))
+        layer.fail(old.successor, path, value, origin, str(error))
 
 
 def _convert(key: Key, value: object) -> Value:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from dstreams.config.building import build, settings_of
-from dstreams.config.cross_rules import CROSS_RULES, Context
+from dstreams.config.cross_rules import CROSS_RULES
 from dstreams.config.endpoints import is_loopback, on_loopback, place_of
 from dstreams.config.networks import parse_network
 from dstreams.config.problems import ConfigError, Problem, shown
@@ -33,17 +33,26 @@ def validate_config(config: Config, profile: DeploymentProfile | None = None) ->
         raise ConfigError(problems)
 
 
-def validate(settings: Mapping[str, Setting], profile: DeploymentProfile) -> list[Problem]:
+def validate(
+    settings: Mapping[str, Setting], profile: DeploymentProfile, failed: Collection[str] = ()
+) -> list[Problem]:
     """All that is wrong with the values that are in force.
 
     :param settings: every key by its path, each of the right type.
     :param profile: what production asks for is asked of the production profiles only.
+    :param failed: keys that some layer has set to something that can't be read; what doesn't go with the value
+        that is there instead may be right.
     """
     wrong = {path: why for path, setting in settings.items() if (why := _check_value(setting)) is not None}
     findings = list(wrong.items())
-    # A value that is wrong by itself tells nothing about others, and one remedy at a time is enough.
-    context = Context(build(settings), settings, profile)
-    findings += [finding for rule in CROSS_RULES for finding in rule(context) if finding[0] not in wrong]
+    # Each key is told once, and nothing is concluded from a value that isn't what somebody meant.
+    doubtful = {*wrong, *failed}
+    config = build(settings)
+    for rule in CROSS_RULES:
+        for finding in rule(config, profile):
+            if doubtful.isdisjoint((finding.path, finding.other)):
+                other = "" if finding.other is None else settings[finding.other].named()
+                findings.append((finding.path, finding.why.replace("{other}", other)))
     return [settings[path].problem(StartupPhase.VALIDATE_CONFIG, why) for path, why in findings]
 
 

@@ -114,6 +114,29 @@ class LayerTests:
         ]
 
 
+class FollowUpTests:
+    """A mistake that was told isn't told again by what follows from it."""
+
+    @pytest.mark.parametrize(
+        ("text", "environ", "keys"),
+        [
+            ("", {"TRANSPORT__MODE": "tsl", "TRANSPORT__TLS__CERT_PATH": "c"}, ["transport.mode"]),
+            ("", {"TRANSPORT__MODE": "tls", "TRANSPORT__TLS__CERT_PTH": "c", "TLS__KEY_PATH": "k"}, ["unknown"]),
+            ('transport = {mode = "tls", tls = {cert_pth = "c", key_path = "k"}}', {}, ["transport.tls.cert_pth"]),
+            ('[transport]\nmode = "tls"\n[transport.tsl]\ncert_path = "c"\nkey_path = "k"', {}, ["unknown"]),
+            ("[transport]\nmode = 'tls'\n[tls]\ncert_path = 1\nkey_path = 2", {}, ["tls.cert_path", "tls.key_path"]),
+            ("nonsense", {"TRANSPORT__MODE": "tls"}, ["configuration"]),
+            ("", {"HTTP__CACHE": "x", "TRANSPORT__TLS__CERT_PATH": "c"}, ["http.cache", "transport.tls.cert_path"]),
+            ("nonsense", {"LIMITS__MAX_STREAM_BYTES": "0"}, ["configuration", "limits.max_stream_bytes"]),
+        ],
+    )
+    def test_once(self, text: str, environ: dict[str, str], keys: list[str], directory: Path) -> None:
+        """Nothing is concluded from what can't be read; single values are checked all the same."""
+        (directory / "local.toml").write_text(text)
+        found = problems(**{f"DS_{name}": each for name, each in environ.items()})
+        assert [line.split(" ")[1] for line in found] == keys
+
+
 class DirectoryTests:
     """Which directory the files come from."""
 
