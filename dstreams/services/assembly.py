@@ -11,6 +11,7 @@ from dstreams.config import Config
 from dstreams.services.admin import AdminService
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
+from dstreams.services.garbage import GarbageService
 from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
 from dstreams.services.notify import Notifier, NotifyService
 from dstreams.services.parts import AdminParts, Reactor, SiteParts
@@ -47,6 +48,7 @@ def build_server(
         # Early, so that SIGHUP is listened to until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
+        GarbageService(),
         *_admin_services(admin_listener, parts.admin, patience),
         SiteService(config, parts, listeners, readiness, patience, reactor),
         NotifyService(notifier, reactor, readiness.failure, waits),
