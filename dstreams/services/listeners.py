@@ -180,12 +180,12 @@ def reason(error: CannotListenError | OSError) -> str:
 def _resolve(name: str, description: str, reactor: object) -> Listener:
     try:
         endpoint = serverFromString(cast("Any", reactor), description)
-    except IndexError:
-        raise _unresolved(
-            f"{name!r} isn't there: fewer sockets were inherited; start the server by its socket unit"
-        ) from None
     # Twisted's parsers and others' raise whatever the text leads to.
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if isinstance(error, LookupError) and _kind(name) == "systemd":
+            raise _unresolved(
+                f"{name!r} isn't there: no such socket was inherited; start the server by its socket unit"
+            ) from None
         raise _unresolved(f"{name!r} is no usable endpoint: {error}") from error
     return Listener(name, cast("IStreamServerEndpoint", endpoint))
 

@@ -107,9 +107,9 @@ class ResolveListenersTests:
             ("tcp", "no usable endpoint"),
             ("tcp:http", "no usable endpoint"),
             ("tcp:80:nonsense=1", "nonsense"),
-            ("systemd:domain=INET:index=7", "fewer sockets were inherited"),
-            ("systemd:domain=INET:name=web", "no usable endpoint"),
-            ("systemd:domain=PIGEON:index=0", "sockets were inherited"),
+            ("systemd:domain=INET:index=7", "no such socket was inherited"),
+            ("systemd:domain=INET:name=web", "no such socket was inherited"),
+            ("systemd:domain=PIGEON:index=0", "no such socket was inherited"),
             ("dstls:443", "cert is missing"),
         ],
     )
