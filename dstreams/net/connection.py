@@ -523,6 +523,16 @@ class Connection:
             self._transport.set_protocol(self)
             self._transport.resume_reading()
 
+    # -- what metrics ask
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits in this process. No interface of Twisted's has this."""
+        if self._transport is None:
+            return len(self._held or b"")
+        waiting: int = self._transport.get_write_buffer_size()
+        return waiting
+
     # -- tools
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
