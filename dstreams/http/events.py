@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from attrs import define, field
 from twisted.logger import LogEvent, LogLevel
 
-from dstreams.http.messages import Refusal, Request, Response
+from dstreams.http.messages import Refusal, Request, Response, Speaker
 from dstreams.protocol.names import NameLimits, parse_name
 from dstreams.protocol.problems import ProtocolError
-from dstreams.telemetry.fields import REQUESTS
+from dstreams.telemetry.fields import REQUESTS, Common, Fields
 from dstreams.telemetry.levels import LevelFilter
 
 NEVER: Final = 1000
@@ -26,8 +26,6 @@ _LEAST_STATUS: Final = (("info", 0), ("warn", 400), ("error", 500))
 _ERROR_CLASSES: Final = {500: "internal", 503: "unavailable", 507: "insufficient_storage"}
 
 _NO_LIMITS: Final = NameLimits(1 << 31, 1 << 31)
-
-Fields = dict[str, object]
 
 
 def least_status(levels: LevelFilter) -> int:
@@ -51,25 +49,46 @@ class RequestFields:
         self._route = self._prefix.decode("latin-1") + "{name}"
 
     def describe(
-        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
-    ) -> Fields:
+        self,
+        request: Request | None,
+        response: Response | None,
+        operation: str,
+        elapsed: float | None,
+        speaker: Speaker,
+    ) -> Mapping[str, object]:
         """All that is known of a request; only what is known has a field."""
-        fields: Fields = {"ds.operation": operation, "ds.storage.backend": self._storage}
-        if request is not None:
-            self._describe_request(request, operation, version, fields)
+        if request is None:
+            common = Common({"ds.operation": operation, "ds.storage.backend": self._storage})
+        else:
+            common = self._of_head(request, operation, speaker)
+        fields: dict[str, object] = {}
+        if request is not None and request.peer:
+            fields["client.address"] = request.peer
         if elapsed is not None:
             fields["event.duration"] = int(elapsed * 1e9)
         if response is None:
             fields["error.type"] = "client_gone"
             fields["error.message"] = "the client has gone before there was an answer"
-            return fields
-        fields["http.response.status_code"] = response.status
-        if response.status >= 400:
-            _describe_error(response, fields)
-        return fields
+        else:
+            fields["http.response.status_code"] = response.status
+            if response.status >= 400:
+                _describe_error(response, fields)
+        return Fields(common, fields)
 
-    def _describe_request(self, request: Request, operation: str, version: str, fields: Fields) -> None:
+    def _of_head(self, request: Request, operation: str, speaker: Speaker) -> Common:
+        """What requests with the same head have in common; made once for a head that comes often."""
+        observed = request.facts.observed
+        if observed is not None and observed.description is not None:
+            common: Common = observed.description
+            return common
+        common = Common(self._describe_head(request, operation, speaker.http_version))
+        if observed is not None:
+            observed.description = common
+        return common
+
+    def _describe_head(self, request: Request, operation: str, version: str) -> dict[str, object]:
         path, headers = request.path, request.headers
+        fields: dict[str, object] = {"ds.operation": operation, "ds.storage.backend": self._storage}
         if operation == "poll":
             fields["ds.live_mode"] = "long-poll"
         elif operation == "subscribe":
@@ -87,11 +106,10 @@ class RequestFields:
             fields["url.query"] = request.query.decode("latin-1")
         if b"host" in headers:
             fields["server.address"] = headers[b"host"].decode("latin-1")
-        if request.peer:
-            fields["client.address"] = request.peer
         if b"user-agent" in headers:
             fields["user_agent.original"] = headers[b"user-agent"].decode("latin-1")
         fields["network.protocol.version"] = version
+        return fields
 
 
 def _stream_name(raw: bytes) -> str | None:
@@ -104,7 +122,7 @@ def _stream_name(raw: bytes) -> str | None:
         return None
 
 
-def _describe_error(response: Response, fields: Fields) -> None:
+def _describe_error(response: Response, fields: dict[str, object]) -> None:
     status = response.status
     error = response.error if isinstance(response, Refusal) else None
     if error is None:
@@ -141,7 +159,12 @@ class RequestEvents:
     _now: Callable[[], float] = time.time
 
     def tell(
-        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
+        self,
+        request: Request | None,
+        response: Response | None,
+        operation: str,
+        elapsed: float | None,
+        speaker: Speaker,
     ) -> None:
         """Log a request."""
         status = 0 if response is None else response.status
@@ -159,6 +182,6 @@ class RequestEvents:
                 "log_source": None,
                 "log_time": self._now(),
                 "log_format": message,
-                "log_fields": self._fields.describe(request, response, operation, elapsed, version),
+                "log_fields": self._fields.describe(request, response, operation, elapsed, speaker),
             }
         )

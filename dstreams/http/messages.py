@@ -32,6 +32,7 @@ class Facts:
     :param lines: the header lines that every answer carries.
     :param append: what an append asks for.
     :param query: what a read asks for.
+    :param observed: what observers of requests remember of it.
     """
 
     operation: Callable[[Any, Request, str], Eventually[Response]] | None = None
@@ -39,6 +40,7 @@ class Facts:
     lines: bytes = b""
     append: AppendRequest | None = None
     query: ReadQuery | None = None
+    observed: Any = None
 
 
 @define(eq=False)
@@ -165,18 +167,26 @@ class PageResponse(Response):
     """A response that isn't about a stream: health, metrics, whatever else is mounted."""
 
 
+class Speaker(Protocol):
+    """A connection, as far as an observer cares."""
+
+    @property
+    def http_version(self) -> str:
+        """The version of HTTP that is spoken in the present request: ``1.0``, ``1.1`` or ``2``."""
+
+
 class Observer(Protocol):
     """Is told of every request by the transports, to count and to log it. Never raises."""
 
-    def answered(self, request: Request | None, response: Response, asked_at: float, version: str) -> None:
+    def answered(self, request: Request | None, response: Response, asked_at: float, speaker: Speaker) -> None:
         """A request is answered: the response is about to be written.
 
         :param request: the request, or ``None`` when its head could not be read.
         :param asked_at: when its head was complete, by ``time.perf_counter``.
-        :param version: of HTTP: ``1.0``, ``1.1`` or ``2``.
+        :param speaker: where it came from.
         """
 
-    def abandoned(self, request: Request, asked_at: float, version: str) -> None:
+    def abandoned(self, request: Request, asked_at: float, speaker: Speaker) -> None:
         """The client has gone before there was an answer."""
 
 

@@ -14,7 +14,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from dstreams.config.paths import HEALTH_PATHS, METRICS_PATH
-from dstreams.http.messages import Refusal, Request, Response
+from dstreams.http.messages import Refusal, Request, Response, Speaker
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import Live, parse_read_query
 from dstreams.telemetry.histograms import SECONDS, Histogram
@@ -38,9 +38,6 @@ OPERATIONS: Final = (*METHODS.values(), *LIVE.values(), "preflight", "health", "
 ABANDONED: Final = 0
 """The status of a request whose client has gone before there was an answer."""
 
-Key = tuple[bytes | str, int]
-"""A method, or an operation that a method alone doesn't name; and a status."""
-
 
 class Witness(Protocol):
     """Wants to know all about some requests: writes a log event, or a span."""
@@ -49,7 +46,12 @@ class Witness(Protocol):
     """From which status on; 0 for every request."""
 
     def tell(
-        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
+        self,
+        request: Request | None,
+        response: Response | None,
+        operation: str,
+        elapsed: float | None,
+        speaker: Speaker,
     ) -> None:
         """A request is over.
 
@@ -57,6 +59,22 @@ class Witness(Protocol):
         :param response: ``None`` when the client has gone before there was one.
         :param elapsed: the seconds since its head was complete, ``None`` when that is unknown.
         """
+
+
+@define(eq=False)
+class Observed:
+    """What is remembered of requests with one head: most of them are answered alike.
+
+    :param status: the status of the last ordinary answer, and where such answers are timed.
+    :param is_told: whether witnesses are told of these.
+    :param description: what witnesses remember.
+    """
+
+    status: int
+    times: Histogram
+    operation: str
+    is_told: bool
+    description: object = None
 
 
 @define(eq=False)
@@ -69,51 +87,59 @@ class RequestObserver:
     _prefix: bytes
     _witnesses: tuple[Witness, ...] = ()
     _least_status: int = field(init=False)
-    times: dict[Key, Histogram] = field(factory=dict, init=False)
-    """How long requests took, by operation (or method) and status."""
+    times: dict[tuple[str, int], Histogram] = field(factory=dict, init=False)
+    """How long requests took, by operation and status."""
     errors: dict[str, int] = field(factory=dict, init=False)
     """How many problems clients were told of, by code."""
 
     def __attrs_post_init__(self) -> None:
         self._least_status = min((witness.least_status for witness in self._witnesses), default=1000)
 
-    def answered(self, request: Request | None, response: Response, asked_at: float, version: str) -> None:
-        """Count a request whose answer is ready: 0.45 us where nothing is logged."""
+    def answered(self, request: Request | None, response: Response, asked_at: float, speaker: Speaker) -> None:
+        """Count a request whose answer is ready: 0.4 us where nothing is logged, and 0.1 to note the time before."""
         elapsed = perf_counter() - asked_at
-        if type(response) is Response and request is not None and (not request.query or b"live" not in request.query):
-            key: Key = (request.method, response.status)
-        else:
-            key = self._unusual(request, response)
-        times = self.times.get(key)
-        if times is None:
-            times = self.times[key] = Histogram()
+        if request is None:
+            self._times("request", response.status).observe(elapsed)
+            self._note_error(response)
+            self._tell(None, response, "request", None, speaker)
+            return
+        observed: Observed | None = request.facts.observed
+        # Only ordinary answers are remembered, and those have other statuses than errors.
+        if observed is None or observed.status != response.status:
+            observed = self._observe(request, response)
         # Histogram.observe, written out: 0.06 us.
+        times = observed.times
         times.counts[bisect_left(SECONDS, elapsed)] += 1
         times.total += elapsed
-        if response.status >= self._least_status:
-            self._tell(request, response, key, elapsed, version)
+        if observed.is_told:
+            self._tell(request, response, observed.operation, elapsed, speaker)
 
-    def abandoned(self, request: Request, asked_at: float, version: str) -> None:
+    def abandoned(self, request: Request, asked_at: float, speaker: Speaker) -> None:
         """Count a request whose client has gone."""
         elapsed = perf_counter() - asked_at
-        key = (self._operation(request), ABANDONED)
-        self.times.setdefault(key, Histogram()).observe(elapsed)
-        if self._least_status == 0:
-            self._tell(request, None, key, elapsed, version)
+        operation = self._operation(request)
+        self._times(operation, ABANDONED).observe(elapsed)
+        self._tell(request, None, operation, elapsed, speaker)
 
-    def by_operation(self) -> dict[tuple[str, int], Histogram]:
-        """:attr:`times` by operation and status."""
-        found: dict[tuple[str, int], Histogram] = {}
-        for (what, status), times in self.times.items():
-            found.setdefault((_name(what), status), Histogram()).add(times)
-        return found
+    def _observe(self, request: Request, response: Response) -> Observed:
+        """How an answer is counted; remembered if it is an ordinary one."""
+        operation, status = self._operation(request), response.status
+        observed = Observed(status, self._times(operation, status), operation, status >= self._least_status)
+        if type(response) is Response and status < 400:
+            request.facts.observed = observed
+        self._note_error(response)
+        return observed
 
-    def _unusual(self, request: Request | None, response: Response) -> Key:
-        """The key of an answer that isn't simply one about a stream."""
+    def _note_error(self, response: Response) -> None:
         if isinstance(response, Refusal) and response.error is not None:
             code = response.error.code
             self.errors[code] = self.errors.get(code, 0) + 1
-        return ("request" if request is None else self._operation(request), response.status)
+
+    def _times(self, operation: str, status: int) -> Histogram:
+        times = self.times.get((operation, status))
+        if times is None:
+            times = self.times[operation, status] = Histogram()
+        return times
 
     def _operation(self, request: Request) -> str:
         path, method = request.path, request.method
@@ -132,15 +158,18 @@ class RequestObserver:
                 return LIVE[live]
         return METHODS[method]
 
-    def _tell(self, request: Request | None, response: Response | None, key: Key, elapsed: float, version: str) -> None:
+    def _tell(
+        self,
+        request: Request | None,
+        response: Response | None,
+        operation: str,
+        elapsed: float | None,
+        speaker: Speaker,
+    ) -> None:
         status = ABANDONED if response is None else response.status
         for witness in self._witnesses:
             if status >= witness.least_status:
                 try:
-                    witness.tell(request, response, _name(key[0]), None if request is None else elapsed, version)
+                    witness.tell(request, response, operation, elapsed, speaker)
                 except Exception:
                     _log.failure("telling of a request failed")
-
-
-def _name(what: bytes | str) -> str:
-    return what if isinstance(what, str) else "preflight" if what == b"OPTIONS" else METHODS.get(what, "request")

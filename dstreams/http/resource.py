@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
@@ -68,12 +68,19 @@ class StreamsResource(Resource):
 
     def _answer(self, request: WebRequest, asked: Request, asked_at: float, response: Response) -> None:
         if self._observer is not None:
-            version = request.clientproto.decode("latin-1").removeprefix("HTTP/")
+            speaker = _Speaker(request.clientproto.decode("latin-1").removeprefix("HTTP/"))
             if has_gone(request):
-                self._observer.abandoned(asked, asked_at, version)
+                self._observer.abandoned(asked, asked_at, speaker)
             else:
-                self._observer.answered(asked, response, asked_at, version)
+                self._observer.answered(asked, response, asked_at, speaker)
         write_response(request, response)
+
+
+@frozen
+class _Speaker:
+    """What twisted.web tells of a connection (a ``Speaker``)."""
+
+    http_version: str
 
 
 def has_gone(request: WebRequest) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +16,7 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
-from dstreams.telemetry.fields import REQUESTS, labels, structured, to_json
+from dstreams.telemetry.fields import REQUESTS, Fields, labels, structured, to_json
 
 ECS_VERSION: Final = "8.11.0"
 SERVICE_NAME: Final = "durable-streams"
@@ -32,24 +33,20 @@ class EcsFormat:
     _version: str
     _pid: Callable[[], int] = os.getpid
     _second: int = field(default=-1, init=False)
-    _second_text: str = field(default="", init=False)
-    # What all requests' lines have in common, and the process that it was made for.
-    _common: bytes = field(default=b"", init=False)
-    _common_pid: int = field(default=-1, init=False)
+    _second_text: bytes = field(default=b"", init=False)
+    # What requests' lines have in common, by level and message.
+    _common: dict[tuple[object, str], bytes] = field(factory=dict, init=False)
 
     def __call__(self, event: LogEvent) -> bytes:
         """One line, with its end."""
         namespace = event.get("log_namespace") or ""
         if namespace == REQUESTS:
             return self._request(event)
+        # A daemon's first line comes before its first request.
+        self._common.clear()
         level = event.get("log_level")
-        members: dict[str, object] = {
-            "@timestamp": self._timestamp(event.get("log_time")),
-            "log.level": "info" if level is None else level.name,
-            "message": formatEvent(event),
-            **self._service(),
-            "log.logger": namespace,
-        }
+        members = self._members("info" if level is None else level.name, formatEvent(event), namespace)
+        members["@timestamp"] = self._timestamp(event.get("log_time")).decode("ascii")
         members.update(structured(event))
         members.update(labels(event))
         failure = event.get("log_failure")
@@ -58,36 +55,39 @@ class EcsFormat:
         return to_json(members) + b"\n"
 
     def _request(self, event: LogEvent) -> bytes:
-        """The line of a request: 1.0 us instead of 3.3, because the most of it is pasted together."""
-        pid = self._pid()
-        if pid != self._common_pid:
-            self._common_pid = pid
-            self._common = to_json(self._service() | {"log.logger": REQUESTS})[1:-1]
-        return b'{"@timestamp":"%b","log.level":"%b","message":"%b",%b,%b\n' % (
-            self._timestamp(event["log_time"]).encode("ascii"),
-            event["log_level"].name.encode("ascii"),
-            event["log_format"].encode("ascii"),
-            self._common,
-            to_json(event["log_fields"])[1:],
-        )
+        """The line of a request. Most of it is pasted together: 1.2 us, a third of what the others take."""
+        level, message = event["log_level"], event["log_format"]
+        common = self._common.get((level, message))
+        if common is None:
+            members = self._members(level.name, message, REQUESTS)
+            del members["@timestamp"]
+            common = self._common[level, message] = to_json(members)[1:-1]
+        fields = event["log_fields"]
+        own = fields.json if isinstance(fields, Fields) else to_json(fields)[1:-1]
+        return b'{"@timestamp":"%b",%b,%b}\n' % (self._timestamp(event["log_time"]), common, own)
 
-    def _service(self) -> dict[str, object]:
+    def _members(self, level: str, message: str, namespace: str) -> dict[str, object]:
+        """What every line has, in its order; the time is left open."""
         return {
+            "@timestamp": "",
+            "log.level": level,
+            "message": message,
             "ecs.version": ECS_VERSION,
             "service.name": SERVICE_NAME,
             "service.version": self._version,
             "process.pid": self._pid(),
+            "log.logger": namespace,
         }
 
-    def _timestamp(self, moment: float | None) -> str:
+    def _timestamp(self, moment: float | None) -> bytes:
         """RFC 3339 in UTC with microseconds. The part down to the second is made once a second."""
         if moment is None:
-            return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+            moment = time.time()
         second = int(moment)
         if second != self._second:
             self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}.{int((moment - second) * 1e6):06d}Z"
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode("ascii")
+        return b"%b.%06dZ" % (self._second_text, (moment - second) * 1e6)
 
 
 def _of_failure(failure: Failure) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import orjson
+from attrs import define, field
 from twisted.logger import LogEvent
 
 OURS: Final = "dstreams"
@@ -14,6 +15,51 @@ OURS: Final = "dstreams"
 
 REQUESTS: Final = "dstreams.requests"
 """The namespace of the events that tell of one request each."""
+
+
+@define(eq=False)
+class Common:
+    """Fields that several events have in common.
+
+    :param members: the fields; don't change them.
+    """
+
+    members: Mapping[str, object]
+    _json: bytes | None = field(default=None, init=False)
+
+    @property
+    def json(self) -> bytes:
+        """The members of a JSON object without its braces, made at the first use."""
+        text = self._json
+        if text is None:
+            text = self._json = to_json(self.members)[1:-1]
+        return text
+
+
+@define(eq=False)
+class Fields(Mapping[str, object]):
+    """The fields of one event: some in common with others, and its own. There are some of both.
+
+    A mapping for those who look at it; a log line is made of it without building that.
+    """
+
+    _common: Common
+    _own: Mapping[str, object]
+
+    @property
+    def json(self) -> bytes:
+        """The members of a JSON object without its braces."""
+        return b"%b,%b" % (self._common.json, to_json(self._own)[1:-1])
+
+    def __getitem__(self, name: str) -> object:
+        return self._own[name] if name in self._own else self._common.members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._common.members
+        yield from self._own
+
+    def __len__(self) -> int:
+        return len(self._common.members) + len(self._own)
 
 
 def structured(event: LogEvent) -> Mapping[str, object]:

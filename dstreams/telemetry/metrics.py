@@ -76,9 +76,9 @@ class RequestNumbers(Protocol):
     """How requests were answered."""
 
     errors: dict[str, int]
-
-    def by_operation(self) -> Mapping[tuple[str, int], Histogram]:
-        """How long they took, by operation and status; status 0: their clients had gone."""
+    """How many problems were told, by code."""
+    times: dict[tuple[str, int], Histogram]
+    """How long they took, by operation and status; status 0: their clients had gone."""
 
 
 @define(eq=False)
@@ -129,7 +129,7 @@ class Collector(BaseCollector):
         yield _histogram("dstreams_reactor_lag_seconds", "How late timers of the event loop were.", sources.lag)
 
     def _requests(self) -> Iterator[Metric]:
-        times = self._sources.requests.by_operation()
+        times = self._sources.requests.times
         counted: dict[tuple[str, str], int] = {}
         by_operation = {operation: Histogram() for operation in TIMED}
         for (operation, status), histogram in times.items():

@@ -32,9 +32,8 @@ class LogObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """An event."""
-        if self._levels.passes(event):
-            line = self._format(event)
-            if event.get("log_namespace") == REQUESTS:
-                self.writer.write_soon(line)
-            else:
-                self.writer.write(line)
+        if event.get("log_namespace") == REQUESTS:
+            # Whoever tells of requests has asked the same filter before putting the event together.
+            self.writer.write_soon(self._format(event))
+        elif self._levels.passes(event):
+            self.writer.write(self._format(event))

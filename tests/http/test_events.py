@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from attrs import frozen
 from twisted.logger import LogEvent, LogLevel
 
 from dstreams.config import parse_log_filter
 from dstreams.http.application import problem_response
 from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
-from dstreams.http.messages import PageResponse, Request, Response
+from dstreams.http.messages import Facts, PageResponse, Request, Response
+from dstreams.http.observing import Observed
 from dstreams.protocol.problems import InsufficientStorage, InternalError, NotFound, Unavailable
+from dstreams.telemetry.histograms import Histogram
 from dstreams.telemetry.levels import LevelFilter
 
 FIELDS = RequestFields(b"/v1/stream/", "memory")
+
+
+@frozen
+class FakeSpeaker:
+    """A connection (a ``Speaker``)."""
+
+    http_version: str = "1.1"
 
 
 def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: bytes) -> Request:
@@ -23,7 +35,7 @@ def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: 
 def told(request: Request | None, response: Response | None, operation: str = "read") -> LogEvent:
     events: list[LogEvent] = []
     witness = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
-    witness.tell(request, response, operation, 0.0125, "1.1")
+    witness.tell(request, response, operation, 0.0125, FakeSpeaker())
     return events[0]
 
 
@@ -34,7 +46,7 @@ class RequestFieldsTests:
         """An ordinary request is described completely."""
         asked = request(query=b"offset=-1", host=b"example.org", user_agent=b"curl/8")
         event = told(asked, Response(200))
-        assert event["log_fields"] == {
+        assert dict(event["log_fields"]) == {
             "ds.operation": "read",
             "ds.storage.backend": "memory",
             "ds.stream_id": "a/b/c",
@@ -98,6 +110,27 @@ class RequestFieldsTests:
         asked = request(b"/v1/stream/a")
         asked.root = b"/api"
         assert told(asked, Response(200))["log_fields"]["url.path"] == "/api/v1/stream/a"
+
+
+class SameHeadTests:
+    """What requests with the same head have in common is described once."""
+
+    def test_own_fields(self) -> None:
+        """Each has its own client, duration and status."""
+        events: list[LogEvent] = []
+        witness = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
+        facts = Facts(observed=Observed(200, Histogram(), "read", True))
+        for peer, elapsed in (("192.0.2.1", 1e-9), ("2001:db8::1", 2e-9)):
+            asked = Request(b"GET", b"/v1/stream/a", b"", {}, peer=peer, body=b"", facts=facts)
+            witness.tell(asked, Response(200), "read", elapsed, FakeSpeaker())
+        first, second = (dict(event["log_fields"]) for event in events)
+        assert second == first | {"client.address": "2001:db8::1", "event.duration": 2}
+
+    def test_json(self) -> None:
+        """The line says what the mapping says."""
+        fields = told(request(query=b'\xff"', host=b"\x80"), Response(200))["log_fields"]
+        assert json.loads(b"{" + fields.json + b"}") == dict(fields)
+        assert len(fields) == len(dict(fields))
 
 
 class ErrorTests:

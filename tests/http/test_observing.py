@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
-from dstreams.http.messages import Request, Response
+from dstreams.http.messages import Request, Response, Speaker
 from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
 from tests.engine import DelayedStorage, Engine, FailingStorage
 from tests.http.fakes import Connected
@@ -20,6 +20,13 @@ from tests.http.test_resource import Client
 pytestmark = pytest.mark.usefixtures("failures")
 
 PREFIX = b"/v1/stream/"
+
+
+@frozen
+class FakeSpeaker:
+    """A connection (a ``Speaker``)."""
+
+    http_version: str = "1.1"
 
 
 @define(eq=False)
@@ -32,11 +39,16 @@ class FakeWitness:
     error: Exception | None = None
 
     def tell(
-        self, request: Request | None, response: Response | None, operation: str, elapsed: float | None, version: str
+        self,
+        request: Request | None,
+        response: Response | None,
+        operation: str,
+        elapsed: float | None,
+        speaker: Speaker,
     ) -> None:
         if self.error is not None:
             raise self.error
-        self.told.append((operation, 0 if response is None else response.status, version))
+        self.told.append((operation, 0 if response is None else response.status, speaker.http_version))
         self.elapsed.append(elapsed)
 
 
@@ -65,7 +77,7 @@ class Server:
 
     @property
     def counts(self) -> dict[tuple[str, int], int]:
-        return {key: times.count for key, times in self.observer.by_operation().items()}
+        return {key: times.count for key, times in self.observer.times.items()}
 
 
 class OperationTests:
@@ -148,6 +160,36 @@ class OperationTests:
         assert server.observer.errors == {"NOT_FOUND": 2, "INVALID_OFFSET": 1}
 
 
+class RememberingTests:
+    """Requests with the same head are answered alike, mostly."""
+
+    HEAD = b"POST /v1/stream/s HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\n"
+
+    def test_other_answers(self) -> None:
+        """When the same request is answered otherwise, that is counted as what it is."""
+        server = Server()
+        connected = server.connect()
+        connected.send(self.HEAD + b"x")
+        server.engine.put("s")
+        for _ in range(3):
+            connected.send(self.HEAD + b"x")
+        server.engine.close("s")
+        connected.send(self.HEAD + b"x")
+        assert server.counts == {("append", 404): 1, ("append", 204): 3, ("append", 409): 1}
+        assert server.observer.errors == {"NOT_FOUND": 1, "STREAM_CLOSED": 1}
+        assert [status for _, status, _ in server.witness.told] == [404, 204, 204, 204, 409]
+
+    def test_quiet(self) -> None:
+        """What isn't told the first time isn't told later, and errors are still told."""
+        server = Server(witness=FakeWitness(400))
+        server.engine.put("s")
+        connected = server.connect()
+        connected.send(self.HEAD + b"x", self.HEAD + b"x")
+        server.engine.delete("s")
+        connected.send(self.HEAD + b"x")
+        assert [status for _, status, _ in server.witness.told] == [404]
+
+
 class TimingTests:
     """How long, and when it is told."""
 
@@ -160,7 +202,7 @@ class TimingTests:
         (elapsed,) = server.witness.elapsed
         assert elapsed is not None
         assert 0 < elapsed < most
-        assert server.observer.by_operation()[("read", 404)].total == pytest.approx(elapsed)
+        assert server.observer.times[("read", 404)].total == pytest.approx(elapsed)
 
     def test_unreadable(self) -> None:
         """Of a request without a head nobody knows how long it took."""
@@ -222,7 +264,7 @@ class WitnessTests:
         """One witness's wish for silence doesn't silence another."""
         quiet, curious = FakeWitness(500), FakeWitness()
         observer = RequestObserver(PREFIX, (quiet, curious))
-        observer.answered(Request(b"GET", b"/v1/stream/s", b"", {}), Response(200), 0.0, "1.1")
+        observer.answered(Request(b"GET", b"/v1/stream/s", b"", {}), Response(200), 0.0, FakeSpeaker())
         assert (quiet.told, curious.told) == ([], [("read", 200, "1.1")])
 
     def test_a_witness_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,11 @@ class RequestLineTests:
         assert stamps == ["00.250000Z", "00.750000Z", "01.250000Z", "00.250000Z"]
 
     def test_process(self) -> None:
-        """A process that has become a daemon says so."""
-        pids = [1, 2, 2]
+        """A process that has become a daemon, and has said something since, tells its own number."""
+        pids = [1, 1, 2, 2]
         form = EcsFormat("1", lambda: pids.pop(0))
+        form(logged("starting"))
+        assert b'"process.pid":1' in form(request_event({"a.b": 1}))
+        form(logged("listening"))
+        assert b'"process.pid":2' in form(request_event({"a.b": 1}))
         assert b'"process.pid":2' in form(request_event({"a.b": 1}))

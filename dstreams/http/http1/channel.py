@@ -165,6 +165,11 @@ class HttpChannel(protocol.Protocol):
         return self._outlet.blocked
 
     @property
+    def http_version(self) -> str:
+        """The version of HTTP that the present request is in."""
+        return self._writer.version
+
+    @property
     def unsent_bytes(self) -> int:
         """What was written and waits in this process."""
         return unsent_bytes(self._transport)
@@ -263,7 +268,7 @@ class HttpChannel(protocol.Protocol):
     def _abandoned(self) -> None:
         observer, request = self._connections.observer, self._request
         if observer is not None and request is not None:
-            observer.abandoned(request, self._asked_at, self._writer.version)
+            observer.abandoned(request, self._asked_at, self)
 
     def pauseProducing(self) -> None:
         """The client takes less than it is sent."""
@@ -580,7 +585,7 @@ class HttpChannel(protocol.Protocol):
         """Write a response, or begin to; :meth:`_response_ended` is called when it is complete."""
         observer = self._connections.observer
         if observer is not None:
-            observer.answered(self._request, response, self._asked_at, self._writer.version)
+            observer.answered(self._request, response, self._asked_at, self)
         try:
             self._writer.send(response)
         except Exception:

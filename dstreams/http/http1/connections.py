@@ -76,7 +76,7 @@ class Connections:
     :param observer: told of every request; ``None`` when nobody wants to know, which costs nothing.
     """
 
-    observer: Observer | None = None
+    observer: Observer | None = field(default=None, repr=False)
     live: set[Connection] = field(factory=set, init=False)
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)

@@ -112,6 +112,8 @@ class Http2Connection(protocol.Protocol):
     _date: DateLine
     _connections: Connections
 
+    http_version: ClassVar[str] = "2"
+
     blocked: bool = field(default=False, init=False)
     """Whether the transport has asked for a pause."""
     _h2: _Conversation = field(init=False)
@@ -443,7 +445,7 @@ class Http2Connection(protocol.Protocol):
         request, body = stream.request, response.body
         observer = self._connections.observer
         if observer is not None:
-            observer.answered(request, response, stream.asked_at, "2")
+            observer.answered(request, response, stream.asked_at, self)
         length = len(body) if isinstance(body, bytes) else body.length
         bodiless = response.status in BODILESS
         is_head = request is not None and request.method == b"HEAD"
@@ -567,7 +569,7 @@ class Http2Connection(protocol.Protocol):
     def _stop(self, stream: Http2Stream) -> None:
         observer, request = self._connections.observer, stream.request
         if observer is not None and request is not None and stream.pending is not None:
-            observer.abandoned(request, stream.asked_at, "2")
+            observer.abandoned(request, stream.asked_at, self)
         stream.stop()
 
     # -- time
