@@ -54,9 +54,10 @@ format: $(DEVELOPED) ## Format the code and mend what can be mended without thin
 	$(BIN)/ruff format .
 
 .PHONY: reference
-reference: $(INSTALLED) ## Write the configuration reference and config/default.toml from the schema.
+reference: $(INSTALLED) ## Write the references of configuration and commands, and config/default.toml, from the code.
 	$(BIN)/python -m dstreams.config reference > docs/reference/configuration.md
 	$(BIN)/python -m dstreams.config default > config/default.toml
+	$(BIN)/python -m dstreams.cli.reference > docs/reference/cli.md
 
 .PHONY: crash-sim
 crash-sim: $(DEVELOPED) ## Crash simulated disks, many more of them than the tests do. SEEDS=0-99999.

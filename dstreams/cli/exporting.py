@@ -12,6 +12,7 @@ from typing import Any
 
 from dstreams.cli.streams import add_source_options, open_streams, run
 from dstreams.progress import on_terminal
+from dstreams.storage.disk import OsDisk
 from dstreams.transfer.exporting import export_streams
 
 BUFFER_BYTES = 1024 * 1024
@@ -62,3 +63,4 @@ def _output(path: str | None) -> Iterator[Callable[[bytes], object]]:
         except BaseException:
             os.unlink(new)
             raise
+    OsDisk().sync_directory(os.path.dirname(path))
