@@ -71,6 +71,11 @@ bench: $(DEVELOPED) ## Our server beside the peers that are installed, 40 min; n
 bench-scale: $(DEVELOPED) ## Our server with 10,000 readers, 100,000 active and 1,000,000 idle streams.
 	$(BIN)/python -m bench.scale $(ARGS)
 
+.PHONY: bench-report
+bench-report: $(DEVELOPED) ## Put the newest results into docs/explanation/performance.md, with charts.
+	$(PIP) install --editable '.[bench]'
+	$(BIN)/python -m bench.page $(ARGS)
+
 .PHONY: cost-budgets
 cost-budgets: $(DEVELOPED) ## Make what requests cost now the budgets that tests/cost holds them to.
 	$(BIN)/python -m tests.cost --write

@@ -103,7 +103,8 @@ class Target:
     @property
     def title(self) -> str:
         """Which one it is, for people."""
-        return f"{self.server.title}, {self.mode.name}"
+        apart = f", {self.server.apart}" if self.server.apart else ""
+        return f"{self.server.title}, {self.mode.name}{apart}"
 
     @property
     def key(self) -> str:
@@ -191,9 +192,6 @@ def _launch_dstreams(mode: str, directory: Path, logs: dict[str, str]) -> Launch
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
         "DS_HTTP__ALLOW_WILDCARD_CORS": "true",
-        "DS_OBSERVABILITY__LOG_FORMAT": "text",
-        # As the others: RUST_LOG=warn. The port is told at info.
-        "DS_OBSERVABILITY__RUST_LOG": "info,dstreams.requests=warn",
     }
     return Launch([str(twistd), "--pidfile=", "-n", "durable-streams"], environ | logs, port)
 

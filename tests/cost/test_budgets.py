@@ -64,9 +64,10 @@ class GuardTests:
 
     def test_object(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One more object for each request exceeds the budget of calls, and of lines."""
-        monkeypatch.setattr(StreamApplication, "respond", _planted(AN_OBJECT)["respond"])
         name = "append 100 B, memory"
-        found = "\n".join(complaints(name, MEASUREMENTS[name](), load()[name]))
+        budget = MEASUREMENTS[name]()
+        monkeypatch.setattr(StreamApplication, "respond", _planted(AN_OBJECT)["respond"])
+        found = "\n".join(complaints(name, MEASUREMENTS[name](), budget))
         assert "calls has grown" in found
         assert "make cost-budgets" in found
 
@@ -74,17 +75,18 @@ class GuardTests:
         """A look at every reader for each request exceeds the budget of lines."""
         with house("memory") as at:
             work = fan_out(100)(at)
+            budget = measure(at, work)
             names = _planted(A_SCAN)
             names["everybody"] = at.connections
             monkeypatch.setattr(StreamApplication, "respond", names["respond"])
-            name = "append to 100 SSE readers, memory"
-            assert any("lines has grown" in each for each in complaints(name, measure(at, work), load()[name]))
+            assert any("lines has grown" in each for each in complaints("fan-out", measure(at, work), budget))
 
     def test_copy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One more copy of a large body exceeds the budget of memory."""
-        monkeypatch.setattr(StreamApplication, "respond", _planted(A_COPY)["respond"])
         name = "append 256 KiB, memory"
-        assert any("peak_bytes has grown" in each for each in complaints(name, MEASUREMENTS[name](), load()[name]))
+        budget = MEASUREMENTS[name]()
+        monkeypatch.setattr(StreamApplication, "respond", _planted(A_COPY)["respond"])
+        assert any("peak_bytes has grown" in each for each in complaints(name, MEASUREMENTS[name](), budget))
 
     def test_gain(self) -> None:
         """What became much cheaper must be kept: the budget is to be lowered."""
