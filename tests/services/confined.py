@@ -1,8 +1,8 @@
 """``python confined.py UNIT COMMAND...``: runs a command under the system-call filter that a systemd unit asks for.
 
 What systemd does for a service, as far as one process can do it to itself: the calls that ``SystemCallFilter=``
-doesn't allow fail with EPERM, no memory becomes executable (``MemoryDenyWriteExecute=``), and no privilege is
-gained any more.
+doesn't allow fail with EPERM, no memory becomes executable if ``MemoryDenyWriteExecute=`` says so, and no
+privilege is gained any more.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def allowed_calls(unit: Path) -> set[str]:
     return allowed
 
 
-def confine(allowed: set[str]) -> None:
+def confine(allowed: set[str], *, deny_write_execute: bool) -> None:
     """Let this process, and what it becomes, make no other calls."""
     libc = ctypes.CDLL(None, use_errno=True)
     library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
@@ -58,13 +58,15 @@ def confine(allowed: set[str]) -> None:
         if number >= 0:
             assert library.seccomp_rule_add(rules, _ALLOW, number, 0) == 0, name
     assert libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    libc.prctl(_PR_SET_MDWE, 1, 0, 0, 0)  # Linux 6.3; an older one goes without
+    if deny_write_execute:
+        libc.prctl(_PR_SET_MDWE, 1, 0, 0, 0)  # Linux 6.3; an older one goes without
     assert library.seccomp_load(rules) == 0
 
 
 def main() -> None:
     """Confine this process, and become the command."""
-    confine(allowed_calls(Path(sys.argv[1])))
+    unit = Path(sys.argv[1])
+    confine(allowed_calls(unit), deny_write_execute=settings(unit, "MemoryDenyWriteExecute") == ["yes"])
     os.execv(sys.argv[2], sys.argv[2:])
 
 

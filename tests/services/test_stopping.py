@@ -150,6 +150,31 @@ def test_while_storage_opens(tmp_path: Path, number: signal.Signals) -> None:
         assert process.wait(30) == 0
 
 
+_CLOSE_NEVER = """
+from twisted.internet.defer import Deferred
+from dstreams.__main__ import main
+from dstreams.storage.memory import MemoryStorage
+
+MemoryStorage.close = lambda self: Deferred()
+main()
+"""
+"""A server whose storage doesn't close, as on a disk that answers no more."""
+
+
+def test_third_signal(tmp_path: Path) -> None:
+    """A third signal ends a process that even a second one can't bring to its end; the status says by which."""
+    with program(tmp_path, sys.executable, "-c", _CLOSE_NEVER) as (process, log):
+        wait_until(lambda: "listening on" in log.read_text())
+        process.terminate()
+        wait_until(lambda: "SIGTERM: stopping" in log.read_text())
+        process.terminate()
+        wait_until(lambda: "SIGTERM again" in log.read_text())
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
 def _unshare() -> list[str]:
     """A command that makes its child process 1 of a process namespace."""
     command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.servers import ROOT, TWISTD, ChildServer, child_environment, child_server, twistd_server
 from tests.services import confined
 from tests.services.waiting import receive_all, wait_until
@@ -75,7 +77,7 @@ class UnitTests:
         assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
 
     def test_security(self) -> None:
-        """systemd-analyze rates what the service could do at 1.5 of 10 at most; 1.2 is for the network it serves."""
+        """systemd-analyze rates what the service could do at 1.5 of 10 at most."""
         rated = run(tool("systemd-analyze"), "security", "--no-pager", "--offline=true", "--threshold=15", SERVICE)
         assert rated.returncode == 0, rated.stdout + rated.stderr
 
@@ -187,6 +189,35 @@ class ConfinementTests:
             free_log = server.log.read_text()
         assert ("kernel AIO" in confined_log) == ("kernel AIO" in free_log)
         assert "Traceback" not in confined_log
+
+    @pytest.mark.parametrize("reactor", ["epoll", "uvloop"])
+    def test_mutual_tls(self, tmp_path: Path, reactor: str) -> None:
+        """TLS with client certificates and ALPN, for which OpenSSL calls back into Python, needs nothing forbidden."""
+        if reactor == "uvloop":
+            pytest.importorskip("uvloop")
+        authority = Authority(tmp_path)
+        ours, clients = authority.issue("server"), authority.issue("client", client=True)
+        environ = {
+            "DS_SERVER__BIND_ADDRESS": "127.0.0.1:0",
+            "DS_TRANSPORT__MODE": "mtls",
+            "DS_TRANSPORT__HTTP__VERSIONS": "http1,http2",
+            "DS_TRANSPORT__TLS__CERT_PATH": str(ours.certificate),
+            "DS_TRANSPORT__TLS__KEY_PATH": str(ours.key),
+            "DS_TRANSPORT__TLS__CLIENT_CA_PATH": str(authority.path),
+        }
+        context = ssl.create_default_context(cafile=str(authority.path))
+        context.load_cert_chain(clients.certificate, clients.key)
+        context.set_alpn_protocols(["http/1.1"])
+        command = [*self.confine, str(TWISTD), f"--reactor={reactor}", "--pidfile=", "-n", "durable-streams"]
+        with child_server(tmp_path, command, environ) as server:
+            connection = socket.create_connection(("127.0.0.1", server.port), 30)
+            with connection, context.wrap_socket(connection, server_hostname="localhost") as client:
+                assert client.selected_alpn_protocol() == "http/1.1"
+                client.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                assert client.recv(15) == b"HTTP/1.1 200 OK"
+            server.process.terminate()
+            assert server.process.wait(60) == 0
+            assert "Traceback" not in server.log.read_text()
 
 
 def store(server: ChildServer, body: bytes) -> None:
