@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -24,6 +25,9 @@ NEVER: Final = 1000
 _LEAST_STATUS: Final = (("info", 0), ("warn", 400), ("error", 500))
 
 _ERROR_CLASSES: Final = {500: "internal", 503: "unavailable", 507: "insufficient_storage"}
+
+_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+"""W3C Trace Context, section 3.2.2."""
 
 _NO_LIMITS: Final = NameLimits(1 << 31, 1 << 31)
 
@@ -109,6 +113,9 @@ class RequestFields:
         if b"user-agent" in headers:
             fields["user_agent.original"] = headers[b"user-agent"].decode("latin-1")
         fields["network.protocol.version"] = version
+        parent = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+        if parent is not None:
+            fields["trace.id"] = parent[1].decode("ascii")
         return fields
 
 

@@ -14,12 +14,14 @@ from dstreams.config.schema import Config
 from dstreams.http.context import prefix_of
 from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
 from dstreams.http.observing import RequestObserver, Witness
+from dstreams.http.spans import RequestSpans
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram
 from dstreams.telemetry.lag import ReactorLag
 from dstreams.telemetry.levels import LevelFilter
 from dstreams.telemetry.metrics import Exposition, Sources
+from dstreams.telemetry.traces import Traces, check_installed
 from dstreams.timers import Scheduler
 
 
@@ -31,12 +33,14 @@ class Instruments:
     :param sources: where metrics come from; transports add what they know of their connections.
     :param exposition: the metrics as a page.
     :param lag: measures the reactor while the server runs.
+    :param traces: takes the spans of requests; started with the server.
     """
 
     observer: RequestObserver | None = None
     sources: Sources | None = None
     exposition: Exposition | None = None
     lag: ReactorLag | None = None
+    traces: Traces | None = None
 
 
 def build_instruments(
@@ -50,11 +54,13 @@ def build_instruments(
     """Put the observers together, and let the engine know of those that it tells something.
 
     :param syncs: the durations of the storage's syncs.
+    :raise StartupError: when traces are wanted and can't be had.
     """
     prefix = prefix_of(config.http.stream_base_path.encode())
-    witnesses = _witnesses(config, RequestFields(prefix, storage.name))
+    traces = _traces(config)
+    witnesses = _witnesses(config, RequestFields(prefix, storage.name), traces)
     if not config.observability.metrics:
-        return Instruments(RequestObserver(prefix, witnesses) if witnesses else None)
+        return Instruments(RequestObserver(prefix, witnesses) if witnesses else None, traces=traces)
     observer = RequestObserver(prefix, witnesses)
     sources = Sources(
         storage=storage.name,
@@ -71,10 +77,22 @@ def build_instruments(
         syncs=syncs,
     )
     streams.time_commits(sources.commits)
-    return Instruments(observer, sources, Exposition.of(sources), ReactorLag(scheduler, sources.lag))
+    return Instruments(observer, sources, Exposition.of(sources), ReactorLag(scheduler, sources.lag), traces)
 
 
-def _witnesses(config: Config, fields: RequestFields) -> tuple[Witness, ...]:
+def _traces(config: Config) -> Traces | None:
+    if not config.observability.traces:
+        return None
+    check_installed()
+    return Traces(__version__)
+
+
+def _witnesses(config: Config, fields: RequestFields, traces: Traces | None) -> tuple[Witness, ...]:
     """Who wants to know all about requests."""
+    witnesses: list[Witness] = []
     logged = least_status(LevelFilter(config.observability.log_filter))
-    return (RequestEvents(fields, logged, globalLogPublisher),) if logged < NEVER else ()
+    if logged < NEVER:
+        witnesses.append(RequestEvents(fields, logged, globalLogPublisher))
+    if traces is not None:
+        witnesses.append(RequestSpans(fields, traces))
+    return tuple(witnesses)

@@ -23,6 +23,7 @@ from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.telemetry import TelemetryService
 from dstreams.services.tree import ServerService
+from dstreams.storage.sync import in_threads
 from dstreams.telemetry.histograms import Histogram
 
 
@@ -42,7 +43,7 @@ def build_server(
     parts = build_site_parts(config, reactor, readiness)
     waits = config.server.drain_delay_secs + config.server.shutdown_grace_secs
     children: list[Service] = [
-        TelemetryService(parts.lag),
+        TelemetryService(parts.lag, parts.traces, in_threads(reactor)),
         SignalService(reactor, patience, lambda: readiness.ready),
         ConfigService(reactor, warnings),
         # Early, so that SIGHUP is listened to until everything else has stopped.
@@ -80,4 +81,4 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     if assembly.admin is not None:
         admin_site = HttpSite(assembly.admin, assembly.wheel, observer=instruments.observer)
         admin = AdminParts(admin_site.http1, admin_site)
-    return SiteParts(assembly.streams, site.http1, site, site.over_tls, instruments.lag, admin)
+    return SiteParts(assembly.streams, site.http1, site, site.over_tls, instruments.lag, instruments.traces, admin)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from dstreams.progress import Progress
 from dstreams.telemetry.lag import ReactorLag
+from dstreams.telemetry.traces import Traces
 from dstreams.timers import Scheduler
 
 
@@ -75,6 +76,7 @@ class SiteParts:
     :param over_tls: makes the factory that speaks HTTP inside TLS, from the application protocols (ALPN names) that a
         handshake may agree on; ``None`` when ``factory`` does that too.
     :param lag: measures the reactor, ``None`` when nobody wants to know.
+    :param traces: takes the spans of requests, ``None`` when nobody wants them.
     :param admin: speaks HTTP on the admin listener, ``None`` where there is none.
     """
 
@@ -83,4 +85,5 @@ class SiteParts:
     connections: Connections
     over_tls: Callable[[Sequence[bytes]], IProtocolFactory] | None = None
     lag: ReactorLag | None = None
+    traces: Traces | None = None
     admin: AdminParts | None = None

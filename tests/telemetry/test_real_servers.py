@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import json
 import os
 import re
@@ -12,9 +14,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -329,3 +333,78 @@ def test_stalled_client(tmp_path: Path, reactor: str) -> None:
             assert value('dstreams_readers{kind="catch-up"}') == 1
         wait_for(lambda: value("dstreams_http_stalled_clients") == 0)
         assert value("dstreams_http_unsent_bytes") == 0
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes what is exported by OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), CollectorRequest)
+        self.taken: list[tuple[str, bytes]] = []
+
+
+class CollectorRequest(BaseHTTPRequestHandler):
+    """One export."""
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        self.server.taken.append((self.path, body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+needs_otel = pytest.mark.skipif(
+    importlib.util.find_spec("opentelemetry") is None,
+    reason="OpenTelemetry isn't installed: pip install dstreams[otel]",
+)
+
+
+@needs_otel
+class TraceTests:
+    """Exported spans."""
+
+    def test_export(self, tmp_path: Path, collector: Collector) -> None:
+        """Spans reach a collector, the last ones when the server stops."""
+        variables = {
+            "DS_SERVER__BIND_ADDRESS": "127.0.0.1:0",
+            "DS_OBSERVABILITY__TRACES": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        }
+        with child_server(tmp_path, [*COMMAND, "-n", "durable-streams"], variables) as server:
+            ask(f"{server.url}/v1/stream/one", "PUT", b"", Content_Type="text/plain")
+            server.process.terminate()
+            assert server.process.wait(60) == 0
+        path, body = collector.taken[0]
+        assert path == "/v1/traces"
+        assert b"PUT /v1/stream/{name}" in body
+        assert b"durable-streams" in body
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        """Without a collector requests are answered as always, and the server stops soon."""
+        variables = {
+            "DS_SERVER__BIND_ADDRESS": "127.0.0.1:0",
+            "DS_OBSERVABILITY__TRACES": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        }
+        with child_server(tmp_path, [*COMMAND, "-n", "durable-streams"], variables) as server:
+            assert ask(f"{server.url}/healthz") == 200
+            began = time.monotonic()
+            server.process.terminate()
+            assert server.process.wait(60) == 0
+            assert time.monotonic() - began < 30
