@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from attrs import Factory, define, field
 
+from tests.certificates import Authority
 from tests.servers import ChildServer, twistd_server
 
 resource = pytest.importorskip("resource", reason="descriptor limits are POSIX's")
@@ -62,9 +64,9 @@ class Client:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, port: int) -> AsyncIterator[Client]:
+    async def connect(cls, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[Client]:
         """A new connection, closed at the end."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         try:
             yield cls(reader, writer)
         finally:
@@ -107,6 +109,7 @@ class Crowd:
     """
 
     port: int
+    tls: ssl.SSLContext | None
     acknowledged: list[int] = field(default=Factory(lambda: [-1] * WRITERS))
     polls_ended: int = 0
     events: list[bytes] = field(factory=list)
@@ -115,7 +118,7 @@ class Crowd:
         """Append one message after the other, as an idempotent producer."""
         headers = f"Content-Type: application/json\r\nProducer-Id: w{number}\r\nProducer-Epoch: 0\r\n"
         target, is_last = f"/v1/stream/s{number % STREAMS}", False
-        async with Client.connect(self.port) as client:
+        async with Client.connect(self.port, self.tls) as client:
             while not is_last:
                 sequence = self.acknowledged[number] + 1
                 body = json.dumps([[number, sequence]]).encode()
@@ -125,7 +128,7 @@ class Crowd:
 
     async def follow(self, number: int) -> None:
         """Follow a stream by Server-Sent Events until the server ends them."""
-        async with Client.connect(self.port) as client:
+        async with Client.connect(self.port, self.tls) as client:
             answer = await client.ask("GET", f"/v1/stream/s{number % STREAMS}?offset=-1&live=sse")
         assert answer.status == 200
         self.events.append(answer.body)
@@ -134,7 +137,7 @@ class Crowd:
         """Follow a stream by long-polls, until an answer says that the server closes the connection."""
         target = f"/v1/stream/{'quiet' if number % 2 else f's{number % STREAMS}'}"
         offset, cursor, is_last = "now", "", False
-        async with Client.connect(self.port) as client:
+        async with Client.connect(self.port, self.tls) as client:
             while not is_last:
                 answer = await client.ask("GET", f"{target}?offset={offset}&live=long-poll{cursor}")
                 assert answer.status in (200, 204), answer
@@ -142,22 +145,21 @@ class Crowd:
                 cursor = f"&cursor={answer.headers['stream-cursor']}"
         self.polls_ended += 1
 
+    async def live_readers(self) -> int:
+        """How many live readers wait at the server."""
+        async with Client.connect(self.port, self.tls) as client:
+            answer = await client.ask("GET", "/health", "Connection: close\r\n")
+        counted: int = json.loads(answer.body)["live_readers"]
+        return counted
 
-async def live_readers(port: int) -> int:
-    """How many live readers wait at the server."""
-    async with Client.connect(port) as client:
-        answer = await client.ask("GET", "/health", "Connection: close\r\n")
-    counted: int = json.loads(answer.body)["live_readers"]
-    return counted
 
-
-async def run_through_stop(server: ChildServer) -> Crowd:
+async def run_through_stop(server: ChildServer, tls: ssl.SSLContext | None) -> Crowd:
     """Let everybody in, let them work, stop the server, and wait for everybody's end."""
-    crowd = Crowd(server.port)
+    crowd = Crowd(server.port, tls)
     clients = [asyncio.create_task(crowd.follow(number)) for number in range(SSE_READERS)]
     clients += [asyncio.create_task(crowd.poll(number)) for number in range(LONG_POLLERS)]
     async with asyncio.timeout(120):
-        while await live_readers(server.port) < SSE_READERS + LONG_POLLERS:  # noqa: ASYNC110 (another process)
+        while await crowd.live_readers() < SSE_READERS + LONG_POLLERS:  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.05)
         clients += [asyncio.create_task(crowd.write(number)) for number in range(WRITERS)]
         while min(crowd.acknowledged) < 3:  # noqa: ASYNC110 (a look now and then is all that it takes)
@@ -167,11 +169,24 @@ async def run_through_stop(server: ChildServer) -> Crowd:
     return crowd
 
 
-def create(server: ChildServer, name: str) -> None:
-    """Create a JSON stream."""
-    request = urllib.request.Request(f"{server.url}/v1/stream/{name}", method="PUT")
-    request.add_header("Content-Type", "application/json")
-    urllib.request.urlopen(request, timeout=30).close()
+def use_tls(directory: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """What makes a server speak TLS, and a client of it."""
+    authority = Authority(directory)
+    identity = authority.issue("server")
+    settings = {
+        "DS_TRANSPORT__MODE": "tls",
+        "DS_TRANSPORT__TLS__CERT_PATH": str(identity.certificate),
+        "DS_TRANSPORT__TLS__KEY_PATH": str(identity.key),
+    }
+    return settings, ssl.create_default_context(cafile=str(authority.path))
+
+
+async def create(server: ChildServer, tls: ssl.SSLContext | None, *names: str) -> None:
+    """Create JSON streams."""
+    async with Client.connect(server.port, tls) as client:
+        for name in names:
+            answer = await client.ask("PUT", f"/v1/stream/{name}", "Content-Type: application/json\r\n")
+            assert answer.status == 201
 
 
 def stored(server: ChildServer, name: str) -> list[tuple[int, int]]:
@@ -185,18 +200,19 @@ def stored(server: ChildServer, name: str) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("delay", [0, 2])
-def test_drain(tmp_path: Path, delay: int) -> None:
+@pytest.mark.parametrize(("delay", "secure"), [(0, False), (2, False), (0, True)])
+def test_drain(tmp_path: Path, delay: int, secure: bool) -> None:
     """1,100 clients are all told to go, none is reset or left without an answer, and nothing acknowledged is lost.
 
     Clients go when an answer says that the connection closes. With a delay the writers' next answers say so; without
     one it is the same, but connections that ask nothing are closed after a second.
     """
     environ = {"DS_STORAGE__MODE": "file-durable", "DS_STORAGE__DATA_DIR": str(tmp_path / "data")}
-    with twistd_server(tmp_path, environ=environ | {"DS_SERVER__DRAIN_DELAY_SECS": str(delay)}) as server:
-        for name in [*(f"s{number}" for number in range(STREAMS)), "quiet"]:
-            create(server, name)
-        crowd = asyncio.run(run_through_stop(server))
+    settings, tls = use_tls(tmp_path) if secure else ({}, None)
+    settings["DS_SERVER__DRAIN_DELAY_SECS"] = str(delay)
+    with twistd_server(tmp_path, environ=environ | settings) as server:
+        asyncio.run(create(server, tls, "quiet", *(f"s{number}" for number in range(STREAMS))))
+        crowd = asyncio.run(run_through_stop(server, tls))
         assert server.process.wait(60) == 0
         log = server.log.read_text()
     assert "Traceback" not in log
