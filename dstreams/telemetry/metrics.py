@@ -30,6 +30,12 @@ TIMED = ("create", "append", "head", "delete", "read")
 """The operations whose duration says something of the server: others wait for news, or for a page."""
 
 
+_FROM_THE_START = [
+    (operation, status_class) for operation in (*TIMED, "poll", "subscribe") for status_class in ("2xx", "4xx", "5xx")
+]
+"""What is told before there is any: the growth from nothing to one shows only where there was a zero before."""
+
+
 class StreamNumbers(Protocol):
     """How much is stored, and who waits for it."""
 
@@ -130,7 +136,7 @@ class Collector(BaseCollector):
 
     def _requests(self) -> Iterator[Metric]:
         times = self._sources.requests.times
-        counted: dict[tuple[str, str], int] = {}
+        counted = dict.fromkeys(_FROM_THE_START, 0)
         by_operation = {operation: Histogram() for operation in TIMED}
         for (operation, status), histogram in times.items():
             key = (operation, _status_class(status))

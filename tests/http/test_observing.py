@@ -11,10 +11,13 @@ from twisted.python.failure import Failure
 
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
+from dstreams.http.http1.limits import WRITE_PIECE_BYTES
+from dstreams.http.http2.connection import Http2Factory
 from dstreams.http.messages import Request, Response, Speaker
 from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
 from tests.engine import DelayedStorage, Engine, FailingStorage
 from tests.http.fakes import Connected
+from tests.http.http2.client import Client as Http2Client
 from tests.http.test_resource import Client
 
 pytestmark = pytest.mark.usefixtures("failures")
@@ -275,6 +278,51 @@ class WitnessTests:
         connected = server.connect()
         assert connected.send(b"GET /v1/stream/s HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 404")
         assert failures == ["telling of a request failed"]
+
+
+class Http2Tests:
+    """The same over HTTP/2."""
+
+    def connect(self, engine: Engine) -> tuple[Http2Client, FakeWitness]:
+        witness = FakeWitness()
+        connections = Connections(RequestObserver(PREFIX, (witness,)))
+        factory = Http2Factory(engine.application, engine.wheel, connections=connections)
+        return Http2Client(factory=factory, clock=engine.clock), witness
+
+    def test_told(self) -> None:
+        """Answers are told with their version, and take some time."""
+        engine = Engine()
+        client, witness = self.connect(engine)
+        client.ask(b"PUT", b"/v1/stream/s", (b"content-type", b"text/plain"), body=b"one")
+        client.ask(b"GET", b"/v1/stream/none")
+        client.ask(b"GET", b"/v1/stream/s?offset=-1&live=sse")
+        assert witness.told == [("create", 201, "2"), ("read", 404, "2"), ("subscribe", 200, "2")]
+        assert all(elapsed is not None and 0 < elapsed < 10 for elapsed in witness.elapsed)
+
+    @pytest.mark.parametrize("leaves", ["stream", "connection"])
+    def test_abandoned(self, leaves: str) -> None:
+        """A request that is taken back, or whose connection is lost, is told of as such, once."""
+        engine = Engine()
+        engine.put("s")
+        client, witness = self.connect(engine)
+        number = client.ask(b"GET", b"/v1/stream/s?offset=now&live=long-poll")
+        assert witness.told == []
+        if leaves == "stream":
+            client.h2.reset_stream(number)
+            client.turn()
+        else:
+            client.server.connectionLost(Failure(ConnectionDone()))
+        assert witness.told == [("poll", ABANDONED, "2")]
+
+    def test_statistics(self) -> None:
+        """A client that makes no room shows as stalled, with the bytes that wait for it."""
+        engine = Engine()
+        engine.put("s", bytes(100_000))
+        factory = Http2Factory(engine.application, engine.wheel, connections=Connections())
+        client = Http2Client(factory=factory, clock=engine.clock, window=1000, roomy=False)
+        client.ask(b"GET", b"/v1/stream/s?offset=-1")
+        assert client.server.is_stalled
+        assert client.server.unsent_bytes == WRITE_PIECE_BYTES - 1000
 
 
 class ResourceTests:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 REFERENCE = ROOT / "docs" / "reference" / "logs.md"
 
-_PYTHON = {"string": str, "integer": int}
+_PYTHON = {"string": str, "integer": int, "boolean": bool}
 
 
 def listed(heading: str) -> dict[str, tuple[type, bool]]:
