@@ -61,7 +61,10 @@ class SiteService(Service):
             try:
                 self._ports.append(await listener.endpoint.listen(self._factory(listener)))
             except (CannotListenError, OSError) as error:
-                await self._stop_listening()
+                # Not waited for: a daemon's start has to fail before this returns, and nothing was served yet.
+                for port in self._ports:
+                    maybeDeferred(port.stopListening)
+                self._ports.clear()
                 cause = f"failed to bind {listener.name}: {reason(error)}"
                 raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
         self._readiness.ready = True
