@@ -123,6 +123,8 @@ class Http2Connection(protocol.Protocol):
     _ready: deque[Http2Stream] = field(factory=deque, init=False)
     _starved: set[Http2Stream] = field(factory=set, init=False)
     """Those that have something to send and no room in a window."""
+    _draining: dict[int, Http2Stream] = field(factory=dict, init=False)
+    """Those that were answered early, and whose bodies are still coming."""
     _corked: bool = field(default=False, init=False)
     """Whether this is in the middle of a turn, at whose end everything is sent."""
     _retiring: bool = field(default=False, init=False)
@@ -253,6 +255,7 @@ class Http2Connection(protocol.Protocol):
         for stream in list(self._streams.values()):
             self._stop(stream)
         self._streams.clear()
+        self._draining.clear()
         self._starved.clear()
         self._ready.clear()
         self._connections.lost(self)
@@ -323,12 +326,28 @@ class Http2Connection(protocol.Protocol):
         # Whether it is wanted or not, so that the other streams' bodies go on.
         self._h2.acknowledge_received_data(event.flow_controlled_length, number)
         stream = self._streams.get(number)
-        if stream is not None and stream.is_reading:
+        if stream is None:
+            self._drop(number, len(data))
+        elif stream.is_reading:
             stream.receive(data, self._wheel.seconds())
             if stream.received > self._application.max_body_bytes:
                 self._refuse_too_large(stream)
 
+    def _drop(self, number: int, count: int) -> None:
+        """A part of a body that was answered early has come."""
+        stream = self._draining.get(number)
+        if stream is not None:
+            stream.received += count
+            if stream.received > self._limits.linger_bytes:
+                self._stop_draining(stream)
+
+    def _stop_draining(self, stream: Http2Stream) -> None:
+        """Tell a client that its body isn't wanted: it should have seen the answer by now."""
+        self._draining.pop(stream.id, None)
+        self._reset(stream, ErrorCodes.NO_ERROR)
+
     def _stream_ended(self, event: StreamEnded) -> None:
+        self._draining.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
         if stream is not None and stream.is_open:
             stream.is_open = False
@@ -336,6 +355,7 @@ class Http2Connection(protocol.Protocol):
                 self._respond(stream, stream.complete())
 
     def _stream_reset(self, event: StreamReset) -> None:
+        self._draining.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
@@ -512,7 +532,7 @@ class Http2Connection(protocol.Protocol):
                 unsent = 0
         self._flush()
         self._corked = False
-        if self._finishing and not self._streams and not self._closing:
+        if self._finishing and not (self._streams or self._draining or self._closing):
             self._lose()
 
     def _send_frame(self, stream: Http2Stream) -> int:
@@ -556,8 +576,10 @@ class Http2Connection(protocol.Protocol):
     def _sent(self, stream: Http2Stream) -> None:
         """The response is complete."""
         if stream.is_open:
-            # It came early: the client need not send the rest (RFC 9113 section 8.1).
-            self._reset(stream, ErrorCodes.NO_ERROR)
+            # It came early. The rest is dropped, as on HTTP/1.1: clients such as curl 7.88 throw the answer away when
+            # the stream is reset behind it, though RFC 9113 (section 8.1) allows that.
+            self._draining[stream.id] = stream
+            stream.now, stream.received = self._wheel.seconds(), 0
         self._forget(stream)
 
     def _forget(self, stream: Http2Stream) -> None:
@@ -585,11 +607,14 @@ class Http2Connection(protocol.Protocol):
             if now - self._blocked_since >= limits.stall_timeout:
                 self._connections.cut_stalled += 1
                 self._transport.abortConnection()
-        elif not self._streams and now - self._idle_since >= limits.idle_timeout:
+        elif not (self._streams or self._draining) and now - self._idle_since >= limits.idle_timeout:
             self._close(ErrorCodes.NO_ERROR)
         else:
             for stream in list(self._streams.values()):
                 self._look_at(stream, now)
+            for stream in list(self._draining.values()):
+                if now - stream.now >= limits.drain_timeout:
+                    self._stop_draining(stream)
             self._send()
 
     def _look_at(self, stream: Http2Stream, now: float) -> None:
@@ -625,6 +650,7 @@ class Http2Connection(protocol.Protocol):
         self._closing_since = self._wheel.seconds()
         for stream in list(self._streams.values()):
             self._forget(stream)
+        self._draining.clear()
         # A transport doesn't close while a producer is registered and paused.
         self._transport.unregisterProducer()
         self._transport.loseConnection()

@@ -337,12 +337,39 @@ class EarlyAnswerTests:
     """Requests that are answered before their body has come."""
 
     def test_judged(self) -> None:
-        """A request that its head decides is answered at once, and the client told to keep the rest."""
+        """A request that its head decides is answered at once, and the rest of its body is dropped."""
         client = Client()
         number = client.begin(b"POST", b"/missing")
         reply = client.reply(number)
-        assert (reply.status, reply.ended, reply.reset) == (404, True, ErrorCodes.NO_ERROR)
+        assert (reply.status, reply.ended, reply.reset) == (404, True, None)
+        client.send(number, bytes(5000))
+        client.send(number, bytes(5000), ends=True)
+        assert reply.reset is None
         assert client.application.requests == []
+        assert client.get(b"/a").status == 200
+
+    def test_endless_rest(self) -> None:
+        """A client that doesn't stop sending such a body is told to, after a while or beyond a bound."""
+        client = Client(limits=HttpLimits(drain_timeout=5, linger_bytes=10_000))
+        slow, much = client.begin(b"POST", b"/missing"), client.begin(b"POST", b"/missing")
+        client.send(much, bytes(10_000))
+        assert client.reply(much).reset is None
+        client.send(much, b"1")
+        assert client.reply(much).reset == ErrorCodes.NO_ERROR
+        client.advance(4)
+        assert client.reply(slow).reset is None
+        client.advance(7)
+        assert client.reply(slow).reset == ErrorCodes.NO_ERROR
+
+    def test_end_waits_for_the_rest(self) -> None:
+        """The end waits for the rest of such a body, for a while: a reset connection would destroy the answer."""
+        client = Client(limits=HttpLimits(drain_timeout=5))
+        client.begin(b"POST", b"/missing")
+        client.server.finish()
+        client.advance(3)
+        assert not client.transport.disconnecting
+        client.advance(8)
+        assert client.transport.disconnecting
 
     def test_expecting(self) -> None:
         """A client that asks first isn't told to go on when it is answered already."""
@@ -361,6 +388,7 @@ class EarlyAnswerTests:
             client.h2.send_data(number, bytes(16_384))
             client.turn()
             assert client.reply(number).status == 404
+            client.send(number, b"", ends=True)
         assert client.get(b"/a").status == 200
 
     @pytest.mark.parametrize("announced", [True, False])
@@ -374,7 +402,7 @@ class EarlyAnswerTests:
             client.send(number, bytes(1000))
             assert client.reply(number).status == 0
             client.send(number, b"1")
-        assert (client.reply(number).status, client.reply(number).reset) == (413, ErrorCodes.NO_ERROR)
+        assert (client.reply(number).status, client.reply(number).ended) == (413, True)
         assert client.application.requests == []
 
     def test_missing_before_too_large(self) -> None:
