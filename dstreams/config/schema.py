@@ -118,7 +118,7 @@ class Storage:
         most=1 << 40,
     )
     acid_shard_count: int = key(
-        16,
+        4,
         "Into how many databases `acid` divides the streams: a power of two, fixed for a directory.",
         least=1,
         most=256,

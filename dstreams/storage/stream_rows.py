@@ -1,7 +1,7 @@
 """Streams as rows of an SQLite database: the catalog of the file modes and the shards of ``acid`` share this form.
 
 A stream is one row of ``streams`` and one row of ``producers`` for each of its producers. The number of its forks
-isn't stored: it follows from the forks' own rows.
+isn't stored: it follows from the forks' own rows. ``noted`` is for ``acid`` (see ``acid.shard``), and 0 in a catalog.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, config TEXT NOT NULL, tail INTEGER NOT NULL,
     messages INTEGER NOT NULL, closed INTEGER NOT NULL, closed_by TEXT, stream_seq BLOB,
-    soft_deleted INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, touched_at REAL NOT NULL
+    soft_deleted INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, touched_at REAL NOT NULL,
+    noted INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS producers (
     stream_id INTEGER NOT NULL, producer TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -29,10 +30,10 @@ CREATE TABLE IF NOT EXISTS producers (
 ) WITHOUT ROWID;
 """
 
-_INSERT = f"INSERT OR REPLACE INTO streams VALUES ({','.join('?' * 12)})"  # noqa: S608 (only question marks)
+_INSERT = f"INSERT OR REPLACE INTO streams VALUES ({','.join('?' * 13)})"  # noqa: S608 (only question marks)
 _UPDATE = (
     "UPDATE streams SET tail = ?, messages = ?, closed = ?, closed_by = ?, stream_seq = ?, soft_deleted = ?,"
-    " updated_at = ?, touched_at = ? WHERE id = ?"
+    " updated_at = ?, touched_at = ?, noted = ? WHERE id = ?"
 )
 
 
@@ -107,9 +108,9 @@ def create_tables(database: Connection) -> None:
         database.execute(statement)
 
 
-def store(database: Connection, rows: Sequence[StreamRow]) -> None:
+def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> None:
     """Add or replace streams."""
-    database.executemany(_INSERT, [each.values for each in rows])
+    database.executemany(_INSERT, [(*each.values, noted) for each in rows])
     store_producers(database, [values for each in rows for values in each.producers])
 
 
@@ -119,9 +120,9 @@ def store_producers(database: Connection, producers: Sequence[tuple[int, str, in
         database.executemany("INSERT OR REPLACE INTO producers VALUES (?,?,?,?)", producers)
 
 
-def update(database: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+def update(database: Connection, rows: Iterable[tuple[Any, ...]], noted: int = 0) -> None:
     """Write what has changed of streams that are there; see :func:`changed`."""
-    database.executemany(_UPDATE, rows)
+    database.executemany(_UPDATE, [(*changes, noted, stream_id) for *changes, stream_id in rows])
 
 
 def remove(database: Connection, stream_ids: Sequence[int]) -> None:

@@ -40,6 +40,9 @@ CHECKPOINT_BYTES = 300
 WAL_PAGES = 12
 """A WAL holds a few commits."""
 
+NOTE_AFTER = 5
+"""The rows of streams are a few appends behind."""
+
 RECENT_BYTES = 3000
 """The newest bytes of a few streams stay in memory, those of all others are read from the shards."""
 
@@ -124,6 +127,7 @@ class RestartingMachine(StreamsMachine):
         engine = super().start(clock)
         if isinstance(self.store, AcidStorage):
             self.store._upkeep._limit = WAL_PAGES
+            self.store._upkeep._note_after = NOTE_AFTER
         return engine
 
     def finish_commits(self) -> None:

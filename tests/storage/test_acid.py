@@ -850,6 +850,7 @@ class ProblemTests:
         assert isinstance(store, AcidStorage)
         assert store.problems() == []
         for shard in store._shards:
+            shard.note()  # until then the chunks say it alone
             shard.database.execute(statement)
         assert any(problem in found for found in store.problems()), store.problems()
 
@@ -971,3 +972,98 @@ class TailTests:
         now(store.close())
         _, catalog = opened(directory, shard_count=1)
         assert catalog.streams[1].producers == {f"p{number}": (0, 0) for number in range(50)}
+
+
+class RowTests:
+    """Rows of streams may be behind their chunks."""
+
+    def rows(self, store: AcidStorage) -> list[tuple[object, ...]]:
+        return store._shards[0].database.execute("SELECT id, tail, messages, updated_at FROM streams").fetchall()  # type: ignore[no-any-return]
+
+    def test_an_append_leaves_the_row_alone(self, directory: Path) -> None:
+        """What only adds bytes is one chunk, and after a kill the stream is as long as that says."""
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, create(1, "a"), create(2, "b"))
+        for number in range(40):
+            commit(store, catalog, append(1, 3 * number, b"x", b"yz"))
+        assert self.rows(store)[0] == (1, 0, 0, 1.0)
+        _, catalog = opened(crashed(directory), shard_count=1)
+        state = catalog.streams[1]
+        assert (state.tail, state.messages, state.updated_at, state.touched_at) == (120, 80, 2.0, 2.0)
+        assert catalog.streams[2].tail == 0
+
+    def test_rows_are_brought_up_to_date(self, directory: Path) -> None:
+        """After so many chunks, and at the latest when the store is closed, the rows say what the chunks say."""
+        store, catalog = opened(directory, shard_count=1)
+        store._upkeep._note_after = 3
+        commit(store, catalog, create(1, "a"))
+        for number in range(4):
+            commit(store, catalog, append(1, number, b"x"))
+        assert self.rows(store) == [(1, 3, 3, 2.0)]
+        assert store._shards[0].is_behind()
+        assert store.problems() == []
+        now(store.close())
+        store, _ = opened(directory, shard_count=1)
+        assert self.rows(store) == [(1, 4, 4, 2.0)]
+        assert not store._shards[0].is_behind()
+
+    def test_a_killed_store_catches_up(self, directory: Path) -> None:
+        """The next process brings up to date what the last one hadn't."""
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, create(1, "a"), append(1, 0, b"one"))
+        commit(store, catalog, append(1, 3, b"two"))
+        store, _ = opened(crashed(directory), shard_count=1)
+        assert self.rows(store) == [(1, 6, 2, 2.0)]
+
+    def test_a_row_that_is_newer_stays(self, directory: Path) -> None:
+        """What was written into a row after a chunk isn't taken back by it, whatever the clock said."""
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, create(1, "a"), create(2, "b"))
+        commit(store, catalog, append(1, 0, b"one"), append(2, 0, b"one"))
+        commit(store, catalog, Touch(1, 50.0))
+        commit(store, catalog, append(2, 3, b"two", closes=True))
+        for noted in (False, True):
+            if noted:
+                assert not store._shards[0].note()
+            _, catalog = opened(crashed(directory), shard_count=1)
+            assert (catalog.streams[1].touched_at, catalog.streams[1].updated_at) == (50.0, 2.0)
+            assert (catalog.streams[2].tail, catalog.streams[2].closed) == (6, True)
+
+    def test_ids_of_chunks_are_not_used_again(self, directory: Path) -> None:
+        """A row may have been written after chunks that are gone; new chunks are still newer than that row."""
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, create(1, "a"), create(2, "b"))
+        for number in range(5):
+            commit(store, catalog, append(1, number, b"x"))
+        commit(store, catalog, Touch(2, 50.0))
+        commit(store, catalog, delete(1))
+        assert not store._upkeep.purging
+        directory = crashed(directory)
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, append(2, 0, b"new"))
+        _, catalog = opened(crashed(directory), shard_count=1)
+        assert catalog.streams[2].tail == 3
+
+    def test_plain_and_other_appends_in_one_group(self, directory: Path) -> None:
+        """In a group a stream may first only get bytes, and then a sequence number, a fork or its end."""
+        store, catalog = opened(directory, shard_count=1)
+        commit(store, catalog, create(1, "a"), create(2, "b"), create(3, "c"))
+        producer = Producer("p", 0, 0)
+        commit(
+            store,
+            catalog,
+            Append(1, 0, b"one", (3,), producer, None, False, 2.0),
+            append(2, 0, b"one"),
+            append(3, 0, b"gone"),
+            Append(1, 3, b"two", (6,), None, b"seq", False, 3.0),
+            create(4, "fork", b"own", fork=ForkPoint(2, "b", 3)),
+            delete(3),
+            append(1, 6, b"three"),
+        )
+        _, found = opened(crashed(directory), shard_count=1)
+        for stream_id in (1, 2, 4):
+            ours, theirs = catalog.streams[stream_id], found.streams[stream_id]
+            assert (ours.tail, ours.messages, ours.stream_seq) == (theirs.tail, theirs.messages, theirs.stream_seq)
+            assert ours.producers == theirs.producers
+        assert 3 not in found.streams
+        assert store.problems() == []

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.model.changes import Append
 from dstreams.storage import index
 from dstreams.storage.acid import chunks
-from dstreams.storage.acid.chunks import CHUNK_BYTES, MERGE_BYTES, MERGE_ROWS, OpenRun, place
+from dstreams.storage.acid.chunks import CHUNK_BYTES, MERGE_BYTES, MERGE_ROWS, Addition, OpenRun, place
 from dstreams.storage.interface import StorageError
 from dstreams.storage.memory import MemoryStream
 
@@ -27,31 +28,30 @@ class Table:
         self.database.executescript(chunks.SCHEMA)
         self.model = MemoryStream(start)
         self.start = self.tail = start
-        self.run = OpenRun(start, 0)
+        self.messages = 0
+        self.run = OpenRun(start, 0, 0)
         self.written = 0
         # Neighbours, so that a query that looks too far finds something.
         for other in (STREAM - 1, STREAM + 1):
-            row = place(other, OpenRun(0, 0), nothing, 0, b"other", array("Q", [11])).rows
-            self.database.executemany("INSERT INTO chunks VALUES (?,?,?,?,?)", row)
+            self.insert(place(other, OpenRun(0, 0, 0), nothing, addition(0, 0, b"other")).rows)
+
+    def insert(self, rows: Sequence[chunks.Row]) -> None:
+        self.database.executemany("INSERT INTO chunks VALUES (NULL,?,?,?,?,?,?,?)", rows)
 
     def append(self, *messages: bytes, forget_run: bool = False) -> None:
         """A group that appends these messages at once."""
         if forget_run:
-            self.run = OpenRun(self.tail, 0)
-        ends, end = [], self.tail
-        for message in messages:
-            end += len(message)
-            ends.append(end)
-        data, new = b"".join(messages), array("Q", index.entries(tuple(ends)))
-        self.model.append(data, tuple(ends))
-        placed = place(STREAM, self.run, self._earlier(self.run.start, self.tail), self.tail, data, new)
+            self.run = OpenRun(self.tail, self.messages, 0)
+        new = addition(self.tail, self.messages, *messages)
+        self.model.append(new.data, tuple(entry >> 1 for entry in new.entries))
+        placed = place(STREAM, self.run, self._earlier(self.run.start, self.tail), new)
         if placed.replaced_from is not None:
             self.database.execute(
                 "DELETE FROM chunks WHERE stream_id = ? AND start >= ?", (STREAM, placed.replaced_from)
             )
-        self.database.executemany("INSERT INTO chunks VALUES (?,?,?,?,?)", placed.rows)
+        self.insert(placed.rows)
         self.written += sum(len(row[4]) for row in placed.rows)
-        self.run, self.tail = placed.run, end
+        self.run, self.tail, self.messages = placed.run, self.tail + len(new.data), self.messages + len(messages)
 
     def _earlier(self, start: int, tail: int) -> chunks.Earlier:
         def earlier() -> tuple[bytes, array[int]]:
@@ -76,11 +76,13 @@ class Table:
                     assert chunks.read(ask, STREAM, position, end) == model.read(position, end)
 
     def check_invariants(self) -> None:
-        """C1 and C2."""
-        reached = self.start
+        """C1, C2 and C3."""
+        reached, messages = self.start, 0
         for row in self.rows():
             assert chunks.damage(row) is None
             assert row[1] == reached
+            assert row[5] == messages
+            messages += len(row[3]) // 8
             assert row[4]
             assert len(row[4]) <= CHUNK_BYTES
             reached += len(row[4])
@@ -88,6 +90,14 @@ class Table:
             assert ends == sorted(set(ends))
             assert all(row[1] < end <= reached for end in ends)
         assert reached == self.tail
+
+
+def addition(start: int, number: int, *messages: bytes) -> Addition:
+    """Messages that a group appends at once."""
+    made, end = Addition(start, number), start
+    ends = tuple(end := end + len(message) for message in messages)
+    made.add(Append(STREAM, start, b"".join(messages), ends, None, None, False, 1.0))
+    return made
 
 
 def nothing() -> tuple[bytes, array[int]]:

@@ -71,6 +71,7 @@ class AcidProcess(Process):
         super().open()
         # A WAL of a few commits: checkpoints happen all the time.
         self.acid._upkeep._limit = 12
+        self.acid._upkeep._note_after = 10
 
     def views(self) -> dict[int, View]:
         catalog = self.streams._durable
@@ -183,7 +184,7 @@ class Life:
     def __attrs_post_init__(self) -> None:
         self.random = Random(self.seed)
         self.history = AcidHistory(durable=True, shard_count=self.random.choice((1, 2, 4)))
-        self.trouble = self.trouble or self.random.choice(("none", "none", "full", "broken"))
+        self.trouble = self.trouble or self.random.choice(("none", "none", "full", "broken", "commit"))
 
     def run(self) -> int:
         """Live; how many steps the disk has done."""
@@ -275,6 +276,11 @@ class Life:
         if self.trouble == "broken":
             when = random.randint(0, 80)
             return lambda step: Fault(errno.EIO, random.choice((None, 10))) if step.number == when else None
+        if self.trouble == "commit":
+            syncs = itertools.count(-random.randint(0, 12))
+            return lambda step: (
+                Fault(errno.EIO) if (step.kind, step.path[-4:]) == ("sync", "-wal") and not next(syncs) else None
+            )
         return lambda _: None
 
     def refused(self, process: AcidProcess, error: BaseException) -> None:
@@ -364,7 +370,7 @@ class PlantedBugTests:
     @pytest.mark.parametrize("bug", sorted(PLANTS))
     def test_a_bug_in_the_store(self, bug: str) -> None:
         """A store that takes a short cut breaks its promise; without one the same seeds are all right."""
-        trouble = "broken" if bug == "the store goes on after a failed commit" else None
+        trouble = "commit" if bug == "the store goes on after a failed commit" else None
         with PLANTS[bug]():
             found = _first_violation(lambda _: None, 40 if bug == "nothing is planted" else 300, trouble)
         assert (found is None) == (bug == "nothing is planted")

@@ -229,6 +229,42 @@ class CommitFailureTests:
         store, catalog = opened(directory, shard_count=1)
         assert held(store, catalog)["a"][1] == b"onetwo"
 
+    def test_a_failed_store_leaves_its_files_alone(self, directory: Path) -> None:
+        """Closing it doesn't copy a WAL whose sync has failed: nobody knows what of it a power loss would leave."""
+        disk = FaultyDisk()
+        store, catalog = opened(directory, shard_count=1, connect=disk.connect)
+        now(store.commit(first := [create(1, "a", b"one")]))
+        catalog.apply(first[0])
+        disk.fail(1, sqlite3.SQLITE_IOERR_FSYNC, "COMMIT")
+        with pytest.raises(StorageError):
+            now(store.commit([append(1, 3, b"two")]))
+        files = {path: path.read_bytes() for path in (directory / "acid").iterdir() if path.suffix != ".db-shm"}
+        assert len(files) == 2
+        now(store.close())
+        assert {path: path.read_bytes() for path in files} == files
+        _, catalog = opened(directory, shard_count=1)
+        assert catalog.streams[1].tail == 3
+
+    def test_a_checkpoint_that_waits_for_its_turn_is_given_up(self, directory: Path) -> None:
+        """What upkeep had in mind when a commit failed isn't done any more."""
+        disk, threads = FaultyDisk(), HeldRun(held=False)
+        store, catalog = opened(directory, shard_count=1, connect=disk.connect, run=threads)
+        now(store.commit(first := [create(1, "a", b"one")]))
+        catalog.apply(first[0])
+        threads.held = True
+        store._upkeep.written(0, 1 << 20)
+        store._upkeep.go_on()
+        disk.fail(1, sqlite3.SQLITE_IOERR_FSYNC, "COMMIT")
+        refused = store.commit([append(1, 3, b"two")])
+        assert refused is not None
+        disk.log.clear()
+        threads.finish()
+        with pytest.raises(StorageError):
+            now(refused)
+        # On a connection of its own, whose sync would fail, too, one has been begun before.
+        assert disk.log.count("PRAGMA wal_checkpoint(PASSIVE)") == 1
+        assert store.failure
+
     def test_clients_of_a_failed_store(self, directory: Path) -> None:
         """Writes are refused with 503, reads of old and new bytes go on."""
         disk = FaultyDisk()

@@ -57,12 +57,14 @@ def _stream(state: StreamState, rows: Iterator[chunks.Row]) -> Iterator[str]:
     """One stream's chunks."""
     reached, messages = state.start, 0
     for row in rows:
-        _, start, _, packed, data = row
+        _, start, _, packed, data, number, _ = row
         fault = chunks.damage(row)
         if fault is not None:
             yield fault
         if start != reached:
             yield f"the stream {state.name!r} has no chunk from {reached} to {start} (C1)"
+        if number != messages:
+            yield f"the chunk of stream {state.name!r} at {start} counts {number} messages before it (C3)"
         reached = start + len(data)
         entries = index.unpacked(packed)
         ends = [start, *(entry >> 1 for entry in entries), reached]

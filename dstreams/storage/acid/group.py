@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from zlib import crc32
 
 from attrs import define, field
 
 from dstreams.model.catalog import AcceptedCatalog, Catalog
-from dstreams.model.changes import Append, Change, Create, Delete
+from dstreams.model.changes import Append, Change, Create, Delete, concerned
 from dstreams.model.state import StreamState
-from dstreams.storage import index, stream_rows
-from dstreams.storage.acid.chunks import OpenRun, Row, place
+from dstreams.storage import stream_rows
+from dstreams.storage.acid.chunks import Addition, OpenRun, Row, place
 from dstreams.storage.acid.tails import Tails
 from dstreams.storage.stream_rows import StreamRow
 
@@ -32,8 +32,9 @@ class Batch:
     :param last_id: no stream that the group deletes has a higher id.
     :param removed: deleted streams that were stored.
     :param created: new streams.
-    :param changed: what has changed of other streams, as ``stream_rows.changed`` says.
-    :param producers: new and changed producers of those.
+    :param changed: what has changed of other streams, as ``stream_rows.changed`` says. Not of one that only got
+        bytes: its chunks say so.
+    :param producers: new and changed producers of streams that aren't new.
     :param replaced: (stream id, position): chunks that begin there or beyond go.
     :param chunks: new chunks.
     """
@@ -88,28 +89,50 @@ class Planner:
         """Work out what to write, so that afterwards the shards say what the state will be."""
         group = Group(changes)
         after = _After(self._catalog)
-        written: dict[int, _NewBytes | None] = {}
+        additions: dict[int, Addition] = {}
+        plain: dict[int, list[Append]] = {}
         for change in changes:
-            after.apply(change)
+            if isinstance(change, Append | Create) and change.data:
+                self._add(additions, change)
+            if self._is_plain(change, after):
+                plain.setdefault(change.stream_id, []).append(change)
+                continue
+            for stream_id in concerned(change):
+                # No longer plain: its row is written, and has to say all of it.
+                for append in plain.pop(stream_id, ()):
+                    after.alter(append)
+            after.alter(change)
             if isinstance(change, Delete):
                 self._delete(group, change, after)
-                continue
-            stream_id = change.stream_id
-            part = written.get(stream_id)
-            if isinstance(change, Append | Create) and change.data:
-                if part is None:
-                    part = _NewBytes(change.start)
-                part.add(change)
-            written[stream_id] = part
-        for stream_id, part in written.items():
-            state = after.streams[stream_id]
-            if state.removed:
-                continue
+        for stream_id, appends in plain.items():
+            batch = self._batch(group, self._catalog.streams[stream_id], after)
+            self._place(group, batch, stream_id, additions[stream_id])
+            batch.producers += _producer_rows(appends)
+        for stream_id in after.altered:
+            self._alter(group, after, stream_id, additions.get(stream_id))
+        return group
+
+    def _alter(self, group: Group, after: _After, stream_id: int, addition: Addition | None) -> None:
+        state = after.streams[stream_id]
+        if not state.removed:
             batch = self._batch(group, state, after)
             self._write(group, batch, state)
-            if part is not None:
-                self._place(group, batch, state, part)
-        return group
+            if addition is not None:
+                self._place(group, batch, stream_id, addition)
+
+    def _add(self, additions: dict[int, Addition], change: Append | Create) -> None:
+        addition = additions.get(change.stream_id)
+        if addition is None:
+            state = self._catalog.streams.get(change.stream_id)
+            number = 0 if state is None else state.messages
+            addition = additions[change.stream_id] = Addition(change.start, number)
+        addition.add(change)
+
+    def _is_plain(self, change: Change, after: _After) -> TypeGuard[Append]:
+        """Whether a change alters nothing of a stream but what its chunks say too, and a producer."""
+        if not isinstance(change, Append) or change.closes or change.stream_seq is not None or not change.data:
+            return False
+        return change.stream_id in self._catalog.streams and change.stream_id not in after.streams
 
     def _delete(self, group: Group, change: Delete, after: _After) -> None:
         for stream_id in change.stream_ids:
@@ -131,17 +154,17 @@ class Planner:
         if state.fork is not None:
             group.forks[state.id] = batch.shard
 
-    def _place(self, group: Group, batch: Batch, state: StreamState, part: _NewBytes) -> None:
-        tail = self._tails.get(state.id)
+    def _place(self, group: Group, batch: Batch, stream_id: int, new: Addition) -> None:
+        tail = self._tails.get(stream_id)
         if tail is not None and tail.has_run:
             run, earlier = tail.run, tail.run_bytes
         else:
-            run, earlier = OpenRun(part.start, 0), _nothing
-        placed = place(state.id, run, earlier, part.start, b"".join(part.data), part.entries)
+            run, earlier = OpenRun(new.start, new.number, 0), _nothing
+        placed = place(stream_id, run, earlier, new)
         if placed.replaced_from is not None:
-            batch.replaced.append((state.id, placed.replaced_from))
+            batch.replaced.append((stream_id, placed.replaced_from))
         batch.chunks += placed.rows
-        group.runs[state.id] = placed.run
+        group.runs[stream_id] = placed.run
         group.grows = True
 
     def _batch(self, group: Group, state: StreamState, after: _After) -> Batch:
@@ -162,24 +185,31 @@ class Planner:
         return home(state.name, self._shard_count)
 
 
+@define(eq=False)
 class _After(AcceptedCatalog):
-    """The state after a group, by the model's own function; with the producers that the group has changed."""
+    """The state after a group, by the model's own function; with the producers that the group has changed.
+
+    Plain appends aren't in it: making an overlay for each took a third of the planning.
+    """
+
+    # The streams whose rows are to be written: a dict, used as a set that keeps its order.
+    altered: dict[int, None] = field(factory=dict, init=False)
 
     # Nothing is ever settled here, so nobody counts what is in flight.
     apply = Catalog.apply
 
+    def alter(self, change: Change) -> None:
+        """Apply a change, and note the stream whose row it alters."""
+        self.apply(change)
+        if not isinstance(change, Delete):
+            self.altered[change.stream_id] = None
 
-@define(eq=False)
-class _NewBytes:
-    """What a group appends to one stream."""
 
-    start: int
-    data: list[bytes] = field(factory=list)
-    entries: array[int] = field(factory=lambda: array("Q"))
-
-    def add(self, change: Append | Create) -> None:
-        self.data.append(change.data)
-        self.entries.extend(index.entries(change.ends))
+def _producer_rows(appends: Sequence[Append]) -> list[tuple[int, str, int, int]]:
+    """The producers of one stream's appends, each as the last of them leaves it."""
+    stream_id = appends[0].stream_id
+    last = {append.producer.id: append.producer for append in appends if append.producer is not None}
+    return [(stream_id, each.id, each.epoch, each.seq) for each in last.values()]
 
 
 def _nothing() -> tuple[bytes, array[int]]:

@@ -35,6 +35,8 @@ class Recovery:
     """No stream that the store ever committed had a higher id."""
     to_clear: dict[int, list[int]] = field(factory=dict, init=False)
     """The shards in which upkeep was cut off, and their deleted streams."""
+    behind: list[int] = field(factory=list, init=False)
+    """The shards with rows that don't say yet what is in their chunks."""
     _replaced: list[tuple[StreamState, int]] = field(factory=list, init=False)
 
     def run(self, progress: Progress) -> None:
@@ -65,6 +67,8 @@ class Recovery:
                 # Shards are of about the same size: the first one tells what there is.
                 known = before + total * (len(self._shards) - shard.number)
                 progress("loading streams", before + number, known)
+        if shard.is_behind():
+            self.behind.append(shard.number)
         removed = shard.removed()
         if removed or shard.has_free_pages():
             self.to_clear[shard.number] = removed
@@ -106,7 +110,7 @@ class Recovery:
             shard.begin()
             if older.forks:
                 older.soft_deleted = True
-                stream_rows.update(shard.database, [stream_rows.changed(older)])
+                shard.update([stream_rows.changed(older)])
             else:
                 ids = list(self._remove_family(older))
                 shard.remove(ids, max(ids))

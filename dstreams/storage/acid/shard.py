@@ -2,7 +2,7 @@
 
 Tables
     ``identity``   one row: ``store`` (the store's identity, from shards.json), ``shard`` (this one's number),
-                   ``last_id`` (no stream of this shard that was ever deleted had a higher id)
+                   ``last_id`` (no stream of this shard that was ever deleted had a higher id), ``noted`` (see S3)
     ``streams``    a row for every stream, soft-deleted ones included: see ``stream_rows``
     ``producers``  a row for every producer of every stream: see ``stream_rows``
     ``chunks``     the bytes: see ``chunks``
@@ -14,20 +14,26 @@ Invariants
     S1. What a group changes in a shard is one transaction, synced before the group is acknowledged.
     S2. The shard of a stream is the home of its name (``group.home``), of a fork its source's; the source of every
         fork is a row.
-    S3. ``tail`` and ``messages`` of a stream agree with its chunks and their entries.
+    S3. ``tail`` and ``messages`` of a stream agree with its chunks and their entries, once its row is brought up to
+        date: if it has chunks with an id above its row's ``noted`` and that of ``identity``, then the newest one says
+        ``tail`` (where it ends), ``messages`` (``number`` and its entries), ``updated_at`` and ``touched_at`` (``at``).
     S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
 
 A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
 stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on. What
 a purge writes isn't synced for itself: after a crash it is repeated.
 
+An append that only adds bytes is one new chunk and leaves the stream's row alone: writing the row, too, took as long
+as the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once; like a purge it isn't synced.
+
 Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, where their errors would go unseen.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attrs import define, field
@@ -48,7 +54,8 @@ MEMORY: Final = ":memory:"
 
 _SCHEMA = """
 CREATE TABLE identity (
-    one INTEGER PRIMARY KEY CHECK (one = 1), store TEXT NOT NULL, shard INTEGER NOT NULL, last_id INTEGER NOT NULL
+    one INTEGER PRIMARY KEY CHECK (one = 1), store TEXT NOT NULL, shard INTEGER NOT NULL, last_id INTEGER NOT NULL,
+    noted INTEGER NOT NULL
 );
 CREATE TABLE removed (stream_id INTEGER PRIMARY KEY)
 """
@@ -56,12 +63,28 @@ CREATE TABLE removed (stream_id INTEGER PRIMARY KEY)
 PURGE_ROWS: Final = 64
 """How many chunks one slice of a purge removes, 4 MiB at most: commits wait for a slice."""
 
+NOTE_CHUNKS: Final = 1000
+"""How many chunks one slice notes in the rows of their streams."""
+
 VACUUM_PAGES: Final = 256
 """How many pages one slice gives back to the file system."""
 
 FREE_PAGES: Final = 2048
 FREE_SHARE: Final = 4
 """More than so many free pages, and more than a fourth of the file, go back; others are kept for new bytes."""
+
+
+_LAST_CHUNK = (
+    "SELECT max(noted, coalesce((SELECT max(id) FROM chunks), 0), coalesce((SELECT max(noted) FROM streams), 0))"
+    " FROM identity"
+)
+"""Rows tell of chunks that may be gone."""
+
+_UNNOTED = (
+    "SELECT id, stream_id, start + length(data), number + length(entries) / 8, at FROM chunks"
+    " WHERE id > (SELECT noted FROM identity) ORDER BY id LIMIT ?"
+)
+_NOTE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_at = ? WHERE id = ? AND noted < ?"
 
 
 @define(eq=False)
@@ -82,6 +105,8 @@ class Shard:
     _cache_bytes: int
     exclusive: bool
     database: Connection = field(init=False)
+    # No chunk has a higher id.
+    _last_chunk: int = field(default=0, init=False)
     _aside: Connection | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -106,7 +131,7 @@ class Shard:
         for statement in (*_SCHEMA.split(";"), *chunks.SCHEMA.split(";")):
             database.execute(statement)
         stream_rows.create_tables(database)
-        database.execute("INSERT INTO identity VALUES (1, ?, ?, 0)", (store, self.number))
+        database.execute("INSERT INTO identity VALUES (1, ?, ?, 0, 0)", (store, self.number))
         self.commit()
         self.configure()
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -128,6 +153,7 @@ class Shard:
             f"cache_size = -{self._cache_bytes // 1024}",
         ):
             self.database.execute(f"PRAGMA {pragma}")
+        self._last_chunk = int(_value(self.database, _LAST_CHUNK))
         # A file that can't be written to, or is locked by another program, is found now and not at the first commit.
         self.begin()
         self.roll_back()
@@ -171,7 +197,27 @@ class Shard:
 
     def load(self) -> Iterator[StreamState]:
         """Every stream's state, without fork counts."""
-        return stream_rows.load(self.database)
+        fresh = self._fresh()
+        for state in stream_rows.load(self.database):
+            found = fresh.get(state.id)
+            if found is not None:
+                state.tail, state.messages, state.updated_at = found
+                state.touched_at = state.updated_at
+            yield state
+
+    def is_behind(self) -> bool:
+        """Whether rows of streams don't say yet what is in their chunks."""
+        return self.database.execute(_UNNOTED, (1,)).fetchone() is not None
+
+    def _fresh(self) -> dict[int, tuple[int, int, float]]:
+        """The tail, the number of messages and the time of the last append of streams whose rows are behind."""
+        newer = "SELECT id, noted FROM streams WHERE noted > (SELECT noted FROM identity)"
+        noted: dict[int, int] = dict(self.database.execute(newer).fetchall())
+        found: dict[int, tuple[int, int, float]] = {}
+        for chunk_id, stream_id, tail, messages, at in self.database.execute(_UNNOTED, (-1,)):
+            if chunk_id > noted.get(stream_id, 0):
+                found[stream_id] = (tail, messages, at)
+        return found
 
     def last_id(self) -> int:
         """The highest id of a deleted stream."""
@@ -192,15 +238,24 @@ class Shard:
         database = self.database
         if batch.last_id:
             self.remove(batch.removed, batch.last_id)
-        if batch.created:
-            stream_rows.store(database, batch.created)
-        if batch.changed:
-            stream_rows.update(database, batch.changed)
-            stream_rows.store_producers(database, batch.producers)
         if batch.replaced:
             database.executemany("DELETE FROM chunks WHERE stream_id = ? AND start >= ?", batch.replaced)
         if batch.chunks:
-            database.executemany("INSERT INTO chunks VALUES (?,?,?,?,?)", batch.chunks)
+            self._add(batch.chunks)
+        if batch.created:
+            stream_rows.store(database, batch.created, self._last_chunk)
+        if batch.changed:
+            self.update(batch.changed)
+        stream_rows.store_producers(database, batch.producers)
+
+    def update(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write the rows of streams in the transaction, see ``stream_rows.changed``: they tell of all of its chunks."""
+        stream_rows.update(self.database, rows, self._last_chunk)
+
+    def _add(self, rows: Sequence[chunks.Row]) -> None:
+        numbered = [(number, *row) for number, row in enumerate(rows, self._last_chunk + 1)]
+        self.database.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?)", numbered)
+        self._last_chunk += len(rows)
 
     def remove(self, stream_ids: Sequence[int], last_id: int) -> None:
         """Remove streams in the transaction; their chunks are purged later.
@@ -242,6 +297,19 @@ class Shard:
     def checkpoint(self) -> None:
         """Copy the rest, between two commits, so that the WAL begins anew (unless somebody reads just then)."""
         self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def note(self) -> bool:
+        """Bring the rows of streams up to a slice of their chunks, in a transaction that isn't synced.
+
+        :return: whether there may be more to note.
+        """
+        found = self.database.execute(_UNNOTED, (NOTE_CHUNKS,)).fetchall()
+        if found:
+            last = {each[1]: (*each[2:], each[4], each[1], each[0]) for each in found}
+            with self._unsynced():
+                self.database.executemany(_NOTE, last.values())
+                self.database.execute("UPDATE identity SET noted = ?", (found[-1][0],))
+        return len(found) == NOTE_CHUNKS
 
     def purge(self, stream_ids: Sequence[int]) -> tuple[list[int], int]:
         """Remove a slice of deleted streams' chunks, in a transaction that isn't synced.
@@ -291,15 +359,37 @@ class Shard:
     def close(self, clean: bool) -> None:
         """Close the database.
 
-        :param clean: copy the WAL into it first, so that the next start finds none.
+        :param clean: finish what is left for later, and copy the WAL into it first, so that the next start finds none.
         """
         try:
             if clean:
+                while self.note():
+                    pass
                 self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            if self._aside is not None:
-                self._aside.close()
-            self.database.close()
+        except BaseException:
+            self.abandon()
+            raise
+        if self._aside is not None:
+            self._aside.close()
+        self.database.close()
+
+    def abandon(self) -> None:
+        """Leave the database as it is, for as long as the process lives.
+
+        SQLite copies the WAL when the last connection is closed. After a failed sync of the WAL that must not be: the
+        next one would say nothing, and a power loss then leaves newer pages below older ones.
+        """
+        _never_close(self.database)
+
+
+def _never_close(connection: Connection) -> None:
+    """Keep a connection beyond the end of the interpreter, which closes those that nobody holds."""
+    _abandoned.append(connection)
+    with suppress(AttributeError):  # not every Python is CPython
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+_abandoned: Final[list[Connection]] = []
 
 
 def _purge_stream(database: Connection, stream_id: int, limit: int) -> int:

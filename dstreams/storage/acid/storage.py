@@ -160,6 +160,8 @@ class AcidStorage:
         self._upkeep = Upkeep(shards, self._run, self._turn, self._holds.__contains__, self._fail)
         for number, removed in recovery.to_clear.items():
             self._upkeep.removed(number, removed)
+        for number in recovery.behind:
+            self._upkeep.behind(number)
         self._upkeep.go_on()
 
     def next_stream_id(self) -> int:
@@ -223,7 +225,7 @@ class AcidStorage:
             if tail is not None:
                 tail.run = run
         for batch in group.batches.values():
-            self._upkeep.written(batch.shard, batch.pages)
+            self._upkeep.written(batch.shard, batch.pages, len(batch.chunks))
             if batch.removed:
                 self._upkeep.removed(batch.shard, batch.removed)
 
@@ -277,8 +279,11 @@ class AcidStorage:
         self._readers.close()
         self._writer.close()
         for shard in self._shards:
+            if self.failure is not None:
+                shard.abandon()
+                continue
             try:
-                shard.close(clean=self.failure is None)
+                shard.close(clean=True)
             except Exception:
                 _log.failure("closing {path} failed; its WAL has it all", path=shard.path)
 

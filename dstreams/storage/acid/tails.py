@@ -27,7 +27,7 @@ class Tail(Recent):
     run: OpenRun = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.run = OpenRun(self.written, 0)
+        self.run = OpenRun(self.written, self.number, 0)
 
     @property
     def cost(self) -> int:

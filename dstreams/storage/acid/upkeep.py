@@ -24,9 +24,19 @@ _log = Logger()
 _T = TypeVar("_T")
 
 LEAST_WAL_PAGES: Final = 1000
+NOTE_AFTER: Final = 10_000
+"""The rows of a shard's streams are brought up to date when it has got so many chunks."""
+
+NOTE_PAGES: Final = 50
+"""About how many pages a slice of that writes."""
+
 WAL_PAGES: Final = 16_384
 """A shard's WAL is copied into its database when it has so many pages: WAL_PAGES (64 MiB) divided by the number of
 shards, but at least LEAST_WAL_PAGES (4 MiB). Each time costs two syncs."""
+
+
+class _Stopped(Exception):
+    """Nothing new is begun."""
 
 
 @define(eq=False)
@@ -46,11 +56,14 @@ class Upkeep:
     _fail: Callable[[str], None]
     _wal_pages: list[int] = field(init=False)
     _limit: int = field(init=False)
+    _unnoted: list[int] = field(init=False)
+    _note_after: int = field(default=NOTE_AFTER, init=False)
     # In the order of deletion: a dict, used as a set that keeps it.
     _removed: list[dict[int, None]] = field(init=False)
-    # The shards whose WAL is long, those in which something can be cleared away, and those where somebody reads
-    # what could be.
+    # The shards whose WAL is long, those with rows that are behind, those in which something can be cleared away, and
+    # those where somebody reads what could be.
     _long: set[int] = field(factory=set, init=False)
+    _behind: set[int] = field(factory=set, init=False)
     _crowded: set[int] = field(factory=set, init=False)
     _held_up: set[int] = field(factory=set, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -60,6 +73,7 @@ class Upkeep:
     def __attrs_post_init__(self) -> None:
         count = len(self._shards)
         self._wal_pages = [0] * count
+        self._unnoted = [0] * count
         self._limit = max(LEAST_WAL_PAGES, WAL_PAGES // count)
         self._removed = [{} for _ in self._shards]
 
@@ -68,11 +82,22 @@ class Upkeep:
         """How many deleted streams' chunks are still there."""
         return sum(map(len, self._removed))
 
-    def written(self, shard: int, pages: int) -> None:
-        """A commit has written to a shard."""
+    def written(self, shard: int, pages: int, chunks: int = 0) -> None:
+        """A commit has written to a shard.
+
+        :param chunks: how many chunks it has added.
+        """
+        self._unnoted[shard] += chunks
+        if self._unnoted[shard] >= self._note_after:
+            self.behind(shard)
         self._wal_pages[shard] += pages
         if self._wal_pages[shard] >= self._limit:
             self._long.add(shard)
+
+    def behind(self, shard: int) -> None:
+        """Rows of streams don't say yet what is in their chunks."""
+        self._behind.add(shard)
+        self._unnoted[shard] = 0
 
     def removed(self, shard: int, stream_ids: Sequence[int]) -> None:
         """Streams have been deleted."""
@@ -87,7 +112,7 @@ class Upkeep:
             if not all(map(self._held, self._removed[shard])):
                 self._held_up.discard(shard)
                 self._crowded.add(shard)
-        if self._long or self._crowded:
+        if self._long or self._behind or self._crowded:
             done = self._under_way = Deferred.fromCoroutine(self._work())
             done.addErrback(self._failed).addBoth(self._over)
 
@@ -111,10 +136,18 @@ class Upkeep:
             done.callback(None)
 
     def _failed(self, failure: Failure) -> None:
+        if failure.check(_Stopped):
+            return
         _log.failure("upkeep of the shards failed", failure)
 
     def _do(self, work: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
-        """Do something in a thread."""
+        """Do something in a thread, unless the store has failed while this waited for its turn.
+
+        After a failed sync of a WAL nothing may be copied from it: a second sync says nothing, and what the copy is
+        made of may be gone with the power, while the copy stays.
+        """
+        if self._stopped:
+            raise _Stopped
         done: Deferred[_T] = self._run(work, *arguments)
         return done.addErrback(self._judge)
 
@@ -130,6 +163,8 @@ class Upkeep:
         while not self._stopped:
             if self._long:
                 await self._checkpoint(self._long.pop())
+            elif self._behind:
+                await self._note(self._behind.pop())
             elif self._crowded:
                 await self._clear(self._crowded.pop())
             else:
@@ -142,6 +177,13 @@ class Upkeep:
         await self._turn.run(self._do, shard.checkpoint)
         self._wal_pages[number] = 0
         self._long.discard(number)
+
+    async def _note(self, number: int) -> None:
+        """Bring a slice of rows up to date."""
+        more = await self._turn.run(self._do, self._shards[number].note)
+        self.written(number, NOTE_PAGES)
+        if more:
+            self._behind.add(number)
 
     async def _clear(self, number: int) -> None:
         """Purge a slice, or give back a slice of free pages, or be done with a shard."""
