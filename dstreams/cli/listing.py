@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from typing import Any
 
 from dstreams.cli.streams import add_source_options, open_streams, run
@@ -23,6 +25,10 @@ def add(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     with open_streams(options) as streams:
-        listed = (streams.listed(name) for name in sorted(set(options.stream)) or streams.names())
+        # Those that are named are looked up before the first line: one that isn't there is an error.
+        named = [streams.listed(name) for name in sorted(set(options.stream))]
+        listed = named or (streams.listed(name) for name in streams.names())
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names hold what not every terminal knows
         for line in (as_json if options.json else as_table)(listed):
             print(line)

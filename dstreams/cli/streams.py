@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 
 from dstreams.cli.configuration import add_options, load_configuration
 from dstreams.config import Config, ConfigError
-from dstreams.progress import on_terminal
+from dstreams.progress import interrupted, on_terminal
 from dstreams.storage.directory import DirectoryInUse
 from dstreams.storage.interface import StorageError
 from dstreams.storage.snapshot import open_snapshot
@@ -104,6 +104,7 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
             problem = "interrupted"
         else:
             return 0
+        interrupted()
         print(f"durable-streams {name}: {problem}", file=sys.stderr)
         return 1
 

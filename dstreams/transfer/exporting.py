@@ -29,6 +29,10 @@ class Exportable(Protocol):
         """A stream's messages."""
 
 
+SHOWN_BYTES = 1024 * 1024
+"""How many bytes are written between two notes of progress."""
+
+
 @frozen
 class Exported:
     """How much a document holds."""
@@ -53,9 +57,19 @@ def export_streams(
     exported = frozenset(chosen)
     for name in names:
         streams.record(name, exported)  # before anything is written
-    writer = DocumentWriter(write)
+    written = shown = 0
+
+    def counted(data: bytes) -> None:
+        nonlocal written, shown
+        write(data)
+        written += len(data)
+        if written - shown >= SHOWN_BYTES:
+            shown = written
+            progress("exporting bytes", written, 0)
+
+    writer = DocumentWriter(counted)
     writer.begin(now)
-    for number, name in enumerate(chosen, 1):
+    for name in chosen:
         try:
             record = streams.record(name, exported)
         except NoSuchStream:
@@ -63,6 +77,6 @@ def export_streams(
                 raise
             continue
         writer.add(record, streams.messages(name))
-        progress("exporting streams", number, len(chosen))
     writer.end()
+    progress("exporting bytes", written, written)
     return Exported(writer.streams, writer.messages)

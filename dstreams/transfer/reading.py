@@ -22,6 +22,7 @@ from dstreams.transfer.records import (
     EXTENSION,
     EXTENSION_VERSION,
     FORMAT_VERSION,
+    STREAM_MEMBERS,
     Malformed,
     parse_content_type_of,
     parse_next_offset,
@@ -33,6 +34,7 @@ _Event = tuple[str, Any]
 
 _WHITE_SPACE: Final = b" \t\n\r"
 _READ_BYTES: Final = 256 * 1024
+_DEPTH: Final = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 _MOST_PROBLEMS: Final = 1000
 """After so many, the rest of a document isn't looked at."""
 
@@ -46,12 +48,24 @@ def read_document(file: IO[bytes], staging: Staging, limits: NameLimits, progres
     :return: the streams, in their order.
     :raise InvalidDocument: with everything that is wrong with it.
     """
-    return _Document(_events(file), staging, limits, progress).read()
+    events: Iterator[_Event] = ijson.basic_parse(_Counted(file, progress), buf_size=_READ_BYTES)
+    return _Document(events, staging, limits).read()
 
 
-def _events(file: IO[bytes]) -> Iterator[_Event]:
-    events: Iterator[_Event] = ijson.basic_parse(file, buf_size=_READ_BYTES)
-    return events
+@define
+class _Counted:
+    """A file that tells how far it has been read."""
+
+    _file: IO[bytes]
+    _progress: Progress
+    _done: int = field(default=0, init=False)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._done += len(data)
+        # At the end all has been read; how much there is, a pipe doesn't tell before.
+        self._progress("reading bytes", self._done, self._done if size and not data else 0)
+        return data
 
 
 @define(eq=False)
@@ -61,7 +75,6 @@ class _Document:
     _events: Iterator[_Event]
     _staging: Staging
     _limits: NameLimits
-    _progress: Progress
     _streams: list[StagedStream] = field(factory=list, init=False)
     _names: set[str] = field(factory=set, init=False)
     _problems: list[str] = field(factory=list, init=False)
@@ -102,7 +115,7 @@ class _Document:
             elif name == "streams":
                 self._all_streams()
             else:
-                self._value()
+                self._skip()
         for name in sorted(missing):
             self._problems.append(f"the document has no '{name}'")
 
@@ -128,11 +141,12 @@ class _Document:
             if name == "messages":
                 missing = ""
                 self._all_messages(given)
-            else:
+            elif name in STREAM_MEMBERS:
                 given[name] = self._value()
+            else:
+                self._skip()
         self._note(missing)
         self._finish(given)
-        self._progress("reading streams", len(self._streams), 0)
 
     def _finish(self, given: dict[str, Any]) -> None:
         """All members of a stream have been read: see that they fit together."""
@@ -225,14 +239,28 @@ class _Document:
 
     def _value(self) -> Any:
         """The next value, whatever it is."""
+        event, value = self._next()
+        if event not in _DEPTH:  # most are; for a million messages it makes a difference of seconds
+            return value
         builder = ijson.ObjectBuilder()
-        depth = 0
-        while True:
-            event, value = self._next()
-            builder.event(event, value)
-            depth += {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}.get(event, 0)
-            if not depth:
-                return builder.value
+        builder.event(event, value)
+        for following in self._rest():
+            builder.event(*following)
+        return builder.value
+
+    def _skip(self) -> None:
+        """Leave out the next value, however large it is."""
+        if self._next()[0] in _DEPTH:
+            for _ in self._rest():
+                pass
+
+    def _rest(self) -> Iterator[_Event]:
+        """What follows the begin of an array or object, up to its end."""
+        depth = 1
+        while depth:
+            event = self._next()
+            depth += _DEPTH.get(event[0], 0)
+            yield event
 
 
 def _stored_json(payload: bytes) -> bytes:

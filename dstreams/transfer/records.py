@@ -30,6 +30,9 @@ EXTENSION: Final = "dstreams"
 EXTENSION_VERSION: Final = 1
 
 
+STREAM_MEMBERS: Final = frozenset({"name", "config", "closed", "created_at", "updated_at", "next_offset", EXTENSION})
+"""The members of a stream that count, besides ``messages``."""
+
 MAX_STREAM_SEQ_BYTES: Final = 65_535
 """What storage has room for; a header is never as long."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +18,9 @@ import pytest
 import urllib3
 
 from dstreams.cli import main
+from dstreams.progress import silently
+from dstreams.storage.snapshot import open_snapshot
+from dstreams.transfer.directory import DirectoryStreams
 from tests.certificates import Authority
 from tests.servers import ChildServer, twistd_server
 from tests.transfer.stores import MODES, Document, document, export, filled, import_, payloads, stream
@@ -178,6 +183,31 @@ class ListingTests:
         ]
         assert main(["list", "--url", url(server), "--stream", "c"]) == 1
         assert "there is no stream 'c'" in capsys.readouterr().err
+
+    def test_every_stream(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The admin listing finds all streams of a server, as a listing of its directory does."""
+        filled(MODES["file-fast"](tmp_path / "store"))
+        keys = {
+            "DS_STORAGE__MODE": "file-fast",
+            "DS_STORAGE__DATA_DIR": str(tmp_path / "store"),
+            "DS_ADMIN__ENDPOINT": "127.0.0.1:0",
+        }
+        with twistd_server(tmp_path, environ=keys) as server:
+            found = re.search(r"admin pages: (http://127\.0\.0\.1:\d+)/", server.log.read_text())
+            assert found is not None
+            admin_url = f"{found[1]}/admin"
+            assert main(["list", "--json", "--url", url(server), "--admin-url", admin_url]) == 0
+            listed = json.loads(capsys.readouterr().out)
+            through = export_from(server, tmp_path / "out.json", "--admin-url", admin_url)
+        of_directory = export(tmp_path / "store", now=time.time())
+        assert joined(through) == joined(of_directory)
+        times = ("created_at", "updated_at")
+        for each, other in zip(through["streams"], of_directory["streams"], strict=True):
+            assert [each[name] for name in times] == [other[name] for name in times]
+            assert ("fork" in each["dstreams"]) == ("fork" in other["dstreams"])
+        with open_snapshot(str(tmp_path / "store"), silently) as snapshot:
+            streams = DirectoryStreams(snapshot.catalog, snapshot.sources, time.time())
+            assert listed == [streams.listed(name).members for name in streams.names()]
 
     def test_admin_listing(self, tmp_path: Path, server: ChildServer, capsys: pytest.CaptureFixture[str]) -> None:
         """The admin listing names all streams, page by page, and knows more of each."""
