@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+import pytest_twisted
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
@@ -158,6 +163,33 @@ class EmbeddingTests:
         assert closed == []
         embedded.storage.finish()
         assert closed == [None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_site_on_a_port(tmp_path: Path) -> None:
+    """On the real reactor, with files: what was stored by one site is there in the next."""
+
+    async def ask(method: str, body: bytes | None = None) -> bytes:
+        site = dstreams.build_site(dstreams.FileStorage.at(str(tmp_path / "data"), reactor))
+        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(site.factory)
+        url = f"http://127.0.0.1:{port.getHost().port}/v1/stream/s"
+        request = urllib.request.Request(url, body, {"Content-Type": "text/plain"}, method=method)
+
+        def send() -> bytes:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                found: bytes = answer.read()
+            return found
+
+        try:
+            return await deferToThread(send)
+        finally:
+            await maybeDeferred(port.stopListening)
+            await site.close()
+
+    from twisted.internet import reactor
+
+    assert await ask("PUT", b"kept") == b""
+    assert await ask("GET") == b"kept"
 
 
 class MountedTests:
