@@ -31,12 +31,14 @@ class LineWriter:
 
     :param output: where they go.
     :param call_later: the reactor's; ``None`` writes every line at once.
+    :param lost: makes a line that tells how many were lost; it is written as soon as lines can be written again.
     """
 
     _output: Output
     _call_later: Callable[[float, Callable[[], object]], object] | None = None
-    dropped: int = field(default=0, init=False)
-    """How many lines were lost."""
+    _lost: Callable[[int], bytes] | None = None
+    _dropped: int = field(default=0, init=False)
+    """How many lines were lost since that was last told."""
     _held: list[bytes] = field(factory=list, init=False)
     _held_bytes: int = field(default=0, init=False)
     _armed: bool = field(default=False, init=False)
@@ -71,11 +73,15 @@ class LineWriter:
         self.flush()
 
     def _put(self, data: bytes, count: int) -> None:
+        if self._dropped and self._lost is not None:
+            data = self._lost(self._dropped) + data
         try:
             self._output.write(data)
             self._output.flush()
         except (OSError, ValueError):  # ValueError: the file has been closed
-            self.dropped += count
+            self._dropped += count
+        else:
+            self._dropped = 0
 
 
 @define(eq=False)

@@ -11,12 +11,13 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, LogLevel
 from twisted.python.logfile import LogFile
 
 from dstreams.config import LogFilter
@@ -58,9 +59,19 @@ def build_observer(
     form: Callable[[LogEvent], bytes] = EcsFormat(version)
     if log_format == "text" or (log_format == "auto" and found.for_people):
         form = partial(text_line, timestamp=found.dated)
-    writer = LineWriter(found.output, reactor.callLater)
+    writer = LineWriter(found.output, reactor.callLater, lambda lost: form(_lost(lost)))
     atexit.register(writer.flush)
     return LogObserver(LevelFilter(log_filter), form, writer)
+
+
+def _lost(lost: int) -> LogEvent:
+    return {
+        "log_level": LogLevel.error,
+        "log_namespace": "dstreams.telemetry",
+        "log_time": time.time(),
+        "log_format": "{lost} log lines before this one could not be written",
+        "lost": lost,
+    }
 
 
 def destination(twistd_options: Mapping[str, Any], reactor: Any) -> Destination:

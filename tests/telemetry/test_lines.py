@@ -80,16 +80,25 @@ class LineWriterTests:
 
     @pytest.mark.parametrize("error", [OSError(28, "full"), BrokenPipeError(), ValueError("closed file")])
     def test_output_fails(self, error: Exception) -> None:
-        """Lines that can't be written are lost and counted; later ones are tried again."""
+        """Lines that can't be written are lost; how many is told when lines can be written again."""
         clock, output = Clock(), FakeOutput(error=error)
-        writer = LineWriter(output, clock.callLater)
+        writer = LineWriter(output, clock.callLater, lambda lost: b"%d lost\n" % lost)
         writer.write_soon(b"a\n")
         writer.write_soon(b"b\n")
         writer.write(b"c\n")
-        assert writer.dropped == 3
         output.error = None
         writer.write(b"d\n")
-        assert output.writes == [b"d\n"]
+        writer.write(b"e\n")
+        assert output.writes == [b"3 lost\nd\n", b"e\n"]
+
+    def test_untold(self) -> None:
+        """Without a way to tell, lines are lost in silence."""
+        output = FakeOutput(error=OSError(28, "full"))
+        writer = LineWriter(output)
+        writer.write(b"a\n")
+        output.error = None
+        writer.write(b"b\n")
+        assert output.writes == [b"b\n"]
 
 
 class SyslogTests:

@@ -181,6 +181,29 @@ class ObserverTests:
         reactor.advance(FLUSH_SECONDS)
         assert b"request completed" in stdout.buffer.getvalue()
 
+    def test_lost_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lines that are lost are told of in the log's own form."""
+
+        class Full(io.BytesIO):
+            full = True
+
+            def write(self, data: object) -> int:
+                if self.full:
+                    raise OSError(28, "No space left on device")
+                return super().write(data)  # type: ignore[arg-type]
+
+        stdout = FakeTerminal(is_terminal=False, buffer=Full())
+        monkeypatch.setattr(sys, "stdout", stdout)
+        log = Logger("dstreams", observer=observer(FOREGROUND))
+        log.info("one")
+        log.info("two")
+        Full.full = False
+        log.info("three")
+        lost, three = (json.loads(line) for line in stdout.buffer.getvalue().splitlines())
+        assert lost["message"] == "2 log lines before this one could not be written"
+        assert lost["log.level"] == "error"
+        assert three["message"] == "three"
+
     def test_interface(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is what Twisted calls a log observer."""
         monkeypatch.setattr(sys, "stdout", FakeTerminal(is_terminal=True))
