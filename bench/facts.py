@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from twisted import __version__ as twisted_version
@@ -29,6 +30,7 @@ def machine(directory: Path) -> dict[str, str]:
         "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "twisted": twisted_version,
+        "uvloop": _installed("uvloop"),
         "node": _output("node", "--version"),
         "wrk": _output("wrk", "-v").partition(" Copyright")[0].removeprefix("wrk "),
         "commit": commit(),
@@ -74,6 +76,14 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "?")
+
+
+def _installed(package: str) -> str:
+    """A package's version; empty when it isn't installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _output(*command: str) -> str:

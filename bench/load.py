@@ -47,6 +47,7 @@ class Requests:
     :param connections: how many are kept busy.
     :param streams: how many streams are appended to, or read, in turn.
     :param body_bytes: the length of each request's body; of each answer's, for ``read``.
+    :param least_seconds: measure at least so long: where a second brings a few dozen answers, in groups.
     """
 
     key: str
@@ -60,10 +61,11 @@ class Requests:
     log_levels: bool = False
     measures: tuple[Measure, ...] = (RATE, CPU)
     rounds: int = 99
+    least_seconds: int = 0
 
     def estimate(self, warm: int, seconds: int) -> float:
         """See :class:`~bench.workload.Workload`."""
-        return START_SECONDS + warm + seconds + self.streams / 5000
+        return START_SECONDS + warm + max(seconds, self.least_seconds) + self.streams / 5000
 
     def measure(self, run: Run) -> Figures:
         """Start a server with nothing in it, warm it up, measure it, and stop it."""
@@ -73,7 +75,7 @@ class Requests:
             drive(server, self, run.warm, _WARM_FIRST, CELL_BYTES // 4)
             run.step("measuring")
             cpu_before = server.cpu_seconds()
-            load = drive(server, self, run.seconds, _FIRST, CELL_BYTES * 3 // 4)
+            load = drive(server, self, max(run.seconds, self.least_seconds), _FIRST, CELL_BYTES * 3 // 4)
             cpu_seconds = server.cpu_seconds() - cpu_before
             server.check_alive()
         return judge(self, load, cpu_seconds)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 import sys
 import time
 from array import array
@@ -32,6 +33,9 @@ EVENT_BYTES = 100
 AT_ONCE = 32
 """How many connections wait for their first answer at a time. A server's queue for new ones may hold as few as 50; when
 it is full, the kernel drops what comes, and the client tries again after a second."""
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux: ip(7). Python has no name for it before 3.12."""
 
 _clock = time.monotonic_ns
 
@@ -152,11 +156,25 @@ class Readers:
         loop = asyncio.get_running_loop()
         request = f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
         connection = SseConnection(request, self._tally, loop.create_future())
-        # A source of its own for each process: the ports of one don't suffice for many thousands, run after run.
-        source = (self._source, 0) if self._source else None
-        await loop.create_connection(lambda: connection, "127.0.0.1", self._port, local_addr=source)
+        await loop.create_connection(lambda: connection, sock=await self._dial(loop))
         await connection.ready
         self._connections.append(connection)
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """A connection from this process's own source address: the ports of one suffice for 28,000."""
+        dialled = socket.socket()
+        try:
+            dialled.setblocking(False)
+            if self._source:
+                # The port is chosen when it is known where to: else one that a reader of another server had a minute
+                # ago couldn't be had.
+                dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                dialled.bind((self._source, 0))
+            await loop.sock_connect(dialled, ("127.0.0.1", self._port))
+        except BaseException:
+            dialled.close()
+            raise
+        return dialled
 
     async def obey(self, command: str) -> dict[str, object]:
         """Carry out a command."""

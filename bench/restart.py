@@ -7,13 +7,12 @@ more. The pages of its files stay in the system's cache, so what is timed is the
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from attrs import frozen
 
 from bench.client import STREAM_PREFIX, create_streams, expect_success
 from bench.load import START_SECONDS
-from bench.servers import Target, kill, running, stop
+from bench.servers import kill, running, stop
 from bench.workload import BYTES_EACH, FILLED, KILLED, STOPPED, Figures, Measure, Run
 
 _CREATES_PER_SECOND = 4000
@@ -72,12 +71,10 @@ class Restart:
         run.step("starting with an empty store")
         with running(run.target, run.directory / "empty") as server:
             create_streams(server, 1)
-        empty = _start(run.target, run.directory / "empty", 1)
+        empty = _start(run, "empty", 1)
         fill_seconds, filled_bytes = self._fill(run)
-        run.step("starting after a kill")
-        killed = _start(run.target, run.directory / "store", self.streams)
-        run.step("starting after an orderly stop")
-        stopped = _start(run.target, run.directory / "store", self.streams)
+        killed = _start(run, "store", self.streams, " after a kill")
+        stopped = _start(run, "store", self.streams, " after an orderly stop")
         return {
             KILLED.key: killed.seconds,
             STOPPED.key: stopped.seconds,
@@ -105,10 +102,14 @@ class Restart:
         return found
 
 
-def _start(target: Target, directory: Path, streams: int) -> Start:
+def _start(run: Run, folder: str, streams: int, when: str = "") -> Start:
     """Start a server on what is there, ask for the last stream, and stop it in order."""
     began = time.perf_counter()
-    with running(target, directory) as server:
+
+    def waiting(seconds: float) -> None:
+        run.step(f"starting{when}, {seconds:.0f} s")
+
+    with running(run.target, run.directory / folder, waiting) as server:
         expect_success(server, "HEAD", f"{STREAM_PREFIX}{streams - 1}")
         seconds, resident = time.perf_counter() - began, server.resident_bytes()
         began = time.perf_counter()

@@ -89,16 +89,18 @@ class Progress:
     _spent: float = field(default=0.0, init=False)
     _began: float = field(default=0.0, init=False)
     _current: str = field(default="", init=False)
+    _shown: str = field(default="", init=False)
 
     def begin(self, title: str) -> None:
         """The next run begins."""
         self._current = f"[{self._done + 1}/{len(self.expected)}, {duration_text(self.left())} left] {title}"
-        self._began = self._clock()
+        self._began, self._shown = self._clock(), ""
         self.step("starting")
 
     def step(self, what: str) -> None:
         """Say what the run is doing; only a terminal shows it."""
-        if sys.stderr.isatty():
+        if what != self._shown and sys.stderr.isatty():
+            self._shown = what
             sys.stderr.write(f"\r\x1b[K{self._current}: {what} ")
             sys.stderr.flush()
 

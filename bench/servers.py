@@ -274,21 +274,26 @@ def free_port() -> int:
 # --- running one -------------------------------------------------------------------------------------------
 
 
+Waiting = Callable[[float], object]
+"""Told again and again how many seconds a start has taken so far."""
+
+
 @contextmanager
-def running(target: Target, directory: Path) -> Iterator[RunningServer]:
+def running(target: Target, directory: Path, waiting: Waiting = lambda _: None) -> Iterator[RunningServer]:
     """A server from its start to its end.
 
     :param directory: for its data (in ``data``) and its log; whatever a former run left there is its own.
+    :param waiting: told how long the start takes.
     :raise StartFailure: when it ends by itself, doesn't answer in time, or runs in another mode.
     """
-    server = start(target, directory)
+    server = start(target, directory, waiting)
     try:
         yield server
     finally:
         stop(server)
 
 
-def start(target: Target, directory: Path) -> RunningServer:
+def start(target: Target, directory: Path, waiting: Waiting = lambda _: None) -> RunningServer:
     """Start a server and wait until it answers; as :func:`running`."""
     data, log = directory / "data", directory / "server.log"
     data.mkdir(parents=True, exist_ok=True)
@@ -306,7 +311,7 @@ def start(target: Target, directory: Path) -> RunningServer:
             stderr=subprocess.STDOUT,
         )
     try:
-        _await_answer(process, launch.port, log, began + START_SECONDS)
+        _await_answer(process, launch.port, log, began, waiting)
         if target.server.tells_mode:
             _check_mode(target.mode.name, launch.port)
     except BaseException:
@@ -336,9 +341,10 @@ def _clean_environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
 
 
-def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, deadline: float) -> None:
+def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, began: float, waiting: Waiting) -> None:
     """Wait until the port takes connections."""
-    while time.perf_counter() < deadline:
+    while (spent := time.perf_counter() - began) < START_SECONDS:
+        waiting(spent)
         if process.poll() is not None:
             raise StartFailure(f"it ended with status {process.returncode}: {last_words(log)}")
         if _takes_connections(port):
