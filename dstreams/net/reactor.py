@@ -16,14 +16,18 @@ from attrs import define
 from twisted.internet import process
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
+from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.net.connection import Connection
-from dstreams.net.sockets import TcpConnector, TcpPort, adopt_tcp
+from dstreams.net.tcp import TcpConnector, TcpPort, adopt_tcp
+from dstreams.net.unix import UnixConnector, UnixPort, adopt_unix
 
 _log = Logger()
+
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class UvloopReactor(AsyncioSelectorReactor):
@@ -98,11 +102,15 @@ class UvloopReactor(AsyncioSelectorReactor):
         addressFamily: int,
         factory: IProtocolFactory,
     ) -> IListeningPort:
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return cast("IListeningPort", super().adoptStreamPort(fileDescriptor, addressFamily, factory))
-        listener = TcpPort._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)  # noqa: SLF001
-        listener.startListening()
-        return cast("IListeningPort", listener)
+        port: Any
+        if addressFamily == socket.AF_UNIX:
+            port = UnixPort._fromListeningDescriptor(self, fileDescriptor, factory)  # noqa: SLF001
+        elif addressFamily in _INTERNET:
+            port = TcpPort._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)  # noqa: SLF001
+        else:
+            raise UnsupportedAddressFamily(addressFamily)
+        port.startListening()
+        return cast("IListeningPort", port)
 
     def adoptStreamConnection(
         self,
@@ -110,9 +118,25 @@ class UvloopReactor(AsyncioSelectorReactor):
         addressFamily: int,
         factory: IProtocolFactory,
     ) -> Any:
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
-        return adopt_tcp(fileDescriptor, addressFamily, factory, self)
+        if addressFamily == socket.AF_UNIX:
+            return adopt_unix(fileDescriptor, factory, self)
+        if addressFamily in _INTERNET:
+            return adopt_tcp(fileDescriptor, addressFamily, factory, self)
+        raise UnsupportedAddressFamily(addressFamily)
+
+    # -- IReactorUNIX
+
+    def listenUNIX(
+        self, address: Any, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+    ) -> IListeningPort:
+        port = UnixPort(address, factory, backlog, mode, self, wantPID)
+        port.startListening()
+        return cast("IListeningPort", port)
+
+    def connectUNIX(self, address: Any, factory: Any, timeout: float = 30, checkPID: bool = False) -> IConnector:
+        connector = UnixConnector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return cast("IConnector", connector)
 
     # -- signals
 
