@@ -244,7 +244,7 @@ class Connection(SendingHalf):
             protocol.connectionLost(reason)
         except BaseException:
             _log.failure("connectionLost failed")
-        del self.protocol
+        self.protocol = None
 
     def _lose(self) -> None:
         if not self.connected or self.disconnecting:
@@ -300,7 +300,9 @@ class _BelowTls:
 
 
 def prefix_of(thing: object) -> str:
-    """How a protocol or a factory is called in logs."""
+    """How a protocol is called in logs."""
+    if thing is None:
+        return "-"
     return thing.logPrefix() if ILoggingContext.providedBy(thing) else type(thing).__name__
 
 
