@@ -28,8 +28,21 @@ Start = Callable[[Path], AbstractContextManager[ChildServer]]
 
 
 def channel(directory: Path) -> AbstractContextManager[ChildServer]:
-    """The server as everybody starts it, on its own HTTP/1.1 channel."""
+    """The server as everybody starts it, on its own HTTP/1.1 channel and, where it is installed, on uvloop."""
     return twistd_server(directory, environ=SETTINGS)
+
+
+def epoll(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The same on the reactor that is Twisted's default on Linux."""
+    return twistd_server(directory, environ=SETTINGS, reactor="epoll")
+
+
+def asyncio(directory: Path) -> AbstractContextManager[ChildServer]:
+    """The same on Twisted's asyncio reactor."""
+    return twistd_server(directory, environ=SETTINGS, reactor="asyncio")
+
+
+REACTORS = [epoll, asyncio] if sys.platform == "linux" else [asyncio]
 
 
 def file_fast(directory: Path) -> AbstractContextManager[ChildServer]:
@@ -92,7 +105,7 @@ def test_conformance_over_tls(versions: str, client: str, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_suite")
-@pytest.mark.parametrize("start", [channel, resource, file_fast, file_durable, acid])
+@pytest.mark.parametrize("start", [channel, *REACTORS, resource, file_fast, file_durable, acid])
 def test_conformance(start: Start, tmp_path: Path) -> None:
     """Every test of the official suite passes, and none is skipped but those for subscriptions."""
     with start(tmp_path) as server:

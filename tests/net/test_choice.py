@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import TWISTD, child_environment, child_server
+from tests.servers import TWISTD, child_environment, child_server, twistd_server
 
 pytest.importorskip("uvloop")
 pytestmark = pytest.mark.slow
 
 
-def reactor_of(directory: Path, *options: str, **environ: str) -> str:
-    """The class of the reactor that ``twistd`` with these options logs."""
-    command = [str(TWISTD), "--pidfile=", "-n", *options, "durable-streams"]
-    with child_server(directory, command, {"DS_SERVER__BIND_ADDRESS": "127.0.0.1:0"} | environ) as server:
+def reactor_of(directory: Path, reactor: str | None = None, **environ: str) -> str:
+    """The class of the reactor that a server logs when it was told to use ``reactor``."""
+    with twistd_server(directory, environ=environ, reactor=reactor) as server:
         with urllib.request.urlopen(f"{server.url}/healthz") as answer:
             assert answer.status == 200
         found = re.search(r"on Twisted \S+ \((\w+)\)", server.log.read_text())
@@ -43,7 +42,7 @@ class ChoiceTests:
     )
     def test_as_told(self, tmp_path: Path, name: str, reactor: str) -> None:
         """``twistd --reactor`` wins."""
-        assert reactor_of(tmp_path, f"--reactor={name}") == reactor
+        assert reactor_of(tmp_path, name) == reactor
 
     def test_without_uvloop(self, tmp_path: Path) -> None:
         """Where uvloop can't be imported it is Twisted's default, and nobody complains."""

@@ -1,0 +1,169 @@
+"""What only the reactor on uvloop promises; ``test_on_uvloop`` runs these on it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import tracemalloc
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.interfaces import (
+    IConsumer,
+    ILoggingContext,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface.verify import verifyObject
+
+from dstreams.net.connection import Connection
+from tests.net.peers import Recorder, connected, current_reactor, turns, until
+
+IDLE_BYTES = 2300
+"""What an idle connection may cost, Twisted's and uvloop's part together, without the protocol and the kernel."""
+
+
+class Silent(Protocol):
+    """A protocol with nothing of its own."""
+
+    __slots__ = ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_interfaces() -> None:
+    """A connection is what it says."""
+    server = Recorder()
+    async with connected(server):
+        assert isinstance(server.transport, Connection)
+        for interface in (ITCPTransport, ITLSTransport, IConsumer, IPushProducer, ISystemHandle, ILoggingContext):
+            assert verifyObject(interface, server.transport)
+
+
+@pytest_twisted.ensureDeferred
+async def test_idle_connections_are_small() -> None:
+    """Memory per idle connection stays below the promised bound."""
+    reactor, count = current_reactor(), 500
+    made: list[Silent] = []
+
+    def build() -> Silent:
+        made.append(Silent())
+        return made[-1]
+
+    factory = Factory.forProtocol(build)  # type: ignore[arg-type]
+    factory.noisy = False
+    port = reactor.listenTCP(0, factory, 1024, "127.0.0.1")
+    clients = [socket.socket() for _ in range(count)]
+    address = ("127.0.0.1", port.getHost().port)
+    await turns()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for client in clients:
+            client.connect(address)
+        await until(lambda: len(made) == count)
+        await turns()
+        gc.collect()
+        each = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert all(protocol.transport.connected for protocol in made)  # type: ignore[union-attr]
+    for client in clients:
+        client.close()
+    await port.stopListening()
+    await until(lambda: not any(protocol.transport.connected for protocol in made))  # type: ignore[union-attr]
+    assert each < IDLE_BYTES
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_stays_behind() -> None:
+    """A connection that is gone leaves no objects, without the collector's help."""
+    gc.collect()
+    before = sum(isinstance(each, Connection) for each in gc.get_objects())
+    gc.disable()
+    try:
+        for _ in range(5):
+            server: Recorder | None = Recorder()
+            async with connected(server) as pair:
+                assert server is not None
+                server.transport.write(b"x")
+                await pair.client_reads(1)
+                pair.client.close()
+                await until(lambda: server.lost)  # type: ignore[union-attr]  # noqa: B023
+                server.transport = None
+            server = pair = None  # type: ignore[assignment]
+        await turns()
+        assert sum(isinstance(each, Connection) for each in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+@pytest_twisted.ensureDeferred
+async def test_exceptions_of_calls_from_threads() -> None:
+    """A call from a thread that fails is logged, and the reactor goes on."""
+    from twisted.logger import globalLogPublisher
+
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
+
+    def fail() -> None:
+        raise SystemExit(3)
+
+    try:
+        current_reactor().callFromThread(fail)
+        await turns()
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    assert [event["log_failure"].type for event in logged if "log_failure" in event] == [SystemExit]
+
+
+@pytest.mark.parametrize("method", ["loseConnection", "abortConnection", "loseWriteConnection"])
+@pytest_twisted.ensureDeferred
+async def test_before_uvloop_has_the_socket(method: str) -> None:
+    """What is asked of a connection while it is being made is done."""
+    server = Recorder()
+    server.on_made = lambda transport: getattr(transport, method)()
+    async with connected(server) as pair:
+        if method == "abortConnection":
+            with pytest.raises(ConnectionResetError):
+                await pair.client_reads()
+        else:
+            assert await pair.client_reads() == b""
+        if method == "loseWriteConnection":
+            pair.client.send(b"x")
+            await until(lambda: server.received)
+            server.transport.loseConnection()
+        await until(lambda: server.lost)
+
+
+@pytest_twisted.ensureDeferred
+async def test_sending_a_descriptor() -> None:
+    """A descriptor leaves beside a byte that was written after it; a peer's plain recvmsg gets it."""
+    reactor = current_reactor()
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    server = Recorder()
+    factory = Factory.forProtocol(lambda: server)  # type: ignore[arg-type]
+    reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+    ours.close()
+    reading, writing = os.pipe()
+    with theirs:
+        transport: Any = server.transport
+        transport.write(b"before ")
+        await turns(3)
+        transport.sendFileDescriptor(writing)
+        transport.write(b"beside")
+        transport.loseConnection()
+        await until(lambda: server.lost)
+        data, descriptors, _, _ = socket.recv_fds(theirs, 100, 1)
+        data += theirs.recv(100)
+        data += theirs.recv(100)
+    assert data == b"before beside"
+    os.close(writing)
+    os.write(descriptors[0], b"x")
+    assert os.read(reading, 10) == b"x"
+    os.close(reading)
+    os.close(descriptors[0])
