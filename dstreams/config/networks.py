@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
 
 Network = IPv4Network | IPv6Network
 
@@ -25,6 +26,22 @@ def parse_network(text: str) -> Network:
         raise ValueError(_REMEDY) from None
     return _unmapped(network)
 
+
+def parse_trusted(text: str) -> Network | None:
+    """Read an item of ``proxy.trusted_proxies``: a network, or ``unix`` for whoever connects to a UNIX socket.
+
+    :return: ``None`` for ``unix``.
+    :raise ValueError: with the remedy.
+    """
+    if text == UNIX:
+        return None
+    try:
+        return parse_network(text)
+    except ValueError:
+        raise ValueError(f"{_REMEDY}, or {UNIX} for UNIX sockets") from None
+
+
+UNIX: Final = "unix"
 
 _REMEDY = "must be an IP address or a network, such as 10.1.2.3, 10.0.0.0/8, ::1 or fd00::/8"
 

@@ -234,7 +234,10 @@ class Proxy:
         aliases={"xforwarded": "x-forwarded"},
     )
     trusted_proxies: tuple[str, ...] = key(
-        (), "The IP addresses and networks whose headers are believed.", example=("10.0.0.0/8", "::1")
+        (),
+        "The IP addresses and networks of proxies whose headers are believed; `unix` for whoever connects through a"
+        " UNIX socket.",
+        example=("10.0.0.0/8", "::1"),
     )
     identity: Identity = section(Identity)
 

@@ -9,7 +9,7 @@ from typing import Any
 from dstreams.config.addresses import parse_bind_address
 from dstreams.config.endpoints import check_endpoint
 from dstreams.config.log_filter import parse_log_filter
-from dstreams.config.networks import parse_network
+from dstreams.config.networks import parse_trusted
 from dstreams.config.origins import check_origins
 from dstreams.config.paths import check_base_path
 
@@ -112,7 +112,7 @@ VALUE_RULES: Mapping[str, Rule] = {
     "transport.tls.key_path": _file,
     "transport.tls.client_ca_path": _file,
     "transport.tls.alpn_protocols": _distinct,
-    "proxy.trusted_proxies": _each(_raises(parse_network), parse_network),
+    "proxy.trusted_proxies": _each(_raises(parse_trusted), parse_trusted),
     "proxy.identity.header_name": _header_name,
     "observability.rust_log": _raises(parse_log_filter),
     "admin.endpoint": _admin_endpoint,

@@ -13,7 +13,9 @@ from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
+from dstreams.http.forwarding.application import ForwardingApplication
 from dstreams.http.instruments import Instruments, build_instruments
+from dstreams.http.messages import Application
 from dstreams.http.mounted import MountedSite
 from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.health import health
@@ -45,7 +47,7 @@ class Assembly:
     """
 
     streams: Streams
-    application: StreamApplication
+    application: Application
     wheel: TimerWheel
     instruments: Instruments
     admin: PagesApplication | None = None
@@ -135,4 +137,8 @@ def assemble(
         admin_pages = build_pages(*own, *exposed, listing(config.admin.base_path, streams))
         admin, exposed = PagesApplication(MountedSite(Site(admin_pages))), []
     pages = MountedSite(Site(build_pages(*own, *exposed)))
-    return Assembly(streams, StreamApplication(context, pages), wheel, instruments, admin)
+    application: Application = StreamApplication(context, pages)
+    if config.proxy.enabled:
+        mutual_tls = config.transport.mode == "mtls"
+        application = ForwardingApplication(application, config.proxy, mutual_tls, wheel.seconds)
+    return Assembly(streams, application, wheel, instruments, admin)

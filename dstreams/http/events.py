@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, field
 from twisted.logger import LogEvent, LogLevel
 
-from dstreams.http.messages import Refusal, Request, Response, Speaker
+from dstreams.http.messages import Refusal, Request, Response, Speaker, Via
 from dstreams.protocol.names import NameLimits, parse_name
 from dstreams.protocol.problems import ProtocolError
 from dstreams.telemetry.fields import REQUESTS, Common, Fields
@@ -68,6 +68,8 @@ class RequestFields:
         fields: dict[str, object] = {}
         if request is not None and request.peer:
             fields["client.address"] = request.peer
+        if request is not None and request.via is not None:
+            _describe_via(request.via, fields)
         if elapsed is not None:
             fields["event.duration"] = int(elapsed * 1e9)
         if response is None:
@@ -127,6 +129,14 @@ def _stream_name(raw: bytes) -> str | None:
         return parse_name(raw, _NO_LIMITS)
     except ProtocolError:
         return None
+
+
+def _describe_via(via: Via, fields: dict[str, object]) -> None:
+    if via.peer:
+        fields["ds.proxy.peer_ip"] = via.peer
+    fields["ds.proxy.trusted"] = via.trusted
+    if via.identity is not None:
+        fields["user.id"] = via.identity
 
 
 def _describe_error(response: Response, fields: dict[str, object]) -> None:

@@ -33,6 +33,7 @@ class Facts:
     :param append: what an append asks for.
     :param query: what a read asks for.
     :param observed: what observers of requests remember of it.
+    :param forwarded: what it says when a trusted proxy sends it.
     """
 
     operation: Callable[[Any, Request, str], Eventually[Response]] | None = None
@@ -41,6 +42,21 @@ class Facts:
     append: AppendRequest | None = None
     query: ReadQuery | None = None
     observed: Any = None
+    forwarded: Any = None
+
+
+@define
+class Via:
+    """Who sent a request to this server where proxies are expected between the client and it.
+
+    :param peer: its address in text form, without the port; empty for a UNIX socket.
+    :param trusted: whether it is a trusted proxy; else it is taken for the client itself.
+    :param identity: who the client is, by the word of a trusted proxy that has shown a certificate.
+    """
+
+    peer: str
+    trusted: bool
+    identity: str | None = None
 
 
 @define(eq=False)
@@ -58,12 +74,13 @@ class Request:
         same head share it.
     :param content_length: the announced body length in bytes, 0 when the request has no body, ``None``
         when only the end of the body tells (chunked).
-    :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server.
+    :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server, or a trusted proxy before it.
     :param peer: the client's address in text form, without the port; empty when unknown.
     :param root: the part of the original path above ``path`` where this application is mounted below
         another one; empty when it is the whole site.
     :param body: the complete body, or ``None`` while it is still arriving.
     :param facts: shared by requests with the same head.
+    :param via: who sent it, where proxies are expected; ``None`` where they aren't.
     """
 
     method: bytes
@@ -76,6 +93,7 @@ class Request:
     root: bytes = b""
     body: bytes | None = None
     facts: Facts = field(factory=Facts)
+    via: Via | None = None
 
 
 @define(eq=False)

@@ -83,6 +83,13 @@ class SiteService(Service):
         for each, listener in zip(places, self._listeners, strict=True):
             _announce_tls(listener, each)
             _log.info("listening on {address}", address=each.text)
+        proxy = self._config.proxy
+        if proxy.enabled:
+            _log.info(
+                "believing {headers} headers of {proxies}",
+                headers=proxy.forwarded_headers,
+                proxies=", ".join(proxy.trusted_proxies),
+            )
         for what, path in (
             ("health", "/healthz"),
             ("readiness", "/readyz"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.config.networks import parse_network
+from dstreams.config.networks import parse_network, parse_trusted
 
 
 class ParseTests:
@@ -41,3 +41,18 @@ class ParseTests:
     def test_addresses(self, address: object) -> None:
         """An address is the network that holds only it."""
         assert parse_network(str(address)).num_addresses == 1
+
+
+class TrustedTests:
+    """An item of ``proxy.trusted_proxies``."""
+
+    def test_valid(self) -> None:
+        """A network, or the word for UNIX sockets."""
+        assert parse_trusted("10.1.2.3/8") == parse_network("10.0.0.0/8")
+        assert parse_trusted("unix") is None
+
+    @pytest.mark.parametrize("text", ["", "UNIX", "unix:", "unix:/run/streams.sock", "localhost", "10.0.0.0/33"])
+    def test_invalid(self, text: str) -> None:
+        """Anything else gets the remedy with all that may stand there."""
+        with pytest.raises(ValueError, match=r"must be an IP address or a network, .* or unix for UNIX sockets"):
+            parse_trusted(text)

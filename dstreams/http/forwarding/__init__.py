@@ -1,0 +1,1 @@
+"""What reverse proxies say of the client, and when they are believed."""

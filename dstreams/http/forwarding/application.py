@@ -1,0 +1,170 @@
+"""Behind reverse proxies: requests as the clients sent them, for the application that answers.
+
+All transports hand their requests to an application, so this is in front of it: the HTTP/1.1 channel, HTTP/2 and the
+mounted resource get the same. Where no proxies are expected it isn't there, and nothing else reads their headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+from twisted.logger import Logger
+
+from dstreams.config.schema import Proxy
+from dstreams.eventually import Eventually
+from dstreams.http.forwarding.accounts import (
+    FORWARDED,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_FORWARDED_PROTO,
+    Account,
+    Trusts,
+    read_forwarded,
+    read_x_forwarded,
+)
+from dstreams.http.forwarding.trust import TrustedProxies
+from dstreams.http.messages import Application, Facts, Request, Response, Via
+
+_log = Logger()
+
+WARNING_SECONDS = 60.0
+"""How long one warning about headers of untrusted peers stands for those that follow."""
+
+_X_FORWARDED = frozenset((X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO))
+
+Read = Callable[[Mapping[bytes, bytes], Trusts], Account]
+
+_FAMILIES: Mapping[str, tuple[Read, frozenset[bytes]]] = {
+    "x-forwarded": (read_x_forwarded, frozenset((FORWARDED,))),
+    "forwarded": (read_forwarded, _X_FORWARDED),
+}
+"""By ``proxy.forwarded_headers``: how they are read, and the others, which are removed."""
+
+
+@frozen
+class _Seen:
+    """A head as the client sent it, by the word of a trusted proxy; kept with what is known of the head.
+
+    :param arrived: the scheme that it came with.
+    :param client: ``None`` when nobody said.
+    """
+
+    arrived: bytes
+    scheme: bytes
+    client: str | None
+    identity: str | None
+    headers: Mapping[bytes, bytes]
+    facts: Facts = field(factory=Facts)
+
+
+@define(eq=False)
+class ForwardingApplication:
+    """Puts in place of a trusted proxy's requests those of its clients (an ``Application``).
+
+    Of a request it sets ``scheme``, ``peer``, ``via`` and, in ``headers``, ``host``; and it removes the headers that
+    only proxies may send where they aren't believed.
+
+    :param inner: answers.
+    :param proxy: who is believed, and what is read.
+    :param mutual_tls: whether whoever connects has shown a certificate, if TLS is spoken: without that there are no
+        identities.
+    :param now: the time in seconds from any point, for the rate of warnings.
+    :raise ValueError: for trusted proxies that can't be read.
+    """
+
+    _inner: Application
+    _proxy: Proxy
+    _mutual_tls: bool
+    _now: Callable[[], float]
+    max_body_bytes: int = field(init=False)
+    _trusts: Trusts = field(init=False)
+    _read: Read = field(init=False)
+    _others: frozenset[bytes] = field(init=False)
+    """The headers that aren't read, whoever sends them."""
+    _identity: bytes | None = field(init=False)
+    _proxies_own: frozenset[bytes] = field(init=False)
+    """The headers that only trusted proxies may send."""
+    _dropped: int = field(default=0, init=False)
+    """How many requests lost headers since the last warning."""
+    _warn_at: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        identity = self._proxy.identity
+        self.max_body_bytes = self._inner.max_body_bytes
+        self._trusts = TrustedProxies.parse(self._proxy.trusted_proxies).trusts
+        self._read, self._others = _FAMILIES[self._proxy.forwarded_headers]
+        self._identity = None
+        if identity.mode == "header" and identity.header_name is not None:
+            self._identity = identity.header_name.lower().encode("ascii")
+        self._proxies_own = _X_FORWARDED | {FORWARDED} | ({self._identity} if self._identity else set())
+        self._warn_at = self._now()
+
+    def judge(self, request: Request) -> Response | None:
+        """See :meth:`Application.judge`."""
+        self._see(request)
+        return self._inner.judge(request)
+
+    def respond(self, request: Request) -> Eventually[Response]:
+        """See :meth:`Application.respond`."""
+        self._see(request)
+        return self._inner.respond(request)
+
+    def refuse(self, request: Request | None, status: int, detail: str) -> Response:
+        """See :meth:`Application.refuse`."""
+        if request is not None:
+            self._see(request)
+        return self._inner.refuse(request, status, detail)
+
+    def _see(self, request: Request) -> None:
+        """Make it the client's request, once: 0.4 us for a head that is known, else 10."""
+        if request.via is not None:
+            return
+        if not self._trusts(request.peer):
+            request.via = Via(request.peer, trusted=False)
+            if not self._proxies_own.isdisjoint(request.headers):
+                self._drop(request)
+            return
+        facts = request.facts
+        seen: _Seen | None = facts.forwarded
+        if seen is None or seen.arrived != request.scheme:
+            seen = facts.forwarded = self._read_head(request)
+        request.via = Via(request.peer, True, seen.identity)
+        request.scheme = seen.scheme
+        request.headers = seen.headers
+        # What was found out about the same head from another peer doesn't hold for this one.
+        request.facts = seen.facts
+        if seen.client is not None:
+            request.peer = seen.client
+
+    def _read_head(self, request: Request) -> _Seen:
+        account = self._read(request.headers, self._trusts)
+        headers = {name: value for name, value in request.headers.items() if name not in self._others}
+        if account.authority is not None:
+            headers[b"host"] = account.authority
+        identity = None
+        if self._identity is not None:
+            value = headers.get(self._identity)
+            if not self._mutual_tls or request.scheme != b"https":
+                headers.pop(self._identity, None)
+            elif value:
+                identity = value.decode("utf-8", "replace")
+        return _Seen(request.scheme, account.scheme or request.scheme, account.client, identity, headers)
+
+    def _drop(self, request: Request) -> None:
+        """Remove what an untrusted peer has no right to say, and warn of it now and then."""
+        kept = {name: value for name, value in request.headers.items() if name not in self._proxies_own}
+        dropped = sorted(name.decode("ascii") for name in request.headers if name in self._proxies_own)
+        request.headers = kept
+        self._dropped += 1
+        now = self._now()
+        if now >= self._warn_at:
+            count, self._dropped, self._warn_at = self._dropped, 0, now + WARNING_SECONDS
+            _log.warn(
+                "removed {headers} from a request of {peer_ip}, which isn't in proxy.trusted_proxies"
+                " ({count} such requests since the last warning)",
+                headers=", ".join(dropped),
+                peer_ip=request.peer or "a UNIX socket",
+                count=count,
+            )
