@@ -43,12 +43,7 @@ def section(results: Results, measure: Measure, level: str) -> list[str]:
         table = mode_table(results, measure, mode)
         if table:
             parts += [f"{level}# {mode}", table]
-    return [f"{level} {capitalized(measure.title)}", *parts] if parts else []
-
-
-def capitalized(title: str) -> str:
-    """With a capital first letter, and the others as they are."""
-    return title[:1].upper() + title[1:]
+    return [f"{level} {measure.title}", *parts] if parts else []
 
 
 def mode_table(results: Results, measure: Measure, mode: str) -> str:

@@ -155,7 +155,7 @@ def told(workload: Workload, outcome: Outcome) -> str:
     """An outcome in a few words."""
     if isinstance(outcome, Void):
         return f"void: {outcome.reason}"
-    return "; ".join(f"{figure_text(outcome.figures[measure.key])} {measure.title}" for measure in workload.measures)
+    return "; ".join(f"{figure_text(outcome.figures[measure.key])} {measure.unit}" for measure in workload.measures)
 
 
 def run_once(turn: Turn, schedule: Schedule, step: Callable[[str], object]) -> Outcome:

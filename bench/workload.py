@@ -20,12 +20,14 @@ class Measure:
     """A kind of figure.
 
     :param key: its name in files.
-    :param title: what it is, with its unit.
+    :param title: what it is, as a heading.
+    :param unit: what follows a figure.
     :param less_is_better: whether the smaller figure wins.
     """
 
     key: str
     title: str
+    unit: str
     less_is_better: bool = False
 
     def wins(self, ratio: float) -> bool:
@@ -33,18 +35,22 @@ class Measure:
         return ratio < 1 if self.less_is_better else ratio > 1
 
 
-RATE = Measure("rate", "answers per second")
-CPU = Measure("cpu_us", "µs of the server's processor time per request", less_is_better=True)
-MEGABYTES = Measure("megabytes", "MB/s")
-CPU_MEGABYTE = Measure("cpu_us_megabyte", "µs of the server's processor time per MB", less_is_better=True)
-CPU_EVENT = Measure("cpu_us_event", "µs of the server's processor time per delivered event", less_is_better=True)
-P50 = Measure("p50_us", "µs until delivery, median", less_is_better=True)
-P99 = Measure("p99_us", "µs until delivery, 99th percentile", less_is_better=True)
-BYTES_EACH = Measure("bytes_each", "bytes of memory each", less_is_better=True)
-KILLED = Measure("killed_seconds", "s until it answers after SIGKILL", less_is_better=True)
-STOPPED = Measure("stopped_seconds", "s until it answers after an orderly stop", less_is_better=True)
-FILLED = Measure("created_per_second", "streams created per second")
-SHARED = Measure("appends_per_sync", "appends per sync")
+def _cost(key: str, title: str, unit: str) -> Measure:
+    return Measure(key, title, unit, less_is_better=True)
+
+
+RATE = Measure("rate", "Answers per second", "answers/s")
+CPU = _cost("cpu_us", "Processor time of the server per request, in µs", "µs of CPU/request")
+MEGABYTES = Measure("megabytes", "Megabytes per second", "MB/s")
+CPU_MEGABYTE = _cost("cpu_us_megabyte", "Processor time of the server per megabyte, in µs", "µs of CPU/MB")
+CPU_EVENT = _cost("cpu_us_event", "Processor time of the server per delivered event, in µs", "µs of CPU/event")
+P50 = _cost("p50_us", "Time until delivery in µs, median", "µs until delivery (median)")
+P99 = _cost("p99_us", "Time until delivery in µs, 99th percentile", "µs (99th percentile)")
+BYTES_EACH = _cost("bytes_each", "Memory of each, in bytes", "bytes each")
+KILLED = _cost("killed_seconds", "Time until it answers after SIGKILL, in seconds", "s after SIGKILL")
+STOPPED = _cost("stopped_seconds", "Time until it answers after an orderly stop, in seconds", "s after a stop")
+FILLED = Measure("created_per_second", "Streams created per second", "streams created/s")
+SHARED = Measure("appends_per_sync", "Appends per sync", "appends/sync")
 
 MEASURES = {
     each.key: each

@@ -67,7 +67,7 @@ class RunAllTests:
         assert results.is_void("append", "b:memory")
         assert saved == [1, 2]
         told = capsys.readouterr().err
-        assert "100 answers per second" in told
+        assert "100 answers/s" in told
         assert "void: 1 x refused" in told
 
     def test_refusing_server(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
