@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import overload
+
+from attrs import define
 
 from dstreams.model.changes import Append, Change, Create, ForkPoint, StreamConfig, Touch
 from dstreams.protocol.producers import Producer
@@ -12,7 +15,37 @@ from dstreams.transfer.records import Record
 from dstreams.transfer.staging import PIECE_BYTES, Staging
 
 
-def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int | None, now: float) -> list[Change]:
+@define(eq=False)
+class CommitChanges(Sequence[Change]):
+    """The changes of one commit, made anew whenever somebody goes through them.
+
+    A storage does so two or three times, and a stream of ten million bytes may be ten million appends: as objects
+    they would take gigabytes.
+
+    :param removals: what comes first.
+    :param streams: the arguments of :func:`stream_changes` for every stream.
+    """
+
+    _removals: Sequence[Change]
+    _streams: Sequence[tuple[Step, Staging, int, int | None, float]]
+
+    def __iter__(self) -> Iterator[Change]:
+        yield from self._removals
+        for arguments in self._streams:
+            yield from stream_changes(*arguments)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, number: int) -> Change: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Change]: ...
+    def __getitem__(self, number: int | slice) -> Change | Sequence[Change]:
+        return list(self)[number]
+
+
+def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int | None, now: float) -> Iterator[Change]:
     """What creates a stream with all that is known of it; to be committed as one group.
 
     :param stream_id: the new incarnation's number.
@@ -27,19 +60,21 @@ def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int 
     data, ends = _everything(step, staging) if begins_closed else (b"", ())
     config = StreamConfig(record.content_type, record.ttl, record.expires_at)
     point = None if source_id is None else _fork_point(step, source_id)
-    changes: list[Change] = [Create(stream_id, record.name, config, point, data, ends, begins_closed, created_at)]
+    yield Create(stream_id, record.name, config, point, data, ends, begins_closed, created_at)
     tail = step.own_start + len(data)
+    reached = created_at
     if not begins_closed:
         for data, ends in _appends(step, staging):
-            changes.append(Append(stream_id, tail, data, ends, None, None, closes=False, at=updated_at))
+            yield Append(stream_id, tail, data, ends, None, None, closes=False, at=updated_at)
             tail += len(data)
+            reached = updated_at
     for producer, stream_seq, closes in _state(record, begins_closed):
-        changes.append(Append(stream_id, tail, b"", (), producer, stream_seq, closes, updated_at))
-    if len(changes) == 1 and updated_at != created_at:
-        changes.append(Append(stream_id, tail, b"", (), None, None, closes=False, at=updated_at))
+        yield Append(stream_id, tail, b"", (), producer, stream_seq, closes, updated_at)
+        reached = updated_at
+    if reached != updated_at:
+        yield Append(stream_id, tail, b"", (), None, None, closes=False, at=updated_at)
     if record.ttl is not None:
-        changes.append(Touch(stream_id, now))
-    return changes
+        yield Touch(stream_id, now)
 
 
 def _state(record: Record, begins_closed: bool) -> Iterator[tuple[Producer | None, bytes | None, bool]]:

@@ -21,7 +21,7 @@ from dstreams.storage.sync import ThreadSyncer, run_inline
 from dstreams.streams import deleting
 from dstreams.streams.expiry import is_over_at_rest
 from dstreams.streams.limits import StoreLimits
-from dstreams.transfer.changes import stream_changes
+from dstreams.transfer.changes import CommitChanges
 from dstreams.transfer.errors import InvalidDocument, TransferError
 from dstreams.transfer.planning import Step
 from dstreams.transfer.staging import Staging
@@ -161,12 +161,12 @@ class Store:
         stored = 0
         ids: dict[str, int] = {}
         for group in _in_commits(self._families(steps)):
-            changes: list[Change] = self._removals({step.record.name for step in group})
+            streams = []
             for step in group:
                 ids[step.record.name] = self._storage.next_stream_id()
                 source_id = None if step.source is None else ids[step.source.record.name]
-                changes += stream_changes(step, staging, ids[step.record.name], source_id, self._now)
-            self._commit(changes)
+                streams.append((step, staging, ids[step.record.name], source_id, self._now))
+            self._commit(CommitChanges(self._removals({step.record.name for step in group}), streams))
             stored += len(group)
             done(stored)
 
