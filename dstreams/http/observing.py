@@ -99,9 +99,7 @@ class RequestObserver:
         """Count a request whose answer is ready: 0.4 us where nothing is logged, and 0.1 to note the time before."""
         elapsed = perf_counter() - asked_at
         if request is None:
-            self._times("request", response.status).observe(elapsed)
-            self._note_error(response)
-            self._tell(None, response, "request", None, speaker)
+            self._unreadable(response, speaker)
             return
         observed: Observed | None = request.facts.observed
         # Only ordinary answers are remembered, and those have other statuses than errors.
@@ -120,6 +118,12 @@ class RequestObserver:
         operation = self._operation(request)
         self._times(operation, ABANDONED).observe(elapsed)
         self._tell(request, None, operation, elapsed, speaker)
+
+    def _unreadable(self, response: Response, speaker: Speaker) -> None:
+        """Count what was no request; nobody knows since when it was one."""
+        self._times("request", response.status).observe(0.0)
+        self._note_error(response)
+        self._tell(None, response, "request", None, speaker)
 
     def _observe(self, request: Request, response: Response) -> Observed:
         """How an answer is counted; remembered if it is an ordinary one."""
