@@ -39,6 +39,9 @@ also those that HTTP/2 allows (RFC 9113 section 9.2.2). Those of TLS 1.3 are all
 HANDSHAKE_TIMEOUT = 10.0
 """How many seconds a handshake may take, unless said otherwise."""
 
+REFUSAL_SECONDS = 1.0
+"""How long a client that was refused in the handshake may take to read why, and close."""
+
 QUIET_SECONDS = 5.0
 """How long after a failed handshake was logged others are only counted: scanners fail all day."""
 
@@ -165,6 +168,9 @@ class TlsConnection(BufferingTLSTransport):
 
     factory: TlsFactory
     _limit: IDelayedCall | None = None
+    _refused: bool = False
+    _gone: bool = False
+    """Whether the connection below is lost."""
 
     def makeConnection(self, transport: ITransport) -> None:
         """Begin the handshake, and the time it may take."""
@@ -186,7 +192,36 @@ class TlsConnection(BufferingTLSTransport):
         error = self._reason
         if not self._handshakeDone and error is not None and error.check(SSL.Error):
             self.factory.handshake_failed(self, describe(error.value))
+        self._gone = True
         super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Use what has arrived, unless the client was refused."""
+        if not self._refused:
+            super().dataReceived(data)
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802
+        """TLS has ended. Where it never began, give the client time to read why.
+
+        A client of TLS 1.3 sends its first request before it can know that its certificate was refused. Were the
+        connection closed at once, that request would make the system reset it, and the client lose the alert.
+        """
+        below: Any = self.transport
+        half_close = getattr(below, "loseWriteConnection", None)
+        if self._handshakeDone or reason is None or half_close is None or self._gone:
+            super()._tlsShutdownFinished(reason)
+            return
+        self._refused = self._lostTLSConnection = True
+        self._reason = reason
+        self._flushSendBIO()
+        half_close()
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = self.factory.clock.callLater(REFUSAL_SECONDS, self._lose_refused)
+
+    def _lose_refused(self) -> None:
+        self._limit = None
+        cast("ITransport", self.transport).loseConnection()
 
     def _time_out(self) -> None:
         self._limit = None

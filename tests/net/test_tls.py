@@ -314,6 +314,50 @@ class HandshakeTests:
         ]
 
 
+class RefusalTests:
+    """Clients that are refused in the handshake can read why."""
+
+    @pytest.fixture
+    def refused(self, authority: Authority, identity: Identity) -> Meeting:
+        """A client of TLS 1.3 that has no certificate, and is told so, over a transport that can be half-closed."""
+        context = TlsContext(options(identity, client_ca=authority.path))
+        meeting = Meeting(context, client_context(authority.path, lowest=V1_3))
+        self.closed: list[str] = []
+        meeting.transport.loseWriteConnection = lambda: self.closed.append("half")  # type: ignore[attr-defined]
+        meeting.shake_hands()
+        return meeting
+
+    def test_time_to_read(self, refused: Meeting) -> None:
+        """Only the server's side is closed at first; what the client sends meanwhile is dropped."""
+        assert self.closed == ["half"]
+        assert not refused.transport.disconnecting
+        refused.peer.write(b"a request")
+        refused.turn()
+        assert refused.inside.received == b""
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+            refused.read()
+        refused.clock.advance(1.1)
+        assert refused.transport.disconnecting
+        assert self.closed == ["half"]
+
+    def test_client_closes(self, refused: Meeting) -> None:
+        """When the client closes, nothing is waited for any longer, and the reason is logged."""
+        with capturedLogs() as events:
+            refused.lose()
+        assert refused.clock.getDelayedCalls() == []
+        lines = [formatEvent(event) for event in events]
+        assert "TLS handshake failed: 192.0.2.7: peer did not return a certificate" in lines
+
+    def test_leaves_early(self, authority: Authority, identity: Identity) -> None:
+        """A client that leaves in the middle of a handshake needs nothing of that."""
+        meeting = Meeting(TlsContext(options(identity)), client_context(authority.path))
+        closed: list[str] = []
+        meeting.transport.loseWriteConnection = lambda: closed.append("half")  # type: ignore[attr-defined]
+        meeting.lose()
+        assert closed == []
+        assert meeting.clock.getDelayedCalls() == []
+
+
 class TransportTests:
     """What speaks inside asks of its transport."""
 
