@@ -34,7 +34,7 @@ class Tolerance:
 
 TOLERANCES = {
     "calls": Tolerance(0.01, 0.5, 0.05),
-    "lines": Tolerance(0.01, 2, 0.05),
+    "lines": Tolerance(0.02, 4, 0.05),
     # Other versions of Twisted and of the standard library need more or fewer of them.
     "others": Tolerance(0.15, 2, 0.5),
     # Objects have other sizes in other versions of Python.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from statistics import median
 from types import CodeType, FrameType
@@ -71,21 +73,62 @@ def count_calls(work: Work, turns: int = TURNS) -> tuple[float, float]:
 
 
 def count_lines(work: Work, turns: int = TURNS) -> float:
-    """Lines of ours that are executed, for each turn."""
+    """Lines of ours that are executed, for each turn.
+
+    A statement over several lines counts once: in which order its lines come, and how often, depends on the version
+    of Python.
+    """
     count = 0
 
-    def trace_lines(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
+    def trace_frame(joined: dict[int, int]) -> Any:
+        last = 0
+
+        def trace_lines(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal count, last
+            if event == "line":
+                statement = joined.get(frame.f_lineno)
+                count += statement is None or statement != last
+                last = statement or 0
+            return trace_lines
+
         return trace_lines
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        return trace_lines if frame.f_code.co_filename.startswith(PACKAGE) else None
+        name = frame.f_code.co_filename
+        return trace_frame(_joined_lines(name)) if name.startswith(PACKAGE) else None
 
     with _quiet(), _instead(sys.gettrace, sys.settrace, trace):
         for _ in range(turns):
             work()
     return count / turns
+
+
+@cache
+def _joined_lines(name: str) -> dict[int, int]:
+    """For each line of a statement that goes over several: the first one.
+
+    Statements with a comprehension aren't among them: its rounds are what is to be counted.
+    """
+    path, found = Path(name), {}
+    if not path.exists():
+        return {}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, ast.stmt) or any(isinstance(each, ast.comprehension) for each in _head(node)):
+            continue
+        body = getattr(node, "body", None)
+        end = body[0].lineno - 1 if body else node.end_lineno or node.lineno
+        if end > node.lineno:
+            found.update(dict.fromkeys(range(node.lineno, end + 1), node.lineno))
+    return found
+
+
+def _head(statement: ast.stmt) -> Iterator[ast.AST]:
+    """All of a statement but the statements in it."""
+    todo: list[ast.AST] = [statement]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += (each for each in ast.iter_child_nodes(node) if not isinstance(each, ast.stmt))
 
 
 def measure_peak(work: Work, turns: int = TURNS) -> float:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dstreams.http.application import StreamApplication
+from tests.cost import counting
 from tests.cost.budgets import TOLERANCES, complaints, load, measure, measurements
 from tests.cost.counting import PACKAGE, count_calls, count_lines, measure_kept, measure_peak
 from tests.cost.house import house
@@ -56,6 +60,22 @@ def respond(self, request):
     answer = original(self, request)
     del copy
     return answer
+"""
+
+
+LINES = """
+def one(a):
+    if (
+        a
+        and a
+    ):
+        return [
+            each for each in a
+        ]
+
+def loop(a):
+    for each in a:
+        pass
 """
 
 
@@ -121,6 +141,18 @@ class CountingTests:
         calls, others = count_calls(lambda: [each + 1 for each in (1, 2, 3)])
         assert calls == 0
         assert others == pytest.approx(1, abs=0.1)
+
+    def test_lines(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A statement over several lines counts once, each round of a loop or comprehension by itself."""
+        path = tmp_path / "example.py"
+        path.write_text(LINES)
+        monkeypatch.setattr(counting, "PACKAGE", str(tmp_path))
+        names: dict[str, Any] = {}
+        exec(compile(LINES, str(path), "exec"), names)
+        assert count_lines(lambda: names["one"](())) == 1
+        assert count_lines(lambda: names["one"]((1,))) >= 2
+        assert count_lines(lambda: names["one"](range(1, 100))) >= 50
+        assert count_lines(lambda: names["loop"](range(100))) == 201
 
     def test_peak(self) -> None:
         """Memory that is gone at the end of a turn counts."""
