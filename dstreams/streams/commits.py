@@ -59,6 +59,8 @@ class Commits:
     _next: Commit = field(factory=Commit, init=False)
     # Whether the last commit found no room.
     _full: bool = field(default=False, init=False)
+    # Why the store takes no more changes, once that has been said.
+    _final: str | None = field(default=None, init=False)
     times: CommitTimes | None = field(default=None, init=False)
     """Counts and times the commits of groups; ``None`` when nobody wants to know."""
 
@@ -169,12 +171,16 @@ class Commits:
         """What clients are told of a failed commit; the cause itself is for the log.
 
         A full store is said once, and again when it has been otherwise meanwhile: the log may lie on the same disk.
+        Nor is it said for each refused change that the store takes no more.
         """
         if self.times is not None:
             self.times.failures += 1
         problem: ProtocolError
         if not failure.check(StorageFull):
-            _log.failure("a commit failed; nothing of it was acknowledged", failure)
+            final = self._storage.failure
+            if final is None or final != self._final:
+                self._final = final
+                _log.failure("a commit failed; nothing of it was acknowledged", failure)
             problem = Unavailable()
         else:
             if not self._full:

@@ -491,6 +491,18 @@ class FailureTests:
         said = [formatEvent(event) for event in events if "the storage is full" in formatEvent(event)]
         assert said == ["the storage is full, changes are refused: no room"] * 2
 
+    def test_the_end_is_said_once(self, failures: list[str]) -> None:
+        """That the storage takes no more changes isn't said again for every change that it refuses."""
+        storage = DelayedStorage()
+        engine = Engine(storage)
+        for attempt in range(3):
+            reply = engine.put(f"s{attempt}")
+            storage.failure = "a sync failed"
+            storage.fail(StorageError("a sync failed"))
+            assert reply.status == 503
+        assert len(failures) == 1
+        failures.clear()
+
     def test_everything_accepted_after_it_fails(self, failures: list[str]) -> None:
         """Changes that wait for the next commit fail with the one under way: they rest on it."""
         engine, storage = with_stream(b"old")
