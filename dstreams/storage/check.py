@@ -64,6 +64,8 @@ def check_files(directory: str, progress: Progress, disk: Disk | None = None) ->
     """
     disk = disk or OsDisk()
     report = Report()
+    found: dict[int, list[str]] = {}
+    rebuild = Rebuild(Catalog())
     try:
         catalog_file = CatalogFile(f"{directory}/catalog.db")
     except StorageError as error:
@@ -71,14 +73,17 @@ def check_files(directory: str, progress: Progress, disk: Disk | None = None) ->
         return report
     try:
         report.problems += [f"{directory}/catalog.db: {each}" for each in catalog_file.problems()]
-        rebuild = Rebuild(Catalog())
-        _check_streams(disk, directory, catalog_file, rebuild, report, progress)
+        found = _check_streams(disk, directory, catalog_file, rebuild, report, progress)
         _check_journal(disk, directory, catalog_file.position()[0], rebuild, report, progress)
         rebuild.finish()
     except StorageError as error:
         report.problems.append(str(error))
     finally:
         catalog_file.close()
+    # The files of a stream that the journal deletes may be gone already.
+    for stream_id, problems in found.items():
+        if stream_id in rebuild.catalog.streams:
+            report.problems += problems
     return report
 
 
@@ -132,8 +137,9 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
 
 def _check_streams(
     disk: Disk, directory: str, catalog_file: CatalogFile, rebuild: Rebuild, report: Report, progress: Progress
-) -> None:
-    """Every stream of the catalog against its files."""
+) -> dict[int, list[str]]:
+    """Every stream of the catalog against its files: what is wrong, by stream."""
+    found: dict[int, list[str]] = {}
     files = DataFiles(disk, f"{directory}/data", run_inline)
     total = catalog_file.count()
     for number, state in enumerate(catalog_file.load(), 1):
@@ -142,11 +148,14 @@ def _check_streams(
         report.data_bytes += state.size
         if state.size:
             try:
-                report.problems += _check_stream(disk, files, state)
+                problems = _check_stream(disk, files, state)
             except OSError as error:
-                report.problems.append(f"stream {state.name!r}: {error}")
+                problems = [f"stream {state.name!r}: {error}"]
+            if problems:
+                found[state.id] = problems
         if not number % PROGRESS_EVERY:
             progress("checking streams", number, total)
+    return found
 
 
 def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]:

@@ -17,6 +17,10 @@ The steps, and why a crash between any two loses nothing:
 
 What is written stays in memory until step 3 is done: if that fails, reads go on without the files.
 
+On a full disk steps 1 to 5 may not have the room that they need. Before them, then, the files of streams whose
+deletion the journal has durably are deleted: the old catalog still has rows for them, but a recovery replays the
+deletion, and reads no bytes of the files.
+
 A checkpoint that fails for want of room, descriptors or memory is tried again later; the journal has everything. Any
 other failure ends all writing: the disk is broken, and the journal would only grow.
 """
@@ -115,6 +119,8 @@ class Checkpoints:
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
     # How long the newest segment has to be before a checkpoint that failed is tried again.
     _retry_at: int = field(default=0, init=False)
+    # Whether the next one deletes first what it can.
+    _short_of_room: bool = field(default=False, init=False)
     count: int = field(default=0, init=False)
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
@@ -152,6 +158,11 @@ class Checkpoints:
         done.addErrback(self._failed).addBoth(self._over)
         return finished
 
+    def make_room(self) -> Deferred[None]:
+        """The disk is full: take a checkpoint, and before it give back the space of deleted streams' files."""
+        self._short_of_room = True
+        return self.run()
+
     def stop(self) -> Deferred[None]:
         """Take a last one, unless there is nothing to write or no writing any more."""
         if self._journal.dead is not None:
@@ -185,6 +196,9 @@ class Checkpoints:
     async def _take(self) -> None:
         if self._journal.dead is not None:
             raise StorageError(f"no checkpoint is taken since {self._journal.dead}")
+        if self._short_of_room:
+            self._short_of_room = False
+            await self._delete_early()
         position = self.next_unapplied
         self._journal.begin_segment()
         dirty, self.dirty = self.dirty, Dirty()
@@ -245,6 +259,14 @@ class Checkpoints:
         except OSError as error:
             self._journal.fail(f"a sync failed: {error}")
             raise
+
+    async def _delete_early(self) -> None:
+        unneeded = [stream_id for stream_id in sorted(self.dirty.removed) if self._files.release(stream_id)]
+        if not unneeded:
+            return
+        if not self._journal.synced:
+            await self._sync(self._disk.sync_all, f"{self._directory}/journal")
+        await self._run(self._files.remove, unneeded)
 
     async def _clean_up(self, position: int) -> None:
         """Give back the space of what the catalog covers now."""

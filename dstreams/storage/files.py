@@ -6,6 +6,7 @@ carries stays in memory until a checkpoint writes it into the data files. See ``
 
     <data_dir>/store.json   layout and format
     <data_dir>/lock         held by the server that uses the directory
+    <data_dir>/reserve      takes up room until a delete needs it
     <data_dir>/journal/     segments
     <data_dir>/data/        the streams' bytes
     <data_dir>/catalog.db   the streams' state as of the last checkpoint
@@ -40,6 +41,7 @@ from dstreams.storage.interface import ByteSource, Charges, StorageError, Storag
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild, replay_change
+from dstreams.storage.reserve import RESERVE_BYTES, Reserve
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 
@@ -60,6 +62,7 @@ class FileStorage:
     :param run: runs work in a thread.
     :param call_later: the reactor's, so that the space of deleted streams comes back on a quiet server too.
     :param checkpoint_bytes: a checkpoint is due when the newest segment has as many bytes.
+    :param reserve_bytes: how much room is kept for deletes on a full disk.
     :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
     """
 
@@ -75,12 +78,14 @@ class FileStorage:
     _reclaiming: bool = field(default=False, init=False)
     _closing: bool = field(default=False, init=False)
     _now_ns: Callable[[], int] = time.time_ns
+    _reserve_bytes: int = RESERVE_BYTES
     persistent: bool = field(default=True, init=False)
     charges: Charges = field(factory=Charges, init=False)
     _syncer: Syncer | None = field(default=None, init=False)
     _catalog: Catalog = field(init=False)
     _journal: Journal = field(init=False)
     _files: DataFiles = field(init=False)
+    _reserve: Reserve = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
     _last_id: int = field(default=0, init=False)
 
@@ -138,6 +143,7 @@ class FileStorage:
         disk.sync_directory(directory)
         self._catalog = catalog
         self._files = DataFiles(disk, f"{directory}/data", self._run)
+        self._reserve = Reserve(disk, directory, self._reserve_bytes)
         catalog_file = CatalogFile(f"{directory}/catalog.db", self._connect)
         try:
             self._recover(catalog_file, progress)
@@ -166,6 +172,7 @@ class FileStorage:
             disk, directory, self._journal, self._files, catalog_file, self._catalog, self._run, self._newest_id,
             dirty, next_sequence, catalog_file.removed(),
         )  # fmt: skip
+        self._reserve.make()
 
     def _load(self, catalog_file: CatalogFile, rebuild: Rebuild, progress: Progress) -> None:
         total = catalog_file.count()
@@ -211,13 +218,25 @@ class FileStorage:
         try:
             self._journal.append(b"".join(map(encode, changes)))
         except StorageFull:
-            if self._checkpoints.dirty.removed:
-                self._checkpoints.run()  # it gives back the space of deleted streams
-            raise
+            if not self._write_on_full_disk(changes):
+                raise
         if self._syncer is None:
             self._keep(changes)
             return None
         return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
+
+    def _write_on_full_disk(self, changes: Sequence[Change]) -> bool:
+        """Make room, and write a group into it all the same that makes more."""
+        if self._checkpoints.dirty.removed:
+            self._make_room()
+        if not any(isinstance(change, Delete) for change in changes) or not self._reserve.release():
+            return False
+        # What else is in the group goes with it: a group is committed as a whole.
+        self._journal.append(b"".join(map(encode, changes)))
+        return True
+
+    def _make_room(self) -> None:
+        self._checkpoints.make_room().addCallback(lambda _: self._run(self._reserve.make))
 
     def _commit_after(self, _: None, changes: Sequence[Change]) -> Deferred[None] | None:
         """The checkpoint that had to go first is over."""
@@ -257,12 +276,16 @@ class FileStorage:
         """Arrange for a checkpoint: it gives back the space of deleted streams."""
         if self._call_later is not None and not self._reclaiming:
             self._reclaiming = True
-            self._call_later(RECLAIM_DELAY, self._reclaim)
+            self._call_later(RECLAIM_DELAY if self._reserve.is_there else 0, self._reclaim)
 
     def _reclaim(self) -> None:
         self._reclaiming = False
-        if not self._closing and self._journal.dead is None:
+        if self._closing or self._journal.dead is not None:
+            return
+        if self._reserve.is_there:
             self._checkpoints.run()
+        else:
+            self._make_room()
 
     def source(self, state: StreamState) -> ByteSource:
         """The bytes of a stream."""

@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 
 DIRECTORY = "/store"
 
+RESERVE_BYTES = 2000
+
 LIMITS = StoreLimits(total_bytes=1 << 40, stream_bytes=1 << 30)
 
 
@@ -189,6 +191,7 @@ class Process:
             connect=self.connect,
             lock=None,
             now_ns=self.now_ns,
+            reserve_bytes=RESERVE_BYTES,
         )
         self._recorder = Recorder(self.store, self.mount, self.history)
         wall = Clocks(self.clock.seconds, self.clock.seconds)

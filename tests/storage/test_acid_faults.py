@@ -322,6 +322,23 @@ class FullDiskTests:
         free[0] = 1 << 40
         assert served.put("a", b"anew").status == 201
 
+    def test_what_is_free_in_the_shards_goes_back(self, directory: Path) -> None:
+        """A commit that finds no room makes some: free pages that are kept for later, and the WAL."""
+        free = [1 << 40]
+        served = engine(directory, 1, free_space=lambda: free[0])
+        served.put("a", b"one" * 500_000)
+        served.put("b", b"two")
+        served.delete("a")
+        wal = directory / "acid" / "shard_00.db-wal"
+        assert wal.stat().st_size > 1_000_000
+        free[0] = 0
+        assert served.post("b", b"more").status == 507
+        assert wal.stat().st_size == 0
+        assert (directory / "acid" / "shard_00.db").stat().st_size < 200_000
+        free[0] = 1 << 40
+        assert served.post("b", b"more").status == 204
+        assert served.get("b").body == b"twomore"
+
     def test_the_free_space_is_the_file_system_s(self, directory: Path) -> None:
         """Left to itself the store asks the file system, and finds room."""
         store, _ = opened(directory)

@@ -13,10 +13,12 @@ from dstreams.streams.creating import CreateRequest
 from dstreams.streams.streams import Streams
 from dstreams.timers import TimerWheel
 
+APART = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "reserve")
+
 
 def used(directory: Path) -> int:
-    """What the files of a store take, the catalog aside."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and "catalog" not in path.name)
+    """What the files of a store take, the catalog and the reserve aside."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name not in APART)
 
 
 class ReclaimTests:

@@ -311,6 +311,10 @@ class Shard:
                 self.database.execute("UPDATE identity SET noted = ?", (found[-1][0],))
         return len(found) == NOTE_CHUNKS
 
+    def empty_wal(self) -> None:
+        """Copy all of the WAL, and give its room back to the file system (unless somebody reads just then)."""
+        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def purge(self, stream_ids: Sequence[int]) -> tuple[list[int], int]:
         """Remove a slice of deleted streams' chunks, in a transaction that isn't synced.
 
@@ -327,9 +331,12 @@ class Shard:
                     done += 1
         return list(stream_ids[done:]), 2 * (PURGE_ROWS - budget)
 
-    def give_back(self) -> bool:
-        """Give a slice of free pages back to the file system; whether there are more."""
-        if not self.has_free_pages():
+    def give_back(self, *, every_one: bool = False) -> bool:
+        """Give a slice of free pages back to the file system, once the WAL is copied; whether there are more.
+
+        :param every_one: whether none is to be kept.
+        """
+        if not (self._free_pages() if every_one else self.has_free_pages()):
             return False
         with self._unsynced():
             for _ in range(VACUUM_PAGES):
@@ -353,8 +360,11 @@ class Shard:
 
     def has_free_pages(self) -> bool:
         """Whether there are more free pages in the file than it should keep."""
-        free = int(_value(self.database, "PRAGMA freelist_count"))
+        free = self._free_pages()
         return free > FREE_PAGES and free * FREE_SHARE > int(_value(self.database, "PRAGMA page_count"))
+
+    def _free_pages(self) -> int:
+        return int(_value(self.database, "PRAGMA freelist_count"))
 
     def close(self, clean: bool) -> None:
         """Close the database.

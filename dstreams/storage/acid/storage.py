@@ -29,7 +29,7 @@ from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import Charges, StorageError
+from dstreams.storage.interface import Charges, StorageError, StorageFull
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, in_threads, run_inline
 
@@ -198,6 +198,8 @@ class AcidStorage:
     def _not_written(self, failure: Failure) -> Failure:
         if failure.check(StoreFailed):
             self._fail(failure.getErrorMessage())
+        elif failure.check(StorageFull):
+            self._upkeep.make_room()
         return failure
 
     def _committed(self, _: object) -> None:

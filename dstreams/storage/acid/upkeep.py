@@ -8,6 +8,7 @@ on. Nothing here is needed for a promise: what a crash cuts off is done after th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -66,6 +67,9 @@ class Upkeep:
     _behind: set[int] = field(factory=set, init=False)
     _crowded: set[int] = field(factory=set, init=False)
     _held_up: set[int] = field(factory=set, init=False)
+    # Those that could give back more if the disk is full, and those that do, since it is.
+    _tight: set[int] = field(init=False)
+    _short: set[int] = field(factory=set, init=False)
     _stopped: bool = field(default=False, init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
@@ -76,6 +80,7 @@ class Upkeep:
         self._unnoted = [0] * count
         self._limit = max(LEAST_WAL_PAGES, WAL_PAGES // count)
         self._removed = [{} for _ in self._shards]
+        self._tight = set(range(count))
 
     @property
     def purging(self) -> int:
@@ -103,6 +108,17 @@ class Upkeep:
         """Streams have been deleted."""
         self._removed[shard].update(dict.fromkeys(stream_ids))
         self._crowded.add(shard)
+        self._tight.add(shard)
+
+    def make_room(self) -> None:
+        """The disk is full: give back all that is free in the shards, and their WALs.
+
+        It is of use once, and again when something has been deleted.
+        """
+        self._crowded |= self._tight
+        self._short |= self._tight
+        self._tight.clear()
+        self.go_on()
 
     def go_on(self) -> None:
         """Do what is due, if anything; called after every commit."""
@@ -194,9 +210,13 @@ class Upkeep:
             for each in set(ids).difference(left):
                 del removed[each]
             self.written(number, pages)
-        elif await self._turn.run(self._do, shard.give_back):
+        elif await self._turn.run(self._do, partial(shard.give_back, every_one=number in self._short)):
             self.written(number, VACUUM_PAGES)
         else:
+            if number in self._short:
+                self._short.discard(number)
+                await self._turn.run(self._do, shard.empty_wal)
+                self._wal_pages[number] = 0
             if removed:
                 self._held_up.add(number)
             return

@@ -1,0 +1,113 @@
+"""A disk of a certain size, full to the last byte."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from attrs import define, field
+
+from dstreams.protocol.problems import InsufficientStorage
+from tests.crash.disk import Fault, Platter, Step
+from tests.crash.machine import DIRECTORY
+from tests.crash.script import Script
+
+ENOSPC = 28
+
+
+@define(eq=False)
+class Capacity:
+    """Lets what takes up more room fail once the disk is full.
+
+    :param size: how many bytes fit; ``None`` as long as there is enough.
+    """
+
+    platter: Platter
+    size: int | None = field(default=None, init=False)
+
+    @property
+    def used(self) -> int:
+        return sum(len(inode.current) for _, inode in self.platter.files())
+
+    def __call__(self, step: Step) -> Fault | None:
+        grows = step.kind in ("write", "open", "mkdir")
+        return Fault(ENOSPC) if self.size is not None and grows and self.used >= self.size else None
+
+
+def filled(durable: bool) -> tuple[Script, Capacity]:
+    """A store with two streams whose bytes are in files, on a disk without a free byte."""
+    script = Script(durable, checkpoint_bytes=1 << 20)
+    capacity = Capacity(script.platter)
+    script.begin(capacity)
+    script.create("a", body=b"a" * 20_000)
+    script.create("b", body=b"b" * 100)
+    script.checkpoint()
+    script.checkpoint()
+    capacity.size = capacity.used
+    return script, capacity
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["file-durable", "file-fast"])
+class FullDiskTests:
+    def test_a_delete_makes_room(self, durable: bool) -> None:
+        """Appends are refused; a delete isn't, and gives back its stream's space, and then appends are taken again."""
+        script, _ = filled(durable)
+        script.append("b", b"refused")
+        script.settle()
+        assert [type(error) for error in script.refusals] == [InsufficientStorage]
+        script.refusals.clear()
+        script.delete("a")
+        script.settle()
+        assert not script.refusals
+        script.process.store._reclaim()  # what the reactor does in its next turn
+        script.settle()
+        script.append("b", b"taken")
+        script.settle()
+        assert not script.refusals
+        assert f"{DIRECTORY}/reserve" in dict(script.platter.files())
+        assert sum(len(node.current) for path, node in script.platter.files() if "/data/" in path) < 1000
+        script.end(lose_power=Random(0))
+        script.begin()
+        script.check(power_lost=True)
+
+    def test_what_shares_a_group_with_a_delete(self, durable: bool) -> None:
+        """An append that is committed together with a delete gets into the last room with it."""
+        script, _ = filled(durable)
+        script.create("c")  # alone: it is under way when the others come
+        script.delete("a")
+        script.append("b", b"together")
+        script.settle()
+        assert len(script.refusals) == 1
+
+    def test_files_that_went_early(self, durable: bool) -> None:
+        """Between the early end of a stream's files and the checkpoint a crash loses nothing."""
+        for steps in range(1, 40):
+            script, _ = filled(durable)
+            script.delete("a")
+            script.settle()
+            mount = script.process.mount
+            mount.crash_at = mount.steps + steps
+            script.append("b", b"refused" * 1000)
+            try:
+                script.settle()
+            except OSError:
+                assert mount.off
+            script.end(lose_power=Random(steps))
+            script.begin()
+            script.check(power_lost=True)
+            script.end()
+
+    def test_the_room_is_used_up(self, durable: bool) -> None:
+        """Without a reserve even a delete is refused, and nothing else goes wrong."""
+        script, capacity = filled(durable)
+        script.process.store._reserve.release()
+        capacity.size = capacity.used
+        script.delete("a")
+        script.settle()
+        assert [type(error) for error in script.refusals] == [InsufficientStorage]
+        capacity.size = None
+        script.refusals.clear()
+        script.delete("a")
+        script.settle()
+        assert not script.refusals
+        assert script.process.store.failure is None
