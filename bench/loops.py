@@ -10,10 +10,35 @@ T = TypeVar("T")
 
 
 def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own."""
+    """Run a coroutine to its end in a loop of its own.
+
+    :raise Exception: also what a callback raises, or a signal's handler, which uvloop calls as one: the loop
+        would only log it, and go on waiting.
+    """
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)
+        return asyncio.run(_watched(work))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        return runner.run(_watched(work))
+
+
+async def _watched(work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.ensure_future(work)
+    raised: list[BaseException] = []
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            raised.append(error)
+            task.cancel()
+        else:
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(handle)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if raised:
+            raise raised[0] from None
+        raise

@@ -3,7 +3,8 @@
 Time depends on the machine and on what else it does; counts don't. For each kind of request this counts
 
 - ``calls``: calls of Python functions of ours, those that attrs has made included;
-- ``lines``: lines of ours that are executed, so that a loop within a function counts by its rounds;
+- ``lines``: lines of ours that are executed, so that a loop within a function counts by its rounds; a statement over
+  several lines counts once;
 - ``others``: calls of Python functions of others (Twisted, the standard library);
 - ``peak_bytes``: the most memory that is held beyond what was held before. Copies of a large body show here;
 - ``writes`` and ``written``: calls of the transport's ``write``, and their bytes;
