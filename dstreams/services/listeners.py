@@ -89,6 +89,13 @@ def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
     return _resolve(given, description, reactor)
 
 
+BACKLOG = 1024
+"""How many connections may wait to be accepted on ``server.bind_address``.
+
+With Twisted's 50, thousands of readers that come back at once, after a restart, wait a second for every
+fifty of them: the kernel drops what doesn't fit, and clients try again after a second."""
+
+
 def describe_listeners(config: Config) -> list[tuple[str, str]]:
     """The name of every listener, and its endpoint string.
 
@@ -101,7 +108,7 @@ def describe_listeners(config: Config) -> list[tuple[str, str]]:
     given: Sequence[str] = config.server.endpoints
     if not given:
         address = parse_bind_address(config.server.bind_address)
-        where = _tcp(address)
+        where = f"{_tcp(address)}:backlog={BACKLOG}"
         tls = None if options is None else describe_tls_endpoint(where.removeprefix("tcp:"), options)
         return [(str(address), tls or where)]
     if options is None:

@@ -41,7 +41,10 @@ class DescribeListenersTests:
 
     @pytest.mark.parametrize(
         ("bind", "description"),
-        [("127.0.0.1:4437", "tcp:4437:interface=127.0.0.1"), ("[::1]:0", r"tcp:0:interface=\:\:1")],
+        [
+            ("127.0.0.1:4437", "tcp:4437:interface=127.0.0.1:backlog=1024"),
+            ("[::1]:0", r"tcp:0:interface=\:\:1:backlog=1024"),
+        ],
     )
     def test_address(self, bind: str, description: str) -> None:
         """An address becomes an endpoint string; the colons of IPv6 are quoted."""
@@ -58,7 +61,7 @@ class DescribeListenersTests:
         ((name, description),) = describe_listeners(config)
         assert name == "127.0.0.1:4437"
         assert description == (
-            r"dstls:4437:interface=127.0.0.1:cert=/c\:1.pem:key=k.pem:clientCA=ca.pem:min=1.2:max=1.3"
+            r"dstls:4437:interface=127.0.0.1:backlog=1024:cert=/c\:1.pem:key=k.pem:clientCA=ca.pem:min=1.2:max=1.3"
             ":alpn=http/1.1:handshakeTimeout=10"
         )
 
