@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -314,6 +315,17 @@ def await_line(secured: Secured, text: str, count: int = 1) -> None:
         time.sleep(0.02)
 
 
+def await_readers(secured: Secured, count: int) -> None:
+    """Wait until so many live readers wait."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        with urllib.request.urlopen(f"{secured.server.secure_url}/health", context=secured.context()) as response:
+            if json.load(response)["live_readers"] == count:
+                return
+        assert time.monotonic() < deadline, secured.log
+        time.sleep(0.02)
+
+
 def read_until(connection: ssl.SSLSocket, text: bytes) -> bytes:
     """What arrives, until a text has come."""
     data = b""
@@ -450,6 +462,29 @@ class StopTests:
                 assert server.process.wait(60) == 0
                 assert time.monotonic() - begun < 15
             assert "cutting the connections" not in secured.log
+
+    @pytest.mark.parametrize(("option", "version"), HTTP_VERSIONS)
+    def test_live_readers(self, tmp_path: Path, option: str, version: str) -> None:
+        """Live readers are ended in good order: curl finds nothing wrong with what it got."""
+        authority = Authority(tmp_path)
+        identity = authority.issue("server")
+        with twistd_server(tmp_path, environ=tls_settings(identity)) as server:
+            secured = Secured(server, authority, identity)
+            create(secured, "/s")
+            told = ["-w", "%{http_version}", "--cacert", str(authority.path)]
+            command = [needs("curl"), "-sSN", option, *told]
+            readers = [
+                subprocess.Popen([*command, f"{secured.url}/s?offset={query}"], stdout=subprocess.PIPE, text=True)
+                for query in ("-1&live=sse", "now&live=long-poll")
+            ]
+            assert readers[0].stdout is not None
+            assert "event: control\n" in iter(readers[0].stdout.readline, "")
+            await_readers(secured, 2)
+            server.process.terminate()
+            said = [reader.communicate(timeout=60)[0] for reader in readers]
+            assert [reader.returncode for reader in readers] == [0, 0]
+            assert [text.endswith(version) for text in said] == [True, True]
+            assert server.process.wait(60) == 0
 
 
 class EndpointTests:
