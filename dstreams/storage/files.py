@@ -34,6 +34,7 @@ from dstreams.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
+from dstreams.storage.collector import loading
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
@@ -128,7 +129,8 @@ class FileStorage:
         if self._lock is not None:
             self._lock.acquire(self._directory)
         try:
-            self._open(catalog, progress)
+            with loading(catalog):
+                self._open(catalog, progress)
         except BaseException as error:
             self._let_go()
             if isinstance(error, OSError):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
 from attrs import frozen
 
+from dstreams.model.changes import ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import Producer
 from dstreams.storage.records import config_members, members_config
@@ -168,8 +170,14 @@ def _changing(state: StreamState) -> tuple[Any, ...]:
     )
 
 
+@lru_cache(maxsize=1024)
+def _config(text: str) -> tuple[StreamConfig, ForkPoint | None]:
+    """A stream's configuration. Most of many streams have the same: read once, and one object for all of them."""
+    return members_config(orjson.loads(text))
+
+
 def _state(values: tuple[Any, ...]) -> StreamState:
-    config, fork = members_config(orjson.loads(values[2]))
+    config, fork = _config(values[2])
     return StreamState(
         id=values[0],
         name=values[1],
