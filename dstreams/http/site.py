@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import Http2Factory
+from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Application, Observer
 from dstreams.http.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
 from dstreams.timers import TimerWheel

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-from dstreams.http.http2.connection import Http2Factory
+from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Request, Response, Speaker
 from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
 from tests.engine import DelayedStorage, Engine, FailingStorage

@@ -17,8 +17,6 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 from attrs import define, field
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -31,11 +29,10 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IAddress, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -49,19 +46,13 @@ from dstreams.http.http1.replies import BODILESS, DateLine, internal_error
 from dstreams.http.http1.sink import BytesBody
 from dstreams.http.http1.unsent import unsent_bytes
 from dstreams.http.http1.writer import stop_body
+from dstreams.http.http2.conversation import Conversation, begin
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Application, Request, Response
 from dstreams.timers import Timer, TimerWheel
 
 _log = Logger()
-
-MAX_STREAMS = 100
-"""Requests at a time on one connection; what RFC 9113 (section 6.5.2) recommends as the least."""
-
-STREAM_WINDOW = 256 * 1024
-CONNECTION_WINDOW = 1024 * 1024
-"""How many bytes of bodies a client may send ahead, on one stream and on all of them together."""
 
 FRAME_BYTES = 16 * 1024
 """The most that one stream sends before it is the next one's turn."""
@@ -75,23 +66,6 @@ _ANY_STREAM = 2**31 - 1
 
 LOOK_SECONDS = 5.0
 """How often a connection looks for what has taken too long."""
-
-
-class _Conversation(H2Connection):
-    """h2's connection, which lets streams that are open go on when one side says that it will open no more."""
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Event]]:
-        """Pass the news on. h2 would regard the connection as closed, and refuse to send what is under way."""
-        event = ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        return [], [event]
-
-    @property
-    def awaits_too_much(self) -> bool:
-        """Whether the frame that is arriving is longer than allowed: h2 says so when it is complete, at 16 MiB."""
-        arrived = self.incoming_buffer._data  # noqa: SLF001 (its only way to be known)
-        return len(arrived) >= 3 and int.from_bytes(arrived[:3], "big") > self.max_inbound_frame_size
 
 
 @implementer(IPushProducer)
@@ -116,7 +90,7 @@ class Http2Connection(protocol.Protocol):
 
     blocked: bool = field(default=False, init=False)
     """Whether the transport has asked for a pause."""
-    _h2: _Conversation = field(init=False)
+    _h2: Conversation = field(init=False)
     _transport: Transport = field(init=False)
     _peer: str = field(default="", init=False)
     _streams: dict[int, Http2Stream] = field(factory=dict, init=False)
@@ -209,7 +183,7 @@ class Http2Connection(protocol.Protocol):
             cast("Any", transport).setTcpNoDelay(True)
         host: Any = getattr(transport.getPeer(), "host", "")
         self._peer = host if isinstance(host, str) else ""
-        self._h2 = _begin(self._limits)
+        self._h2 = begin(self._limits)
         transport.registerProducer(self, True)
         self._connections.live.add(self)
         self._idle_since = self._reset_at = self._wheel.seconds()
@@ -654,77 +628,6 @@ class Http2Connection(protocol.Protocol):
         # A transport doesn't close while a producer is registered and paused.
         self._transport.unregisterProducer()
         self._transport.loseConnection()
-
-
-class Http2Factory(protocol.Factory):
-    """Makes the HTTP/2 connections of listeners.
-
-    :param application: answers the requests.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
-    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
-    :param connections: where the connections are entered; a set of their own when it is left out.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        application: Application,
-        wheel: TimerWheel,
-        limits: HttpLimits | None = None,
-        now: Callable[[], float] = time.time,
-        connections: Connections | None = None,
-    ) -> None:
-        self._application = application
-        self._wheel = wheel
-        self._limits = HttpLimits() if limits is None else limits
-        self._date = DateLine(now)
-        self._connections = Connections() if connections is None else connections
-        self._retiring = self._refuses = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Http2Connection | None:  # noqa: ARG002 (Twisted's)
-        """What speaks on a new connection; nothing once :meth:`refuse_connections` was called."""
-        if self._refuses:
-            return None
-        connection = Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)
-        connection.factory = self
-        if self._retiring:
-            connection.retire()
-        return connection
-
-    def retire(self) -> None:
-        """Ask the clients of new connections, too, to take their requests elsewhere."""
-        self._retiring = True
-
-    def refuse_connections(self) -> None:
-        """Make no more connections."""
-        self._refuses = True
-
-
-def _begin(limits: HttpLimits) -> _Conversation:
-    """h2's side of a new connection, with what the client may do in line to be sent."""
-    # What we send is right by construction (lower-case names, no connection headers); checking it takes as long as
-    # the rest of a small response.
-    config = H2Configuration(
-        client_side=False,
-        header_encoding=None,
-        validate_outbound_headers=False,
-        normalize_outbound_headers=False,
-    )
-    conversation = _Conversation(config)
-    conversation.local_settings = Settings(
-        client=False,
-        initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_head_bytes,
-        },
-    )
-    conversation.decoder.max_header_list_size = limits.max_head_bytes
-    conversation.initiate_connection()
-    conversation.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
-    return conversation
 
 
 def _log_failure(failure: Failure) -> None:

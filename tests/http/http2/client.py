@@ -20,7 +20,8 @@ from hyperframe.frame import Frame, GoAwayFrame
 from twisted.internet.task import Clock
 
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import Http2Connection, Http2Factory
+from dstreams.http.http2.connection import Http2Connection
+from dstreams.http.http2.factory import Http2Factory
 from dstreams.timers import TimerWheel
 from tests.http.fakes import FakeApplication, FakeTransport
 

@@ -13,7 +13,9 @@ from twisted.logger import capturedLogs
 
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import MAX_STREAMS, RESETS_AT_ONCE, Http2Factory
+from dstreams.http.http2.connection import RESETS_AT_ONCE
+from dstreams.http.http2.conversation import MAX_STREAMS
+from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import Http2Factory
+from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Response
 from dstreams.timers import TimerWheel
 from tests.http.fakes import FakeApplication, FakeTransport
