@@ -67,6 +67,10 @@ crash-sim: $(DEVELOPED) ## Crash simulated disks, many more of them than the tes
 bench: $(DEVELOPED) ## Our server beside the peers that are installed, 40 min; needs wrk. ARGS=--quick takes 10.
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: bench-storage
+bench-storage: $(DEVELOPED) ## Appends and creates in every storage mode, beside the peers that are installed.
+	$(BIN)/python -m bench.storage $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: $(DEVELOPED) ## Our server with 10,000 readers, 100,000 active and 1,000,000 idle streams.
 	$(BIN)/python -m bench.scale $(ARGS)
