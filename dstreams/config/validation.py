@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dstreams.config.building import build, settings_of
 from dstreams.config.cross_rules import CROSS_RULES
 from dstreams.config.endpoints import is_loopback, on_loopback, place_of
-from dstreams.config.networks import parse_network
+from dstreams.config.networks import parse_trusted
 from dstreams.config.problems import ConfigError, Problem, shown
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
@@ -68,7 +68,8 @@ def _warnings(config: Config) -> Iterator[str]:
             " http.allow_wildcard_cors = true to say that this is meant"
         )
     for proxy in config.proxy.trusted_proxies:
-        if parse_network(proxy).prefixlen == 0:
+        network = parse_trusted(proxy)
+        if network is not None and network.prefixlen == 0:
             yield f"proxy.trusted_proxies has {proxy}: every client is believed to be a proxy; list only your proxies"
     admin = config.admin.endpoint
     place = None if admin is None else place_of(on_loopback(admin))

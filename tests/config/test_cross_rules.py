@@ -365,3 +365,8 @@ class WarningTests:
         """Trusting everybody, an admin listener for everybody, and a key without effect, are warned about."""
         (found,) = warnings(build(settings({"http.allow_wildcard_cors": True, **values})))
         assert found.startswith(start)
+
+    def test_unix_sockets(self) -> None:
+        """Trusting whoever connects to a UNIX socket is no reason for a warning."""
+        values = {"http.allow_wildcard_cors": True, **PROXY, "proxy.trusted_proxies": ("unix", "10.0.0.0/8")}
+        assert warnings(build(settings(values))) == []
