@@ -215,7 +215,7 @@ class Connection(SendingHalf):
     @property
     def is_reading(self) -> bool:
         """Whether what the peer sends is read."""
-        return self._reading and not self.disconnecting and not self._reading_ended
+        return self._reading and self.connected and not self.disconnecting and not self._reading_ended
 
     # -- the end
 
@@ -270,14 +270,15 @@ class Connection(SendingHalf):
     def _deliver_kept(self) -> None:
         """Reading goes on: first what was kept, with ``b""`` for the end."""
         kept = self._kept
-        while kept and self._reading and self.connected and not self.disconnecting:
+        while kept and self.is_reading:
             data = kept.pop(0)
             if data:
                 self._call(self.protocol.dataReceived, data)
             else:
-                self._kept = kept = None
+                self._kept = None
                 self.eof_received()
-        if self._reading and self.connected and not self.disconnecting:
+        # Both may have happened in the calls: being asked once more to resume, and the end.
+        if self._kept is not None and self.is_reading:
             self._kept = None
             self._transport.set_protocol(self)
             self._transport.resume_reading()

@@ -238,6 +238,27 @@ async def test_pausing_when_connected() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_resuming_more_than_once() -> None:
+    """A protocol that pauses and resumes in the middle of what was held up is told of the client's end once."""
+    server = HalfCloseable()
+    server.on_made = lambda transport: transport.pauseProducing()
+
+    def pause_and_resume(_: bytes) -> None:
+        server.transport.pauseProducing()
+        server.transport.resumeProducing()
+
+    server.on_data = pause_and_resume
+    async with connected(server) as pair:
+        pair.client.send(b"early")
+        pair.client.shutdown(socket.SHUT_WR)
+        await turns()
+        server.transport.resumeProducing()
+        await until(lambda: "read lost" in server.calls)
+        await turns()
+        assert (server.received, server.calls) == (b"early", ["made", "read lost"])
+
+
+@pytest_twisted.ensureDeferred
 async def test_pausing_in_the_middle() -> None:
     """A protocol that pauses while it receives gets no more until it resumes; nothing is lost."""
     server = Recorder()

@@ -14,6 +14,7 @@ pytest.importorskip("uvloop")
 MODULES = [
     "tests/http/http1/test_channel_sockets.py",
     "tests/net/test_connections.py",
+    "tests/net/random_cases.py",
     "tests/net/uvloop_cases.py",
     "tests/storage/test_sync.py",
     "tests/storage/test_files.py",
