@@ -44,6 +44,7 @@ from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.journal import Journal, segment_name, segments
 from dstreams.storage.stream_rows import StreamRow, row
 from dstreams.storage.sync import Run
+from dstreams.storage.waiters import Waiters
 
 _log = Logger()
 
@@ -116,11 +117,14 @@ class Checkpoints:
     next_unapplied: int
     _leftover: set[int]
     _under_way: Deferred[None] | None = field(default=None, init=False)
-    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    _waiting: Waiters = field(factory=Waiters, init=False)
     # How long the newest segment has to be before a checkpoint that failed is tried again.
     _retry_at: int = field(default=0, init=False)
     # Whether the next one deletes first what it can.
     _short_of_room: bool = field(default=False, init=False)
+    _waiting_to_switch: Waiters = field(factory=Waiters, init=False)
+    switching: bool = field(default=False, init=False)
+    """Whether a new segment is being begun, in a thread, so that nothing may be written to the journal."""
     count: int = field(default=0, init=False)
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
@@ -145,9 +149,11 @@ class Checkpoints:
         """Fires when the one under way is over, however it ended."""
         if self._under_way is None:
             return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._waiting.append(done)
-        return done
+        return self._waiting.wait()
+
+    def switched(self) -> Deferred[None]:
+        """Fires when the journal may be written to again."""
+        return self._waiting_to_switch.wait()
 
     def run(self) -> Deferred[None]:
         """Take a checkpoint, after the one under way."""
@@ -177,9 +183,7 @@ class Checkpoints:
 
     def _over(self, _: object) -> None:
         self._under_way = None
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done.callback(None)
+        self._waiting.tell()
 
     def _failed(self, failure: Failure) -> None:
         _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
@@ -200,7 +204,7 @@ class Checkpoints:
             self._short_of_room = False
             await self._delete_early()
         position = self.next_unapplied
-        self._journal.begin_segment()
+        await self._begin_segment()
         dirty, self.dirty = self.dirty, Dirty()
         try:
             await self._write(dirty, position)
@@ -259,6 +263,18 @@ class Checkpoints:
         except OSError as error:
             self._journal.fail(f"a sync failed: {error}")
             raise
+
+    async def _begin_segment(self) -> None:
+        if not self._journal.synced:  # commits don't wait for anything
+            self._journal.begin_segment()
+            return
+        self.switching = True
+        try:
+            # Three syncs: on a slow disk requests that don't write would wait for them, too.
+            await self._run(self._journal.begin_segment)
+        finally:
+            self.switching = False
+            self._waiting_to_switch.tell()
 
     async def _delete_early(self) -> None:
         unneeded = [stream_id for stream_id in sorted(self.dirty.removed) if self._files.release(stream_id)]

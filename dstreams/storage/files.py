@@ -217,6 +217,8 @@ class FileStorage:
             if self._syncer is None:
                 raise self._checkpoints.error or StorageError("the data files can't be written as fast as the journal")
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
+        if self._checkpoints.switching:
+            return self._checkpoints.switched().addCallback(lambda _: self.commit(changes))
         try:
             self._journal.append(b"".join(map(encode, changes)))
         except StorageFull:

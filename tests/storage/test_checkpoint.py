@@ -119,11 +119,45 @@ class DueTests:
         before = script.history.acknowledged
         threads = script.process.threads
         while threads and script.history.acknowledged == before:
-            threads.step(len(threads) - 1)
+            threads.step()
         assert script.history.acknowledged > before
         assert checkpoints(script).count == 0
         script.settle()
         assert checkpoints(script).count == 1
+
+    def test_segments_are_begun_in_a_thread(self) -> None:
+        """The reactor doesn't wait for the syncs of a new segment; commits do, and go into it."""
+        script = a_store(checkpoint_bytes=500)
+        script.append("a", b"x" * 600)
+        script.settle()
+        mount, before = script.process.mount, script.history.acknowledged
+        seen = len(mount.trace)
+        script.append("a", b"first")
+        assert mount.trace[seen:] == []
+        assert len(script.process.threads) == 1
+        script.process.threads.step()
+        written = [step.path for step in mount.trace[seen:] if step.kind == "write"]
+        assert len(written) == 2
+        assert written[0] == written[1] + ".new"
+        assert script.history.acknowledged == before
+        script.settle()
+        assert script.history.acknowledged == before + 1
+        restart(script)
+
+    def test_no_room_for_a_new_segment(self) -> None:
+        """A commit that has waited for one goes into the old segment when it can't be made."""
+        script = a_store(checkpoint_bytes=500)
+        script.append("a", b"x" * 600)
+        script.settle()
+        before = script.history.acknowledged
+        script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if step.path.endswith(".new") else None
+        script.append("a", b"first")
+        script.settle()
+        assert script.history.acknowledged == before + 1
+        assert not script.refusals
+        assert script.process.store.failure is None
+        script.process.mount.fault = lambda _: None
+        restart(script)
 
     @pytest.mark.parametrize("durable", [True, False])
     def test_backlog(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
@@ -221,8 +255,9 @@ class StepsTests:
             script.append(name, b"2")
         script.settle()
         script.process.store.checkpoint()
-        # The first slice is with the thread; the other stream's row isn't taken yet.
         threads, streams = script.process.threads, script.process.streams
+        threads.step()  # a segment is begun
+        # The first slice is with the thread; the other stream's row isn't taken yet.
         for name in ("a", "b"):
             script.append(name, b"3")
         while streams._commits.under_way:

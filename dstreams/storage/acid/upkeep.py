@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from dstreams.storage.acid.faults import StoreFailed, fault
 from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
 from dstreams.storage.sync import Run
+from dstreams.storage.waiters import Waiters
 
 _log = Logger()
 _T = TypeVar("_T")
@@ -72,7 +73,7 @@ class Upkeep:
     _short: set[int] = field(factory=set, init=False)
     _stopped: bool = field(default=False, init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
-    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    _waiting: Waiters = field(factory=Waiters, init=False)
 
     def __attrs_post_init__(self) -> None:
         count = len(self._shards)
@@ -139,17 +140,11 @@ class Upkeep:
     def stop(self) -> Deferred[None]:
         """Begin nothing new; fires when what is under way is over."""
         self.halt()
-        if self._under_way is None:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._waiting.append(done)
-        return done
+        return succeed(None) if self._under_way is None else self._waiting.wait()
 
     def _over(self, _: object) -> None:
         self._under_way = None
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done.callback(None)
+        self._waiting.tell()
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(_Stopped):

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from dstreams.storage.waiters import Waiters
+
+
+class WaitersTests:
+    def test_everybody_is_told_once(self) -> None:
+        """All who wait are told; who begins to wait because of that waits for the next time."""
+        waiters, told = Waiters(), []
+        waiters.wait().addCallback(lambda _: told.append("first"))
+        waiters.wait().addCallback(lambda _: waiters.wait().addCallback(lambda _: told.append("again")))
+        assert told == []
+        waiters.tell()
+        assert told == ["first"]
+        waiters.tell()
+        assert told == ["first", "again"]
+        waiters.tell()
+        assert told == ["first", "again"]
