@@ -8,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -17,6 +18,9 @@ from attrs import frozen
 
 from dstreams.config import ConfigLoadOptions, load_config
 from tests.certificates import Authority
+from tests.config.test_documents import block
+from tests.conformance.suite import missing, run_suite
+from tests.conformance.test_conformance import PASSING
 from tests.integration.proxies import (
     CLIENT_ADDRESS,
     EXAMPLES,
@@ -30,9 +34,11 @@ from tests.integration.proxies import (
     program,
     upstream_of,
 )
-from tests.servers import ChildServer, twistd_server
+from tests.servers import ROOT, ChildServer, twistd_server
 
 pytestmark = pytest.mark.slow
+
+GUIDE = (ROOT / "docs" / "how-to" / "behind-a-proxy.md").read_text()
 
 LIMIT = 64 * 1024 * 1024
 LARGE = hashlib.shake_256(b"large").digest(32 * 1024 * 1024)
@@ -344,3 +350,34 @@ class ExampleTests:
         """They are valid as they stand."""
         config = load_config(ConfigLoadOptions(config_override=str(EXAMPLES / name)), {})
         assert config.proxy.enabled
+
+    @pytest.mark.parametrize(("start", "name"), [("[server]\n    bind", "plain.toml"), ("[transport]", "mtls.toml")])
+    def test_guide(self, start: str, name: str) -> None:
+        """The guide shows what is in them."""
+        example = tomllib.loads((EXAMPLES / name).read_text())
+        for section, keys in tomllib.loads(block(GUIDE, start)).items():
+            assert keys.items() <= example[section].items()
+
+    def test_all_named(self) -> None:
+        """The guide knows every example."""
+        assert [path.name for path in EXAMPLES.iterdir() if f"`{path.name}`" not in GUIDE] == []
+
+
+class ConformanceTests:
+    """The official conformance suite, through proxies."""
+
+    # All four combinations have passed; one takes half a minute.
+    @pytest.mark.parametrize(("kind", "version"), [("nginx", "2"), ("envoy", "1.1")])
+    def test_suite(self, kind: str, version: str, tmp_path: Path) -> None:
+        """All of it passes as if the proxy weren't there."""
+        why = missing()
+        if why is not None:
+            pytest.skip(f"the conformance suite was left out: {why}")
+        for up in stack(kind, tmp_path, DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS="3"):
+            node = {
+                "NODE_EXTRA_CA_CERTS": str(up.edge.certificates.servers.path),
+                "CONFORMANCE_HTTP_VERSION": version,
+            }
+            outcome = run_suite(f"https://localhost:{up.edge.port}", tmp_path, node)
+            assert outcome.failed == []
+            assert len(outcome.passed) == PASSING
