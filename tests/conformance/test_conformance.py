@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -24,7 +26,15 @@ SETTINGS = {"DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS": "3"}
 """The suite gives a long-poll five seconds to end with a 204 whose headers it checks; with the default of
 thirty it gives up and checks nothing, and elsewhere it waits a minute."""
 
+AUTHORITY = "authority.pem"
+"""The certificate that a server's is checked with."""
+
+AT_A_TIME = 4
+"""How many runs go on at once. They wait for most of the time; more would make each other miss the suite's limits."""
+
 Start = Callable[[Path], AbstractContextManager[ChildServer]]
+
+Runs = dict[Start, "Future[Outcome]"]
 
 
 def channel(directory: Path) -> AbstractContextManager[ChildServer]:
@@ -75,22 +85,19 @@ def resource(directory: Path) -> AbstractContextManager[ChildServer]:
     return child_server(directory, [sys.executable, str(HERE / "resource_server.py")], SETTINGS)
 
 
-@pytest.fixture
-def _suite() -> None:
-    why = missing()
-    if why is None:
-        return
-    if os.environ.get("CI", "").lower() in ("", "0", "false"):
-        pytest.skip(f"the conformance suite was left out: {why}")
-    pytest.fail(f"the conformance suite must run where CI is set, but {why}")
+def tls(directory: Path) -> AbstractContextManager[ChildServer]:
+    """Over TLS, with HTTP/1.1 alone, so that the client can't choose."""
+    return _secure(directory, "http1")
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_suite")
-@pytest.mark.parametrize(("versions", "client"), [("http1", "1.1"), ("http2", "2")])
-def test_conformance_over_tls(versions: str, client: str, tmp_path: Path) -> None:
-    """The same over TLS, with HTTP/1.1 and with HTTP/2: each alone, so that the client can't choose the other."""
-    authority = Authority(tmp_path)
+def http2(directory: Path) -> AbstractContextManager[ChildServer]:
+    """Over TLS, with HTTP/2 alone."""
+    return _secure(directory, "http2")
+
+
+def _secure(directory: Path, versions: str) -> AbstractContextManager[ChildServer]:
+    authority = Authority(directory)
+    assert authority.path.name == AUTHORITY
     identity = authority.issue("server")
     settings = {
         "DS_TRANSPORT__MODE": "tls",
@@ -98,22 +105,44 @@ def test_conformance_over_tls(versions: str, client: str, tmp_path: Path) -> Non
         "DS_TRANSPORT__TLS__CERT_PATH": str(identity.certificate),
         "DS_TRANSPORT__TLS__KEY_PATH": str(identity.key),
     }
-    node = {"NODE_EXTRA_CA_CERTS": str(authority.path), "CONFORMANCE_HTTP_VERSION": client}
-    with twistd_server(tmp_path, environ=SETTINGS | settings) as server:
-        check(run_suite(server.secure_url, tmp_path, node))
+    return twistd_server(directory, environ=SETTINGS | settings)
+
+
+HTTP_VERSIONS = {tls: "1.1", http2: "2"}
+"""The servers that are asked over TLS, and what their client has to speak."""
+
+STARTS: list[Start] = [channel, *REACTORS, resource, file_fast, file_durable, acid, tls, http2]
+
+
+def run(start: Start, directory: Path) -> Outcome:
+    """Run the suite against a server of its own."""
+    with start(directory) as server:
+        version = HTTP_VERSIONS.get(start)
+        if version is None:
+            return run_suite(server.url, directory)
+        node = {"NODE_EXTRA_CA_CERTS": str(directory / AUTHORITY), "CONFORMANCE_HTTP_VERSION": version}
+        return run_suite(server.secure_url, directory, node)
+
+
+@pytest.fixture(scope="session")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """The runs that are wanted, several at a time: most of each is waiting."""
+    why = missing()
+    if why is not None:
+        if os.environ.get("CI", "").lower() in ("", "0", "false"):
+            pytest.skip(f"the conformance suite was left out: {why}")
+        pytest.fail(f"the conformance suite must run where CI is set, but {why}")
+    wanted = [item for item in request.session.items if getattr(item, "originalname", "") == "test_conformance"]
+    starts = [cast("pytest.Function", item).callspec.params["start"] for item in wanted]
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        yield {start: pool.submit(run, start, tmp_path_factory.mktemp(start.__name__)) for start in starts}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_suite")
-@pytest.mark.parametrize("start", [channel, *REACTORS, resource, file_fast, file_durable, acid])
-def test_conformance(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", STARTS)
+def test_conformance(start: Start, runs: Runs) -> None:
     """Every test of the official suite passes, and none is skipped but those for subscriptions."""
-    with start(tmp_path) as server:
-        check(run_suite(server.url, tmp_path))
-
-
-def check(outcome: Outcome) -> None:
-    """Every test has passed, and none was skipped but those for subscriptions."""
+    outcome = runs[start].result()
     if outcome.failed:
         pytest.fail(f"{len(outcome.failed)} failed:\n\n" + "\n\n".join(outcome.failed), pytrace=False)
     assert [name for name in outcome.skipped if not name.startswith(OPT_IN)] == []
