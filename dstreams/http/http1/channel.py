@@ -314,6 +314,7 @@ class HttpChannel(protocol.Protocol):
         outlet.corked = True
         request = self._request = head.request(self._scheme, self._peer)
         request.body = body
+        self._reader.blank_lines = 0
         if self._connections.observer is not None:
             self._asked_at = time.perf_counter()
         self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)

@@ -33,7 +33,8 @@ class RequestReader:
     rest each time."""
     _scanned: int = field(default=0, init=False)
     """How many bytes of an incomplete head were found harmless."""
-    _blank_lines: int = field(default=0, init=False)
+    blank_lines: int = field(default=0, init=False)
+    """How many empty lines have come since the last request."""
     _decoder: BodyDecoder | None = field(default=None, init=False)
 
     def feed(self, data: bytes) -> None:
@@ -63,7 +64,7 @@ class RequestReader:
         if end < 0 or data[start] == 13:
             return self._incomplete_head()
         self._at = end + 4
-        self._scanned = self._blank_lines = 0
+        self._scanned = self.blank_lines = 0
         return self._heads.read(data[start : end + 4])
 
     def begin_body(self, length: int | None, max_bytes: int) -> None:
@@ -120,8 +121,8 @@ class RequestReader:
         while self.buffered.startswith(b"\r\n", self._at):
             self._at += 2
             self._scanned = 0
-            self._blank_lines += 1
-            if self._blank_lines > MAX_BLANK_LINES:
+            self.blank_lines += 1
+            if self.blank_lines > MAX_BLANK_LINES:
                 raise HeadFault(400, "There are too many empty lines before the request line")
         prefix = self.buffered[self._at :]
         if not prefix:

@@ -174,6 +174,13 @@ class RequestTests:
             assert connected.send(b"\r", b"\n") == b""
         assert connected.send(b"\r\n").startswith(b"HTTP/1.1 400")
 
+    def test_blank_lines_after_requests(self) -> None:
+        """An empty line after each body, as old clients send it, is skipped however many requests come."""
+        connected = Connected()
+        for _ in range(MAX_BLANK_LINES + 2):
+            assert connected.send(get(b"/nothing")).startswith(b"HTTP/1.1 204")
+            assert connected.send(b"\r\n") == b""
+
     def test_provides_its_interfaces(self) -> None:
         """The channel is what Twisted takes it for."""
         channel = Connected().channel
