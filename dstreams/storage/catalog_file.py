@@ -15,10 +15,9 @@ from attrs import define, field
 
 from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
+from dstreams.storage.directory import FORMAT
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.stream_rows import Connect, Connection, StreamRow, connect
-
-FORMAT = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoint (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from attrs import define, field
@@ -19,6 +19,10 @@ from dstreams.storage.interface import StorageError
 
 MANIFEST = "store.json"
 LOCK = "lock"
+
+FORMAT: Final = 2
+"""The format of both layouts: whatever changes in a table or in a file, it goes up. A store of another one is refused,
+since it might open and fail at the first write of a row that has changed."""
 
 
 class DirectoryInUse(StorageError):
@@ -164,6 +168,11 @@ def read_members(disk: Disk, path: str) -> dict[str, Any]:
 
 def _compare(path: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     for member, value in expected.items():
+        if found.get(member) != value and member == "format":
+            raise StorageError(
+                f"{path}: the store has format {found.get(member)!r}, and this version reads format {value!r}; export"
+                " the store with the version that made it, and import it into a new one"
+            )
         if found.get(member) != value:
             raise StorageError(
                 f"{path}: the store has {member} {found.get(member)!r}, but {value!r} is asked for; change the"

@@ -36,7 +36,7 @@ from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.collector import loading
 from dstreams.storage.data_files import DataFiles
-from dstreams.storage.directory import DirectoryLock, check_manifest
+from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull
 from dstreams.storage.journal import Journal, Replay
@@ -51,7 +51,7 @@ _log = Logger()
 RECLAIM_DELAY = 60.0
 """Seconds from a delete to the checkpoint that gives its space back, unless one comes by itself."""
 
-LAYOUT = {"layout": "files", "format": 1}
+LAYOUT = {"layout": "files", "format": FORMAT}
 
 
 @define(eq=False)

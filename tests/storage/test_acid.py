@@ -655,7 +655,7 @@ class RefusalTests:
             (truncate_shard, "shard_01.db can't be used: .*malformed"),
             (empty_shard, "shard_01.db is no shard of this server"),
             (fill_shard_with_garbage, "shard_01.db can't be used: .*not a database"),
-            (change_shard("PRAGMA user_version = 2"), "has format 2; this version reads format 1"),
+            (change_shard("PRAGMA user_version = 1"), "has format 1; this version reads format 2"),
             (change_shard("UPDATE identity SET store = 'x'"), "is another shard"),
             (change_shard("UPDATE streams SET name = name || '!' WHERE name = 'plain'"), "another shard"),
             (change_shard("DELETE FROM streams WHERE name = 'json'"), "source of the fork 'fork'.* is missing"),

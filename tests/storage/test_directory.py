@@ -11,18 +11,30 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from zlib import crc32
 
 import pytest
 
 from dstreams.model.catalog import Catalog
-from dstreams.storage.directory import LOCK, MANIFEST, DirectoryLock, check_manifest, read_members, write_members
+from dstreams.storage.acid.shard import MEMORY, Shard
+from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.directory import (
+    FORMAT,
+    LOCK,
+    MANIFEST,
+    DirectoryLock,
+    check_manifest,
+    read_members,
+    write_members,
+)
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageError
+from dstreams.storage.stream_rows import Connection, connect
 from dstreams.storage.sync import run_inline
 from tests.crash.disk import Fault, MachineOff, Mount, Platter
 
-LAYOUT = {"layout": "files", "format": 1}
+LAYOUT = {"layout": "files", "format": FORMAT}
 
 HOLDER = """
 import sys
@@ -97,7 +109,7 @@ class LockTests:
         opened(tmp_path).close()
         (tmp_path / MANIFEST).write_text('{"layout": "acid"}')
         refusal(tmp_path)
-        (tmp_path / MANIFEST).write_text('{"layout": "files", "format": 1}')
+        write_members(OsDisk(), str(tmp_path), MANIFEST, LAYOUT)
         store = opened(tmp_path)
         assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
         assert f"in use by process {os.getpid()}" in refusal(tmp_path)
@@ -180,6 +192,34 @@ class UnusableDirectoryTests:
         assert "can't be used" in refusal(tmp_path / "store" / "below")
 
 
+def tables(database: Connection) -> str:
+    """What tells one schema from another."""
+    found = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    return f"{crc32(' '.join(' '.join(sql.split()) for (sql,) in found).encode()):08x}"
+
+
+class FormatTests:
+    def test_tables(self, tmp_path: Path) -> None:
+        """No table changes without a new FORMAT: whoever changes one raises it, and notes the new sums here."""
+        shard = Shard(0, MEMORY, connect, 1 << 20, exclusive=True)
+        shard.create("store")
+        CatalogFile(f"{tmp_path}/catalog.db").close()
+        catalog = connect(f"{tmp_path}/catalog.db")
+        assert (FORMAT, tables(shard.database), tables(catalog)) == (2, "6bbbd5d7", "7f2ca48b")
+        shard.close(clean=False)
+        catalog.close()
+
+    @pytest.mark.parametrize("older", range(1, FORMAT))
+    def test_older_store(self, tmp_path: Path, older: int) -> None:
+        """A store of an older version isn't opened: its first checkpoint would fail."""
+        done = opened(tmp_path).close()
+        assert done.called
+        manifest = tmp_path / MANIFEST
+        manifest.write_text(manifest.read_text().replace(f'"format":{FORMAT}', f'"format":{older}'))
+        with pytest.raises(StorageError, match=f"the store has format {older}, and this version reads format {FORMAT}"):
+            opened(tmp_path)
+
+
 class ManifestTests:
     def test_new_store(self, tmp_path: Path) -> None:
         """An empty directory becomes a store; from then on it is one."""
@@ -191,7 +231,7 @@ class ManifestTests:
         ("manifest", "text"),
         [
             ('{"layout": "acid", "format": 1}', "the store has layout 'acid', but 'files' is asked for"),
-            ('{"layout": "files", "format": 2}', "the store has format 2, but 1 is asked for"),
+            ('{"layout": "files", "format": 99}', f"the store has format 99, and this version reads format {FORMAT};"),
             ("{}", "the store has layout None"),
             ("", "is damaged"),
             ('{"layout": "fi', "is damaged"),

@@ -9,7 +9,7 @@ from uuid import uuid4
 from attrs import frozen
 
 from dstreams.storage.acid.shard import MEMORY, Shard
-from dstreams.storage.directory import check_manifest, read_members, write_members
+from dstreams.storage.directory import FORMAT, check_manifest, read_members, write_members
 from dstreams.storage.disk import Disk, write_all
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect
@@ -53,7 +53,7 @@ class Layout:
         check_manifest(
             self.disk,
             self.directory,
-            {"layout": "acid", "format": 1, "shard_count": self.shard_count, "hash": "crc32"},
+            {"layout": "acid", "format": FORMAT, "shard_count": self.shard_count, "hash": "crc32"},
         )
         folder = f"{self.directory}/{FOLDER}"
         self.disk.make_directories(folder)

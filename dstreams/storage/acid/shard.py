@@ -42,13 +42,12 @@ from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
 from dstreams.storage.acid import chunks
 from dstreams.storage.acid.group import Batch
+from dstreams.storage.directory import FORMAT
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect, Connection
 
 APPLICATION_ID: Final = 0x44534143
 """``DSAC``."""
-
-FORMAT: Final = 1
 
 MEMORY: Final = ":memory:"
 
