@@ -331,9 +331,10 @@ class Http2Connection(protocol.Protocol):
     def _stream_reset(self, event: StreamReset) -> None:
         self._draining.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
-        if stream is None:
-            return
-        self._forget(stream)
+        # Without a stream it was answered already, or broken off. h2 reads a whole segment before it tells of any of
+        # it, so a stream that is asked for and taken back in one is over before its answer can be sent.
+        if stream is not None:
+            self._forget(stream)
         now = self._wheel.seconds()
         self._resets = min(RESETS_AT_ONCE, self._resets + RESETS_PER_SECOND * (now - self._reset_at)) - 1
         self._reset_at = now

@@ -619,6 +619,19 @@ class ResetTests:
         assert client.transport.disconnecting
         assert client.farewell[-1][0] == ErrorCodes.ENHANCE_YOUR_CALM
 
+    def test_flood_of_answered(self) -> None:
+        """It is cut off, too, when every request arrives together with its reset, and is answered at once."""
+        client = Client()
+        fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/a")]
+        for _ in range(10):
+            for _ in range((RESETS_AT_ONCE + 10) // 10):
+                number = client.h2.get_next_available_stream_id()
+                client.h2.send_headers(number, fields, end_stream=True)
+                client.h2.reset_stream(number)
+            client.turn()
+        assert client.transport.disconnecting
+        assert client.farewell[-1][0] == ErrorCodes.ENHANCE_YOUR_CALM
+
     def test_moderate(self) -> None:
         """A client that takes some back every second isn't."""
         client = Client()
