@@ -16,6 +16,7 @@ from twisted.web.server import Site
 import dstreams
 from dstreams.config.schema import Config, Identity, Proxy, Transport
 from dstreams.http.events import RequestFields
+from dstreams.http.forwarding import application as application_module
 from dstreams.http.forwarding.application import WARNING_SECONDS, ForwardingApplication
 from dstreams.http.http1.channel import HttpChannel
 from dstreams.http.messages import Application, Facts, Request, Via
@@ -160,6 +161,28 @@ class TrustedTests:
             assert request.via == Via(peer, peer != STRANGER)
             assert (request.headers[b"host"] == b"inner") is (peer == STRANGER)
             assert (request.facts is facts) is (peer == STRANGER)
+
+    @pytest.mark.parametrize("proxy", [X_FORWARDED, FORWARDED])
+    def test_remembered(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was made of some headers is made again of the same ones only, and little is remembered."""
+        monkeypatch.setattr(application_module, "_MOST_KNOWN", 5)
+        behind: Any = Behind(proxy)
+        for _ in range(2):
+            for number in range(20):
+                for scheme in (b"http", b"https"):
+                    client = b"203.0.113.%d" % number
+                    host = b"h%d.example" % number
+                    request = behind.see(
+                        x_forwarded_for=client,
+                        x_forwarded_host=host,
+                        x_forwarded_proto=scheme,
+                        forwarded=b"for=%b;host=%b;proto=%b" % (client, host, scheme),
+                    )
+                    assert (request.peer.encode(), request.headers[b"host"], request.scheme) == (client, host, scheme)
+        behind.see(x_forwarded_for=b"1" * 30_000, forwarded=b"for=" + b"1" * 30_000)
+        known = behind.application._accounts
+        assert len(known) <= 5
+        assert all(sum(map(len, key)) <= 1024 for key in known)
 
 
 class UntrustedTests:
