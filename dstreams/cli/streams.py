@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -90,14 +91,13 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
 
     def checked(options: argparse.Namespace) -> int:
         try:
-            command(options)
-            sys.stdout.flush()
+            with _ended_in_order():
+                command(options)
+                sys.stdout.flush()
         except DirectoryInUse as error:
             problem = f"{error.directory} is in use by process {error.owner}: use --url to go through that server"
         except BrokenPipeError:
-            # Who read the output has seen enough. Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            raise  # as for every command
         except (TransferError, StorageError, ConfigError, OSError) as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -109,3 +109,16 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
         return 1
 
     return checked
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C is taken, so that nothing half-made is left behind."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be taken
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -11,8 +11,15 @@ import urllib3
 from attrs import define, field, frozen
 from urllib3.exceptions import HTTPError
 
+from dstreams.config.problems import printable
 from dstreams.protocol.names import encode_name
 from dstreams.transfer.errors import TransferError
+
+_MEMBERS: Final = {
+    "name", "content_type", "closed", "bytes", "messages", "created_at", "updated_at", "ttl_seconds", "expires_at",
+    "forked_from", "fork_offset",
+}  # fmt: skip
+"""What the admin listing says of a stream, as far as it is used."""
 
 PAGE_STREAMS: Final = 1000
 """How many streams a page of the admin listing has at most."""
@@ -50,7 +57,7 @@ class Answer:
         """What the server says is wrong, in a line."""
         try:
             document = orjson.loads(self.body)
-            return f"{self.status} {document['detail'] if 'detail' in document else document['title']}"
+            return f"{self.status} {printable(str(document['detail' if 'detail' in document else 'title']))}"
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return f"{self.status} without an explanation"
 
@@ -143,16 +150,25 @@ class Server:
         while True:
             url = base if after is None else f"{base}&after={quote(after, safe='')}"
             answer = self.ask("GET", url)
+            if answer.status != 200:
+                raise TransferError(f"{url}: {answer.problem}; --admin-url must lead to the admin listener")
             try:
-                page = orjson.loads(answer.body) if answer.status == 200 else None
-                if page is None:
-                    raise TransferError(f"{url}: {answer.problem}; --admin-url must lead to the admin listener")
-                yield from page["streams"]
-                after = page["next"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
+                page = orjson.loads(answer.body)
+                entries, following = page["streams"], page["next"]
+                known = all(entry.keys() >= _MEMBERS for entry in entries) and _leads_on(after, following)
+            except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
                 raise TransferError(f"{url} isn't the admin listing of this server") from None
-            if after is None:
+            if not known:
+                raise TransferError(f"{url} isn't the admin listing of this server")
+            yield from entries
+            if following is None:
                 return
+            after = following
+
+
+def _leads_on(after: str | None, following: str | None) -> bool:
+    """Whether the next page comes after this one, so that a listing ends some time."""
+    return following is None or after is None or following > after
 
 
 def check_url(url: str) -> None:

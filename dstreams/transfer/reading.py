@@ -48,7 +48,9 @@ def read_document(file: IO[bytes], staging: Staging, limits: NameLimits, progres
     :return: the streams, in their order.
     :raise InvalidDocument: with everything that is wrong with it.
     """
-    events: Iterator[_Event] = ijson.basic_parse(_Counted(file, progress), buf_size=_READ_BYTES)
+    # With floats, whole numbers have 64 bits at most. Without, one of thousands of digits, which Python refuses to
+    # read, crashes the parser.
+    events: Iterator[_Event] = ijson.basic_parse(_Counted(file, progress), buf_size=_READ_BYTES, use_float=True)
     return _Document(events, staging, limits).read()
 
 

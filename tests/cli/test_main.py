@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,18 @@ class MainTests:
             main([*command.split(), "--help"])
         assert caught.value.code == 0
         assert f"usage: durable-streams {command}" in capsys.readouterr().out
+
+    @pytest.mark.slow
+    def test_reader_goes_away(self, tmp_path: Path) -> None:
+        """A command whose output nobody reads any more ends without complaint."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        ended = subprocess.run(
+            [sys.executable, "-m", "dstreams.cli", "config", "default"],
+            cwd=tmp_path, env=child_environment(), stdout=writing, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        os.close(writing)
+        assert (ended.returncode, ended.stderr) == (1, b"")
 
     @pytest.mark.slow
     def test_installs_no_reactor(self, tmp_path: Path) -> None:

@@ -171,6 +171,22 @@ class ExportTests:
         assert path.read_text() == "older"
         assert sorted(used.parent.iterdir()) == [path, used]
 
+    def test_terminated(self, used: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """SIGTERM in the middle ends an export as Ctrl-C does: what was there stays, and nothing else is left."""
+
+        def killed(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        path = used.parent / "out.json"
+        path.write_text("older")
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr("dstreams.cli.exporting.export_streams", killed)
+        assert main(["export", "-o", str(path)]) == 1
+        assert capsys.readouterr().err == "durable-streams export: interrupted\n"
+        assert path.read_text() == "older"
+        assert sorted(used.parent.iterdir()) == [path, used]
+        assert signal.getsignal(signal.SIGTERM) is before
+
     @pytest.mark.slow
     def test_reader_goes_away(self, directory: Path) -> None:
         """When who reads the output has seen enough, the export ends without complaint."""

@@ -143,6 +143,8 @@ class RefusedTests:
         [
             (b"", "this is no complete JSON document"),
             (b"hello", "this is no complete JSON document"),
+            (b'{"format_version":1' + b"0" * 5000, "this is no complete JSON document"),
+            (b'{"format_version":1,"streams":[],"x":1' + b"0" * 5000 + b"}", "this is no complete JSON document"),
             (b'{"format_version":1,"streams":[', "this is no complete JSON document"),
             (b'{"format_version":1,"streams":[]} {}', "this is no complete JSON document"),
             (b'{"format_version":1,"streams":[{"name":"\xff"}]}', "JSON document"),

@@ -235,6 +235,13 @@ class ListingTests:
         import_(found, MODES["file-fast"](tmp_path / "b"))
         assert export(tmp_path / "b")["streams"][1]["dstreams"]["fork"]["source"] == "a"
 
+    @pytest.mark.parametrize("pages", [[[{"name": "a"}]], [["a"]]])
+    def test_other_listing(self, pages: list[Any], server: ChildServer, capsys: pytest.CaptureFixture[str]) -> None:
+        """A listing of another kind is told from the admin listing, in a line."""
+        with admin_listing(pages) as admin_url:
+            assert main(["list", "--url", url(server), "--admin-url", admin_url]) == 1
+        assert capsys.readouterr().err.endswith(" isn't the admin listing of this server\n")
+
 
 class TransportTests:
     """Ways to a server, and none."""
