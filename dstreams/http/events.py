@@ -26,6 +26,9 @@ _LEAST_STATUS: Final = (("info", 0), ("warn", 400), ("error", 500))
 
 _ERROR_CLASSES: Final = {500: "internal", 503: "unavailable", 507: "insufficient_storage"}
 
+_CLIENTS_FAULTS: Final = {501, 505}
+"""Methods and versions that no server has to know: any port scanner could make a server look broken."""
+
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """W3C Trace Context, section 3.2.2."""
 
@@ -66,8 +69,10 @@ class RequestFields:
         else:
             common = self._of_head(request, operation, speaker)
         fields: dict[str, object] = {}
-        if request is not None and request.peer:
-            fields["client.address"] = request.peer
+        # Who sends what can't be read should be known, too.
+        address = speaker.peer if request is None else request.peer
+        if address:
+            fields["client.address"] = address
         if request is not None and request.via is not None:
             _describe_via(request.via, fields)
         if elapsed is not None:
@@ -152,11 +157,16 @@ def _describe_error(response: Response, fields: dict[str, object]) -> None:
             fields["http.response.header.retry_after"] = (
                 error.headers.partition(b"Retry-After: ")[2].split()[0].decode()
             )
-    if status >= 500:
+    if _is_failure(status):
         fields["ds.error_class"] = _ERROR_CLASSES.get(status, "internal")
     cause = response.cause if isinstance(response, Refusal) else None
     if cause is not None:
         fields["error.message"] = f"{type(cause).__name__}: {cause}"
+
+
+def _is_failure(status: int) -> bool:
+    """Whether it is this server that couldn't do what it should."""
+    return status >= 500 and status not in _CLIENTS_FAULTS
 
 
 @define(eq=False)
@@ -186,7 +196,7 @@ class RequestEvents:
         """Log a request."""
         status = 0 if response is None else response.status
         level, message = LogLevel.info, "request completed"
-        if status >= 500:
+        if _is_failure(status):
             level, message = LogLevel.error, "request failed"
         elif status >= 400:
             level, message = LogLevel.warn, "request completed with client error"

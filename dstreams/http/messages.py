@@ -192,6 +192,10 @@ class Speaker(Protocol):
     def http_version(self) -> str:
         """The version of HTTP that is spoken in the present request: ``1.0``, ``1.1`` or ``2``."""
 
+    @property
+    def peer(self) -> str:
+        """The address at its other end; empty where there is none, as of a UNIX socket."""
+
 
 class Observer(Protocol):
     """Is told of every request by the transports, to count and to log it. Never raises."""

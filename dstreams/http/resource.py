@@ -68,7 +68,7 @@ class StreamsResource(Resource):
 
     def _answer(self, request: WebRequest, asked: Request, asked_at: float, response: Response) -> None:
         if self._observer is not None:
-            speaker = _Speaker(request.clientproto.decode("latin-1").removeprefix("HTTP/"))
+            speaker = _Speaker(request.clientproto.decode("latin-1").removeprefix("HTTP/"), asked.peer)
             if has_gone(request):
                 self._observer.abandoned(asked, asked_at, speaker)
             else:
@@ -81,6 +81,7 @@ class _Speaker:
     """What twisted.web tells of a connection (a ``Speaker``)."""
 
     http_version: str
+    peer: str
 
 
 def has_gone(request: WebRequest) -> bool:

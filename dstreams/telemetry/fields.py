@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -15,6 +16,11 @@ OURS: Final = "dstreams"
 
 REQUESTS: Final = "dstreams.requests"
 """The namespace of the events that tell of one request each."""
+
+
+_UNSAFE: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""In UTF-8, what JSON lets stand and others obey: terminals U+0080 to U+009F, and many readers of lines also U+0085,
+U+2028 and U+2029 as their ends."""
 
 
 @define(eq=False)
@@ -88,10 +94,15 @@ def labels(event: LogEvent) -> dict[str, str]:
 def to_json(members: Mapping[str, object]) -> bytes:
     """One JSON object, whatever its values are."""
     try:
-        return orjson.dumps(members)
+        text = orjson.dumps(members)
     except TypeError:
         # A lone surrogate, a huge number, or no scalar at all: an event must not be lost for that.
         return json.dumps({name: _plain(value) for name, value in members.items()}).encode("ascii")
+    return text if text.isascii() else _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
 
 
 def _plain(value: object) -> object:

@@ -25,6 +25,7 @@ class FakeSpeaker:
     """A connection (a ``Speaker``)."""
 
     http_version: str = "1.1"
+    peer: str = "192.0.2.9"
 
 
 def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: bytes) -> Request:
@@ -70,12 +71,14 @@ class RequestFieldsTests:
         assert set(fields) == {
             "ds.operation",
             "ds.storage.backend",
+            "client.address",
             "event.duration",
             "http.response.status_code",
             "error.type",
             "error.message",
             "ds.error_code",
         }
+        assert fields["client.address"] == "192.0.2.9"
 
     @pytest.mark.parametrize(
         ("raw", "name"),
@@ -166,6 +169,13 @@ class ErrorTests:
         assert isinstance(response.body, bytes)
         assert b"/var/lib" not in response.body
         assert b"/var/lib" not in response.head
+
+    @pytest.mark.parametrize("status", [501, 505])
+    def test_clients_faults(self, status: int) -> None:
+        """A method or version that no server has to know isn't this one's failure: any client could send it."""
+        event = told(None, PageResponse(status), "request")
+        assert (event["log_level"], event["log_format"]) == (LogLevel.warn, "request completed with client error")
+        assert "ds.error_class" not in event["log_fields"]
 
     def test_retry_after(self) -> None:
         """When the client may try again is told."""

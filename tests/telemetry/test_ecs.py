@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from dstreams.telemetry.ecs import EcsFormat
-from dstreams.telemetry.fields import REQUESTS
+from dstreams.telemetry.fields import REQUESTS, to_json
 
 WALL = 1_800_000_000.25
 
@@ -102,6 +102,13 @@ class EcsTests:
         for name, value in dotted.items():
             assert members[name] == value
         assert message in str(members["message"])
+
+    def test_obeyed_characters(self) -> None:
+        """What a terminal or a reader of lines might obey is escaped; other letters stand as they are."""
+        members = {"a": "\x80\x9b31m\x85\u2028\u2029", "b": "Grüße \u00a0\u2027\u202a 日本"}
+        line = to_json(members)
+        assert line == b'{"a":"\\u0080\\u009b31m\\u0085\\u2028\\u2029","b":"%b"}' % members["b"].encode()
+        assert json.loads(line) == members
 
 
 def request_event(fields: dict[str, object], moment: float = WALL) -> LogEvent:

@@ -47,6 +47,7 @@ class FakeSpeaker:
     """A connection (a ``Speaker``)."""
 
     http_version: str = "1.1"
+    peer: str = "192.0.2.9"
 
 
 @define(eq=False)

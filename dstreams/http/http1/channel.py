@@ -170,6 +170,11 @@ class HttpChannel(protocol.Protocol):
         return self._writer.version
 
     @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return self._peer
+
+    @property
     def unsent_bytes(self) -> int:
         """What was written and waits in this process."""
         return unsent_bytes(self._transport)

@@ -113,7 +113,12 @@ class Http2Connection(protocol.Protocol):
     _reset_at: float = field(default=0.0, init=False)
     _timer: Timer | None = field(default=None, init=False)
 
-    # -- what the listener asks
+    # -- what the listener and the observer ask
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return self._peer
 
     @property
     def is_reading(self) -> bool:

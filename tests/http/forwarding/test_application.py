@@ -311,6 +311,7 @@ class FieldsTests:
 
 class _Speaker:
     http_version = "1.1"
+    peer = ""
 
 
 LINES = (
