@@ -339,6 +339,21 @@ class FullDiskTests:
         assert served.post("b", b"more").status == 204
         assert served.get("b").body == b"twomore"
 
+    def test_a_wal_that_has_grown_again_goes_back(self, directory: Path) -> None:
+        """A disk that is found full once more gets the WAL's room once more; one that stays full costs nothing."""
+        free = [1 << 40]
+        served = engine(directory, 1, free_space=lambda: free[0])
+        served.put("a")
+        wal = directory / "acid" / "shard_00.db-wal"
+        for _ in range(2):
+            free[0] = 1 << 40
+            assert served.post("a", b"x" * 1_500_000).status == 204
+            assert wal.stat().st_size > 1_000_000
+            free[0] = 0
+            assert served.post("a", b"more").status == 507
+            assert wal.stat().st_size == 0
+            assert served.storage._upkeep._tight == set()  # type: ignore[attr-defined]
+
     def test_the_free_space_is_the_file_system_s(self, directory: Path) -> None:
         """Left to itself the store asks the file system, and finds room."""
         store, _ = opened(directory)

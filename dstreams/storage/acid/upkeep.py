@@ -36,6 +36,9 @@ WAL_PAGES: Final = 16_384
 """A shard's WAL is copied into its database when it has so many pages: WAL_PAGES (64 MiB) divided by the number of
 shards, but at least LEAST_WAL_PAGES (4 MiB). Each time costs two syncs."""
 
+TIGHT_PAGES: Final = 256
+"""A WAL in which so many pages were written, 1 MiB, is worth giving back when the disk is full."""
+
 
 class _Stopped(Exception):
     """Nothing new is begun."""
@@ -97,6 +100,8 @@ class Upkeep:
         if self._unnoted[shard] >= self._note_after:
             self.behind(shard)
         self._wal_pages[shard] += pages
+        if self._wal_pages[shard] >= TIGHT_PAGES:
+            self._tight.add(shard)
         if self._wal_pages[shard] >= self._limit:
             self._long.add(shard)
 
@@ -114,7 +119,7 @@ class Upkeep:
     def make_room(self) -> None:
         """The disk is full: give back all that is free in the shards, and their WALs.
 
-        It is of use once, and again when something has been deleted.
+        It is of use once, and again when something has been deleted or a WAL has grown.
         """
         self._crowded |= self._tight
         self._short |= self._tight
@@ -212,6 +217,7 @@ class Upkeep:
                 self._short.discard(number)
                 await self._turn.run(self._do, shard.empty_wal)
                 self._wal_pages[number] = 0
+                self._tight.discard(number)  # what giving back wrote into the WAL has gone with it
             if removed:
                 self._held_up.add(number)
             return
