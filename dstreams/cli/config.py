@@ -50,9 +50,9 @@ def _check(options: argparse.Namespace) -> int:
     loaded = read_configuration(options)
     if _report(loaded):
         return 1
-    if options.tls_files and loaded.config.transport.mode != "http":
+    if options.tls_files:
         try:
-            _read_tls_files(loaded.config)
+            _go_through_startup(loaded.config)
         except StartupError as error:
             print(error, file=sys.stderr)
             return 1
@@ -60,19 +60,18 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read_tls_files(config: Config) -> None:
-    """Do with the files what the server does at its start.
+def _go_through_startup(config: Config) -> None:
+    """Do what the server does at its start before it opens anything.
 
-    :raise StartupError: when they can't be used.
+    :raise StartupError: when the server wouldn't start.
     """
     # Here, because loading OpenSSL takes longer than all the rest.
-    from dstreams.net.tls import TlsContext
-    from dstreams.net.tls_files import check_tls_files
-    from dstreams.services.listeners import tls_options
+    from dstreams.services.listeners import check_listeners
+    from dstreams.telemetry.traces import check_installed
 
-    tls = tls_options(config)
-    check_tls_files(tls.files)
-    for warning in TlsContext(tls).warnings:
+    if config.observability.traces:
+        check_installed()
+    for warning in check_listeners(config):
         print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -89,6 +89,31 @@ def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
     return _resolve(given, description, reactor)
 
 
+def check_listeners(config: Config) -> list[str]:
+    """Go through the same phases on a machine where nothing will be listened on, as far as that goes.
+
+    Endpoints of other kinds than ``ssl`` and ``dstls`` have no files, and may need the reactor or inherited sockets.
+
+    :return: warnings about certificates.
+    :raise StartupError: as :func:`resolve_listeners`.
+    """
+    warnings: list[str] = []
+    described = describe_listeners(config)
+    if config.transport.mode != "http":
+        # Not by the endpoints: below TLS there may be one of those others.
+        options = tls_options(config)
+        check_tls_files(options.files)
+        warnings += TlsContext(options).warnings
+        described = []
+    if config.admin.endpoint is not None:
+        described.append((config.admin.endpoint, on_loopback(config.admin.endpoint)))
+    for name, description in described:
+        if _kind(description) in _OWN_TLS and "systemd" not in description:
+            tls = _resolve(name, description, None).tls
+            warnings += [] if tls is None else tls.warnings
+    return warnings
+
+
 BACKLOG = 1024
 """How many connections may wait to be accepted on ``server.bind_address``.
 
@@ -187,8 +212,10 @@ def reason(error: CannotListenError | OSError) -> str:
 def _resolve(name: str, description: str, reactor: object) -> Listener:
     try:
         endpoint = serverFromString(cast("Any", reactor), description)
-    # Twisted's parsers and others' raise whatever the text leads to.
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except StartupError:
+        raise
+    # Twisted's parsers and others' raise whatever the text, or a file that it names, leads to.
+    except Exception as error:
         if isinstance(error, LookupError) and _kind(name) == "systemd":
             raise _unresolved(
                 f"{name!r} isn't there: no such socket was inherited; start the server by its socket unit"

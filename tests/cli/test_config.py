@@ -113,11 +113,48 @@ class TlsFilesTests:
         assert main(["config", "check", "--tls-files"]) == 1
         assert "\n[build_tls_context] failed to build TLS context: " in capsys.readouterr().err
 
-    def test_http(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without TLS there are none to look at."""
+    @pytest.fixture
+    def _http(self, _tls: None, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("MODE", "TLS__CERT_PATH", "TLS__KEY_PATH"):
             monkeypatch.delenv(f"DS_TRANSPORT__{name}")
+
+    @pytest.mark.usefixtures("_http")
+    @pytest.mark.parametrize("endpoint", ["tcp:0", "systemd:domain=INET:index=0"])
+    def test_http(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without TLS there are none to look at, nor are sockets that only a service inherits."""
+        monkeypatch.setenv("DS_SERVER__ENDPOINTS", endpoint)
         assert main(["config", "check", "--tls-files"]) == 0
+
+    @pytest.mark.usefixtures("_http")
+    @pytest.mark.parametrize("key", ["DS_SERVER__ENDPOINTS", "DS_ADMIN__ENDPOINT"])
+    @pytest.mark.parametrize(
+        ("endpoint", "phase"),
+        [("dstls:0:cert=no.crt:key=server.key", "check_tls_files"), ("ssl:0:privateKey=no.key", "resolve_transport")],
+    )
+    def test_endpoints(
+        self, key: str, endpoint: str, phase: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Endpoints with files of their own are gone through as at the start."""
+        monkeypatch.setenv(key, endpoint)
+        assert main(["config", "check", "--tls-files"]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"[{phase}] ")
+
+    def test_two_kinds_of_tls(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So is what doesn't fit together."""
+        Authority(tmp_path).issue("server")
+        monkeypatch.setenv("DS_SERVER__ENDPOINTS", "dstls:0:cert=server.crt:key=server.key")
+        assert main(["config", "check", "--tls-files"]) == 1
+        assert "\n[resolve_transport] server.endpoints has 'dstls:0:" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("_http")
+    def test_traces(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Packages that the server would miss are missed here, too."""
+        monkeypatch.setenv("DS_OBSERVABILITY__TRACES", "true")
+        monkeypatch.setattr("dstreams.telemetry.traces._is_installed", lambda _: False)
+        assert main(["config", "check", "--tls-files"]) == 1
+        assert "\n[validate_config] observability.traces is true" in capsys.readouterr().err
 
 
 class ShowTests:

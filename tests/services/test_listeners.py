@@ -109,6 +109,7 @@ class ResolveListenersTests:
             ("carrier-pigeon:1", "Unknown endpoint type"),
             ("tcp", "no usable endpoint"),
             ("tcp:http", "no usable endpoint"),
+            ("ssl:0:privateKey=/none/server.pem", "no usable endpoint: .*No such file"),
             ("tcp:80:nonsense=1", "nonsense"),
             ("systemd:domain=INET:index=7", "no such socket was inherited"),
             ("systemd:domain=INET:name=web", "no such socket was inherited"),
