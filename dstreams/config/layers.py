@@ -110,6 +110,7 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
     # Without a whole layer there is no telling what goes with what.
     wrong = validate(settings, profile, failed=KEYS if lost else failed)
     said = [warning for layer in layers for warning in layer.warnings]
+    said += _blank_profile(options, environ)
     said += _unused_address(settings)
     said += _undone(profile, settings, default_file=str(Path(directory, "default.toml")) if directory else None)
     if not wrong:
@@ -180,6 +181,13 @@ def _profile(options: ConfigLoadOptions, environ: Mapping[str, str], problems: l
         return DeploymentProfile()
 
 
+def _blank_profile(options: ConfigLoadOptions, environ: Mapping[str, str]) -> Iterator[str]:
+    """A warning about a name that is blank: most likely it should come from a variable that isn't set."""
+    name, origin = _profile_name(options, environ)
+    if name is not None and not name.strip():
+        yield f"{origin} is blank, so that the profile default holds; name a profile, or leave it out"
+
+
 def _profile_name(options: ConfigLoadOptions, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """The profile as it was written, and where."""
     if options.profile is not None:
@@ -200,7 +208,7 @@ def _no_such_profile(
 
 def _directory(named: str | None, problems: list[Problem]) -> str | None:
     """The configuration directory, ``None`` when there is none."""
-    for path in DIRECTORIES if named is None else (named,):
+    for path in DIRECTORIES if named is None else (named,) if named.strip() else ():
         try:
             found = Path(path).is_dir()
         except (OSError, ValueError) as error:

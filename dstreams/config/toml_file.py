@@ -31,8 +31,8 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
     what = f"{shown(path)} ({named_by})" if named_by else shown(path)
     why = None
     try:
-        with Path(path).open("rb") as file:
-            table = tomllib.load(file)
+        # Some editors begin a file with the mark that UTF-8 has no need of.
+        table = tomllib.loads(_read_bytes(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         layer.found = False
         # A link that leads nowhere was meant to lead somewhere.
@@ -50,6 +50,13 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
         layer.lost = True
         layer.problems.append(load_problem(why))
     return layer
+
+
+def _read_bytes(path: str) -> bytes:
+    # A blank path is most likely a variable that isn't set; to Path it is the working directory.
+    if not path.strip():
+        raise FileNotFoundError
+    return Path(path).read_bytes()
 
 
 def _reason(error: Exception) -> str:

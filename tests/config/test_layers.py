@@ -237,6 +237,20 @@ class ProfileTests:
         assert loaded(profile="default", DS_PROFILE="dev").profile.name == "default"
         assert problems(DS_PROFILE="devv")[0].startswith("[load_config] unknown profile 'devv' (DS_PROFILE): did you")
 
+    @pytest.mark.parametrize("blank", ["", " "])
+    def test_blank(self, blank: str) -> None:
+        """A blank name, as of a variable that isn't set, gets a warning: the profile that was meant doesn't hold."""
+        why = "is blank, so that the profile default holds; name a profile, or leave it out"
+        assert loaded(profile=blank).warnings == (f"--profile {why}",)
+        assert loaded(DS_PROFILE=blank).warnings == (f"DS_PROFILE {why}",)
+
+    @pytest.mark.parametrize("blank", ["", " "])
+    def test_blank_paths(self, blank: str) -> None:
+        """A blank path isn't that of the working directory."""
+        assert problems(config_dir=blank)[0].startswith(f"[load_config] configuration directory not found: {blank!r}")
+        with pytest.raises(ConfigError, match="configuration file not found: "):
+            loaded(config=blank)
+
 
 class FollowingTests:
     """Keys that follow others."""

@@ -174,6 +174,12 @@ class TomlFileTests:
         (problem,) = read_file(str(tmp_path), named_by="--config").problems
         assert str(problem).startswith(f"[load_config] configuration file can't be read: '{tmp_path}' (--config): Is")
 
+    def test_byte_order_mark(self) -> None:
+        """The mark with which some editors begin a file isn't part of it."""
+        Path("x.toml").write_bytes("\ufeff[server]\r\ndrain_delay_secs = 3\r\n".encode())
+        layer = read_file("x.toml")
+        assert (layer.problems, layer.settings["server.drain_delay_secs"].value) == ([], 3)
+
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
