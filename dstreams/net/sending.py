@@ -117,7 +117,9 @@ class SendingHalf:
         """More waits to be sent than may."""
         self._full = True
         self._redirect()
-        self._pause_when_much_waits()
+        # uvloop asks again when its limits change, as they do when a connection begins to be watched.
+        if not self.producerPaused:
+            self._pause_when_much_waits()
 
     def resume_writing(self) -> None:
         """All has been sent."""
