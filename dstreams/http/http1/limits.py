@@ -20,12 +20,13 @@ MAX_CHUNK_EXTENSIONS_BYTES = 16 * 1024
 MAX_TRAILER_BYTES = 8 * 1024
 """All trailer fields of one body: they are checked and dropped."""
 
-MAX_KNOWN_HEADS = 1024
-"""How many heads are remembered, so that the next one like it need not be read. All are forgotten when there are
-more: which of them come again, nobody knows."""
+MAX_KNOWN_BYTES = 16 * 1024 * 1024
+"""How much memory the heads may take that are remembered, so that the next one like it need not be read; a producer's
+series have as much again. Room for 15,000 streams that are appended to in turn: a head that isn't known takes 11 us
+more, twice what all the rest of an append takes."""
 
 MAX_KNOWN_HEAD_BYTES = 2048
-"""The longest head that is remembered; all of them and what they mean take 10 MB at most."""
+"""The longest head that is remembered."""
 
 
 @frozen

@@ -8,7 +8,7 @@ import pytest
 
 from dstreams.http.http1.heads import HeadFault, RequestHead, parse_head
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpLimits
+from dstreams.http.http1.limits import MAX_KNOWN_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 
 LIMITS = HttpLimits()
 
@@ -46,11 +46,16 @@ class HeadsTests:
                 heads.read(b"GET /a HTTP/1.1\r\n\r\n")
 
     def test_bounded(self) -> None:
-        """However many heads come, and however long they are, few are remembered."""
+        """However many heads come, and however long they are, few are remembered: the latest."""
         heads = Heads(LIMITS)
-        for number in range(3 * MAX_KNOWN_HEADS):
-            heads.read(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
-            assert len(heads.known) <= MAX_KNOWN_HEADS
+        filler = b"x" * 1900
+        most = MAX_KNOWN_BYTES // len(filler)
+        for number in range(most):
+            last = b"GET /%d HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (number, filler)
+            heads.read(last)
+        assert sum(map(len, heads.known)) < MAX_KNOWN_BYTES
+        assert len(heads.known) < most
+        assert last in heads.known
         long = b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * MAX_KNOWN_HEAD_BYTES)
         assert heads.read(long) is not heads.read(long)
 
