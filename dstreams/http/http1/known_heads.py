@@ -21,6 +21,9 @@ _NUMBERED = (b"\r\nProducer-Seq: ", b"\r\nproducer-seq: ")
 
 _MAX_DIGITS = 16
 
+_ONCE = frozenset((b"PUT", b"DELETE"))
+"""Methods whose heads don't come again: a stream is created once. Remembering them would take a kilobyte for each."""
+
 
 @define(eq=False)
 class _Memory:
@@ -72,7 +75,8 @@ class Heads:
             if at >= 0:
                 return self._read_numbered(head, at + len(_NUMBERED[0]))
             known = parse_head(head, self._limits)
-            self._whole.add(head, known)
+            if known.method not in _ONCE:
+                self._whole.add(head, known)
         return known
 
     def _read_numbered(self, head: bytes, start: int) -> RequestHead:

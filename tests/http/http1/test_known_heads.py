@@ -38,6 +38,13 @@ class HeadsTests:
         assert (first.path, second.path) == (b"/a", b"/b")
         assert first.facts is not second.facts
 
+    @pytest.mark.parametrize("method", [b"PUT", b"DELETE"])
+    def test_once(self, method: bytes) -> None:
+        """What is done to a stream once isn't remembered."""
+        heads = Heads(LIMITS)
+        heads.read(method + b" /a HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert not heads.known
+
     def test_refused(self) -> None:
         """A head that was refused is refused again."""
         heads = Heads(LIMITS)
