@@ -272,9 +272,16 @@ class Checkpoints:
         try:
             # Three syncs: on a slow disk requests that don't write would wait for them, too.
             await self._run(self._journal.begin_segment)
-        finally:
-            self.switching = False
-            self._waiting_to_switch.tell()
+        except GeneratorExit:
+            raise  # given up with everything else, not over: nobody is told to go on
+        except BaseException:
+            self._switch_is_over()
+            raise
+        self._switch_is_over()
+
+    def _switch_is_over(self) -> None:
+        self.switching = False
+        self._waiting_to_switch.tell()
 
     async def _delete_early(self) -> None:
         unneeded = [stream_id for stream_id in sorted(self.dirty.removed) if self._files.release(stream_id)]
