@@ -25,7 +25,6 @@ anything else, and an early answer to them ends the connection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from enum import Enum
 from math import inf
 from typing import Any, cast
@@ -46,6 +45,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dstreams.eventually import Decided, Eventually
+from dstreams.http.factories import ConnectionFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
@@ -680,48 +680,20 @@ class HttpChannel(protocol.Protocol):
             self._transport.unregisterProducer()
 
 
-class HttpFactory(protocol.Factory):
-    """Makes the channels of a listener, and keeps track of them.
+class HttpFactory(ConnectionFactory[HttpChannel]):
+    """Makes the channels of a listener, and keeps track of them."""
 
-    :param application: answers the requests.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
-    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
-    :param connections: where the channels are entered; a set of their own when it is left out.
-    """
+    _heads: Heads | None = None
 
-    noisy = False
-
-    def __init__(
-        self,
-        application: Application,
-        wheel: TimerWheel,
-        limits: HttpLimits | None = None,
-        now: Callable[[], float] = time.time,
-        connections: Connections | None = None,
-    ) -> None:
-        self._application = application
-        self._wheel = wheel
-        self._limits = HttpLimits() if limits is None else limits
-        self._date = DateLine(now)
-        self._heads = Heads(self._limits)
-        self._connections = Connections() if connections is None else connections
-        self._retiring = False
-        self._draining = False
-
-    def buildProtocol(self, addr: IAddress | None) -> HttpChannel | None:  # noqa: ARG002 (Twisted's)
-        """A channel for a new connection; none once :meth:`drain` was called."""
-        if self._draining:
-            return None
-        channel = HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections, self._heads)
-        channel.factory = self
-        if self._retiring:
-            channel.retire()
-        return channel
+    def make(self) -> HttpChannel:
+        """A channel; all of them know the same heads by heart."""
+        if self._heads is None:
+            self._heads = Heads(self._limits)
+        return HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections, self._heads)
 
     def retire(self) -> None:
         """Give every connection one more answer: it says that the connection closes. New ones are still taken."""
-        self._retiring = True
+        super().retire()
         self._connections.retire()
 
     def drain(self) -> Deferred[None]:
@@ -729,7 +701,7 @@ class HttpFactory(protocol.Factory):
 
         :return: fires when all are gone. May be called again, and cancelled.
         """
-        self._draining = True
+        self.refuse_connections()
         return self._connections.drain()
 
     def abort(self) -> None:

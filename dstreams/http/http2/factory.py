@@ -2,61 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
-from twisted.internet import protocol
-from twisted.internet.interfaces import IAddress
-
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http1.replies import DateLine
+from dstreams.http.factories import ConnectionFactory
 from dstreams.http.http2.connection import Http2Connection
-from dstreams.http.messages import Application
-from dstreams.timers import TimerWheel
 
 
-class Http2Factory(protocol.Factory):
-    """Makes the HTTP/2 connections of listeners.
+class Http2Factory(ConnectionFactory[Http2Connection]):
+    """Makes HTTP/2 connections."""
 
-    :param application: answers the requests.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
-    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
-    :param connections: where the connections are entered; a set of their own when it is left out.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        application: Application,
-        wheel: TimerWheel,
-        limits: HttpLimits | None = None,
-        now: Callable[[], float] = time.time,
-        connections: Connections | None = None,
-    ) -> None:
-        self._application = application
-        self._wheel = wheel
-        self._limits = HttpLimits() if limits is None else limits
-        self._date = DateLine(now)
-        self._connections = Connections() if connections is None else connections
-        self._retiring = self._refuses = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Http2Connection | None:  # noqa: ARG002 (Twisted's)
-        """What speaks on a new connection; nothing once :meth:`refuse_connections` was called."""
-        if self._refuses:
-            return None
-        connection = Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)
-        connection.factory = self
-        if self._retiring:
-            connection.retire()
-        return connection
-
-    def retire(self) -> None:
-        """Ask the clients of new connections, too, to take their requests elsewhere."""
-        self._retiring = True
-
-    def refuse_connections(self) -> None:
-        """Make no more connections."""
-        self._refuses = True
+    def make(self) -> Http2Connection:
+        """What speaks on a new connection."""
+        return Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)

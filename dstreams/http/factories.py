@@ -1,0 +1,78 @@
+"""What the factories of all versions of HTTP have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from twisted.internet import protocol
+from twisted.internet.interfaces import IAddress
+
+from dstreams.http.http1.connections import Connections
+from dstreams.http.http1.limits import HttpLimits
+from dstreams.http.http1.replies import DateLine
+from dstreams.http.messages import Application
+from dstreams.timers import TimerWheel
+
+
+class _Made(Protocol):
+    """What a factory makes."""
+
+    factory: protocol.Factory | None
+
+    def retire(self) -> None:
+        """Make the answer under way the last one, or the next one when none is."""
+
+
+C = TypeVar("C", bound=_Made)
+
+
+class ConnectionFactory(protocol.Factory, Generic[C]):
+    """Makes the connections of listeners; a subclass says what they are (:meth:`make`).
+
+    :param application: answers the requests.
+    :param wheel: timers, and the time that durations are measured in.
+    :param limits: what a client may send, and how slowly.
+    :param now: the wall clock in seconds since 1970, for ``Date`` headers.
+    :param connections: where the connections are entered; a set of their own when it is left out.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        application: Application,
+        wheel: TimerWheel,
+        limits: HttpLimits | None = None,
+        now: Callable[[], float] = time.time,
+        connections: Connections | None = None,
+    ) -> None:
+        self._application = application
+        self._wheel = wheel
+        self._limits = HttpLimits() if limits is None else limits
+        self._date = DateLine(now)
+        self._connections = Connections() if connections is None else connections
+        self._retiring = self._refuses = False
+
+    def make(self) -> C:
+        """What speaks on a new connection."""
+        raise NotImplementedError
+
+    def buildProtocol(self, addr: IAddress | None) -> C | None:  # type: ignore[override]  # noqa: ARG002 (Twisted's)
+        """What speaks on a new connection; nothing once :meth:`refuse_connections` was called."""
+        if self._refuses:
+            return None
+        connection = self.make()
+        connection.factory = self
+        if self._retiring:
+            connection.retire()
+        return connection
+
+    def retire(self) -> None:
+        """Give new connections one answer: it says that the connection closes."""
+        self._retiring = True
+
+    def refuse_connections(self) -> None:
+        """Make no more connections."""
+        self._refuses = True
