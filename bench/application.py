@@ -145,6 +145,11 @@ def _measure(bench: Bench, mode: str, seconds: float) -> None:
         requests = [each(number % bench.streams) for number in range(bench.connections)]
         report(name, lambda: requests)
 
+    created = itertools.count(1)
+    report(
+        "create",
+        lambda: [b"PUT /v1/stream/c%d HTTP/1.1\r\n%b\r\n" % (next(created), _HEAD) for _ in range(bench.connections)],
+    )
     same("append 100 B", lambda stream: request(b"POST", stream, body))
     numbers = itertools.count()
 

@@ -118,6 +118,11 @@ def is_closed(headers: Mapping[bytes, bytes]) -> bool:
     return value is not None and value.lower() == b"true"
 
 
+def is_plain_integer(raw: bytes) -> bool:
+    """Whether :func:`parse_integer` takes a value, at a glance; it takes some others too."""
+    return raw.isdigit() and len(raw) < 16 and (raw[0] != 0x30 or len(raw) == 1)
+
+
 def parse_integer(name: bytes, raw: bytes) -> int:
     """Read a header that holds a non-negative integer.
 
@@ -126,7 +131,7 @@ def parse_integer(name: bytes, raw: bytes) -> int:
     :return: the integer, at most :data:`MAX_INTEGER`.
     :raises BadRequest: for anything else.
     """
-    if raw.isdigit() and len(raw) < 16 and raw[0] != 0x30:
+    if is_plain_integer(raw):
         return int(raw)  # the same as below, and 0.2 us less
     if _INTEGER.fullmatch(raw):
         value = int(raw)

@@ -67,6 +67,10 @@ def encode_name(name: str) -> bytes:
     :param name: a valid name.
     :return: the name, percent-encoded but for ``/`` and what RFC 3986 allows in a path segment.
     """
+    if name.isascii():
+        raw = name.encode("ascii")
+        if _PLAIN.fullmatch(raw):
+            return raw  # as below, and 1 us less
     return quote(name, safe=_PATH_SAFE).encode("ascii")
 
 

@@ -52,6 +52,14 @@ class AppendRequest:
         except BadRequest:
             return None
 
+    def numbered(self, seq: int) -> AppendRequest:
+        """The same of a producer's, with another sequence number."""
+        producer = self.producer
+        assert producer is not None
+        return AppendRequest(
+            self.content_type, self.closes, Producer(producer.id, producer.epoch, seq), self.stream_seq
+        )
+
 
 @define(eq=False)
 class Appended:

@@ -226,7 +226,7 @@ class HttpChannel(protocol.Protocol):
         phase, outlet = self._phase, self._outlet
         if phase is _HEAD and not self._reader.buffered and not outlet.corked and not outlet.blocked:
             end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.known.get(data[:end])
+            head = self._heads.known.get(data[:end]) or self._heads.recognize(data[:end])
             # What is judged by its head alone isn't served like this: see the top of the module.
             if (
                 head is not None

@@ -5,12 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dstreams.http.http1.heads import HeadFault, RequestHead, parse_head
 from dstreams.http.http1.known_heads import Heads
 from dstreams.http.http1.limits import MAX_KNOWN_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
+from dstreams.protocol.producers import Producer
+from dstreams.streams.appending import AppendRequest
 
 LIMITS = HttpLimits()
+
+LINES = [
+    b"GET /a HTTP/1.1",
+    b"GET /b?x=1&y=2 HTTP/1.1",
+    b"GET /b? HTTP/1.1",
+    b"GET /b?a?b HTTP/1.1",
+    b"HEAD /%41/b HTTP/1.1",
+    b"POST /a HTTP/1.1",
+    b"POST /a HTTP/1.0",
+    b"POST //a HTTP/1.1",
+    b"PUT /a#b HTTP/1.1",
+    b"PUT /c HTTP/1.1",
+    b"DELETE http://h/x HTTP/1.1",
+    b"DELETE /a|b HTTP/1.1",
+    b"OPTIONS * HTTP/1.1",
+    b"CONNECT /a HTTP/1.1",
+    b"PATCH /a HTTP/1.1",
+    b"get /a HTTP/1.1",
+    b"GET  /a HTTP/1.1",
+    b"GET /a\x80 HTTP/1.1",
+    b"GET /a HTTP/1.1 ",
+    b"GET /a HTTP/1.2",
+    b"",
+]
+BLOCKS = [
+    b"",
+    b"Host: h\r\n",
+    b"Host: h\r\nHost: i\r\n",
+    b"Host: h\r\nUpgrade: h2c\r\nConnection: upgrade\r\n",
+    b"Host: h\r\nConnection: close\r\n",
+    b"Host: h\r\nConnection: keep-alive\r\n",
+    b"Host: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n",
+    b"Host: h\r\nContent-Length: 3\r\nProducer-Seq: 1\r\n",
+    b"Host: h\r\nContent-Length: 3\r\nProducer-Seq: 22\r\n",
+    b"Host: h\r\nContent-Length: 3\r\nProducer-Seq: \r\n",
+    b"Host: h\r\nContent-Length: 3\r\nproducer-seq: 5\r\n",
+    b"Host: h\r\nContent-Length: 3\r\nProducer-Seq: 1\r\nproducer-seq: 5\r\n",
+    b"Host: h\r\nTransfer-Encoding: chunked\r\n",
+    b"Host: h\r\nTransfer-Encoding: gzip\r\n",
+    b"Host: h\r\n folded\r\n",
+    b"Host: h\r\nX: \x00\r\n",
+]
 
 
 class HeadsTests:
@@ -72,18 +118,19 @@ def numbered(seq: bytes, name: bytes = b"Producer-Seq", path: bytes = b"/s") -> 
     return b"POST %b HTTP/1.1\r\nHost: h\r\n%b: %b\r\nContent-Length: 3\r\n\r\n" % (path, name, seq)
 
 
-def same(one: RequestHead, other: RequestHead) -> bool:
-    """Whether two heads say the same."""
+def said(read: Callable[[bytes], RequestHead], head: bytes) -> object:
+    """All that a head says, or why it is refused."""
     names = ("method", "path", "query", "headers", "content_length", "is_1_0", "keep_alive", "expects_continue")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
-
-
-def outcome(read: Callable[[bytes], RequestHead], head: bytes) -> object:
-    """The headers that are read, or why they aren't."""
     try:
-        return read(head).headers
+        understood = read(head)
     except HeadFault as fault:
         return fault.args
+    return [getattr(understood, name) for name in names]
+
+
+def afresh(head: bytes) -> RequestHead:
+    """The head as it is read when nothing is known."""
+    return parse_head(head, LIMITS)
 
 
 class SeriesTests:
@@ -95,16 +142,23 @@ class SeriesTests:
         heads = Heads(LIMITS)
         for seq in (b"0", b"1", b"9", b"10", b"007", b"", b"x", b"-1", b"1 ", b"9" * 16, b"9" * 17, b"2"):
             head = numbered(seq, name)
-            assert same(heads.read(head), parse_head(head, LIMITS))
+            assert said(heads.read, head) == said(afresh, head)
 
     def test_facts(self) -> None:
-        """What an append asks for is found out for each; what its path means, once."""
+        """What was found out about one holds for all, but for the number."""
         heads = Heads(LIMITS)
         first = heads.read(numbered(b"0"))
-        first.facts.name, first.facts.lines, first.facts.append = "s", b"X: y\r\n", object()  # type: ignore[assignment]
-        second = heads.read(numbered(b"1"))
-        assert (second.facts.name, second.facts.lines, second.facts.append) == ("s", b"X: y\r\n", None)
+        asked = AppendRequest(b"text/plain", True, Producer("p", 7, 0), b"abc")
+        first.facts.name, first.facts.lines, first.facts.append = "s", b"X: y\r\n", asked
+        second = heads.read(numbered(b"12")).facts
+        assert (second.name, second.lines) == ("s", b"X: y\r\n")
+        append = second.append
+        assert append is not None
+        assert append.producer == Producer("p", 7, 12)
+        assert (append.content_type, append.closes, append.stream_seq) == (b"text/plain", True, b"abc")
+        assert append.media_type == asked.media_type
         assert first.headers[b"producer-seq"] == b"0"
+        assert first.facts.append is asked
 
     def test_other_series(self) -> None:
         """Another path is another series."""
@@ -121,9 +175,72 @@ class SeriesTests:
             with pytest.raises(HeadFault):
                 heads.read(twice)
 
+    def test_no_number(self) -> None:
+        """A head without its number isn't one of the series, though it looks like what is remembered of them."""
+        heads = Heads(LIMITS)
+        heads.read(numbered(b"0"))
+        assert heads.read(numbered(b"")).headers[b"producer-seq"] == b""
+        assert heads.read(numbered(b"1")).headers[b"producer-seq"] == b"1"
+
     @pytest.mark.parametrize("seq", [b"\x00", b"\r\n", b"\n1", b"\x001"])
     def test_hostile(self, seq: bytes) -> None:
         """What stands in a number's place is looked at."""
         heads = Heads(LIMITS)
         heads.read(numbered(b"0"))
-        assert outcome(heads.read, numbered(seq)) == outcome(lambda head: parse_head(head, LIMITS), numbered(seq))
+        assert said(heads.read, numbered(seq)) == said(afresh, numbered(seq))
+
+
+FIELDS = b"Host: h\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nOrigin: http://o\r\n\r\n"
+
+
+class FieldsTests:
+    """Heads with known fields and another request line."""
+
+    def test_lines(self) -> None:
+        """A plain line before known fields is understood without reading them again."""
+        heads = Heads(LIMITS)
+        first = heads.read(b"POST /a HTTP/1.1\r\n" + FIELDS)
+        second = heads.read(b"POST /b/c?d=e HTTP/1.1\r\n" + FIELDS)
+        assert second.headers is first.headers
+        assert (second.method, second.path, second.query) == (b"POST", b"/b/c", b"d=e")
+        assert second.content_length == 5
+
+    def test_facts(self) -> None:
+        """What the fields mean is found out once, what the path means each time."""
+        heads = Heads(LIMITS)
+        first = heads.read(b"POST /a HTTP/1.1\r\n" + FIELDS)
+        asked = AppendRequest(b"text/plain", False, None, None)
+        first.facts.name, first.facts.lines, first.facts.append = "a", b"X: y\r\n", asked
+        second = heads.read(b"POST /b HTTP/1.1\r\n" + FIELDS).facts
+        assert (second.name, second.operation, second.observed) == ("", None, None)
+        assert (second.lines, second.append) == (b"X: y\r\n", asked)
+
+    def test_methods(self) -> None:
+        """The same fields mean something else to another method."""
+        heads = Heads(LIMITS)
+        heads.read(b"POST /a HTTP/1.1\r\n" + FIELDS).facts.lines = b"X: y\r\n"
+        assert heads.read(b"GET /a HTTP/1.1\r\n" + FIELDS).facts.lines == b""
+
+    def test_creates(self) -> None:
+        """Creates are remembered by their fields only."""
+        heads = Heads(LIMITS)
+        first = heads.read(b"PUT /a HTTP/1.1\r\n" + FIELDS)
+        assert heads.read(b"PUT /b HTTP/1.1\r\n" + FIELDS).headers is first.headers
+        assert not heads.known
+
+    def test_limits(self) -> None:
+        """A line that is too long is refused before known fields, too."""
+        limits = HttpLimits(max_request_line_bytes=200)
+        heads = Heads(limits)
+        heads.read(b"GET /a HTTP/1.1\r\n" + FIELDS)
+        long = b"GET /%b HTTP/1.1\r\n" % (b"a" * 200) + FIELDS
+        with pytest.raises(HeadFault, match="request line"):
+            heads.read(long)
+
+    @given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(BLOCKS)), min_size=2, max_size=12))
+    def test_as_if_read(self, drawn: list[tuple[bytes, bytes]]) -> None:
+        """Whatever came before, a head is understood, or refused, as if it had come first."""
+        heads = Heads(LIMITS)
+        for line, block in drawn:
+            head = line + b"\r\n" + block + b"\r\n"
+            assert said(heads.read, head) == said(afresh, head)
