@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -164,7 +165,8 @@ class ProcessTests:
             assert get(f"{server.url}/healthz") == b"ok\n"
             lines = server.log.read_text().splitlines()
         said = [line.split("] ", 1)[-1] for line in lines if "[dstreams.services." in line and "#info]" in line]
-        assert said[1:] == [
+        assert re.fullmatch(r"up to \d+ connections at a time: the process may have \d+ file descriptors", said[1])
+        assert said[2:] == [
             "storage: memory, up to 104857600 bytes, 10485760 bytes per stream",
             f"listening on 127.0.0.1:{server.port}",
             f"health: {server.url}/healthz",

@@ -44,6 +44,11 @@ class Server:
         "The Twisted server endpoint strings to listen on; when there are none, `server.bind_address` is listened on.",
         example=("tcp:4437", "unix:/run/durable-streams/http.sock"),
     )
+    max_connections: int = key(
+        0,
+        "The most connections of clients at a time, on all endpoints together; others wait until one ends. 0: as many"
+        " as the process may have file descriptors for, less those that it needs itself.",
+    )
     drain_delay_secs: int = key(
         0,
         "How many seconds the server goes on as before after SIGTERM, but for `/readyz`, which says 503: time for"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from dstreams.services.listeners import Listener, place, reason
-from dstreams.services.parts import Connections
+from dstreams.services.parts import AdminParts
 from dstreams.services.patience import Patience
 from dstreams.startup import StartupError, StartupPhase
 
@@ -23,19 +23,15 @@ class AdminService(Service):
     """Listens for operators; from before the clients' port opens until after it has closed.
 
     :param listener: where.
-    :param factory: speaks HTTP there.
-    :param connections: that factory's connections.
+    :param parts: what speaks HTTP there.
     :param patience: ends every wait of the end when somebody has none left.
     """
 
     name: str | None = "admin"
 
-    def __init__(
-        self, listener: Listener, factory: IProtocolFactory, connections: Connections, patience: Patience
-    ) -> None:
+    def __init__(self, listener: Listener, parts: AdminParts, patience: Patience) -> None:
         self._listener = listener
-        self._factory = factory
-        self._connections = connections
+        self._parts = parts
         self._patience = patience
         self._port: IListeningPort | None = None
 
@@ -49,10 +45,12 @@ class AdminService(Service):
 
     async def _listen(self) -> None:
         try:
-            self._port = await self._listener.endpoint.listen(self._factory)
+            self._port = await self._listener.endpoint.listen(self._parts.factory)
         except (CannotListenError, OSError) as error:
             cause = f"failed to bind admin.endpoint {self._listener.name}: {reason(error)}"
             raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
+        if self._parts.admission is not None:
+            self._parts.admission.watch(self._port)
         where = place(self._port.getHost(), secure=self._listener.is_secure)
         _log.info("admin pages: {url}", url=f"{where.root}/{where.note}")
 
@@ -62,9 +60,12 @@ class AdminService(Service):
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        if self._parts.admission is not None:
+            self._parts.admission.release()
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
             self._port = None
-        if not await self._patience.wait_for(self._connections.drain(), GRACE_SECONDS):
-            self._connections.abort()
-            await self._connections.drain()
+        connections = self._parts.connections
+        if not await self._patience.wait_for(connections.drain(), GRACE_SECONDS):
+            connections.abort()
+            await connections.drain()

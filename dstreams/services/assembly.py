@@ -9,7 +9,9 @@ from twisted.application.service import Service
 
 from dstreams.config import Config
 from dstreams.services.admin import AdminService
+from dstreams.services.admission import admit
 from dstreams.services.configuration import ConfigService
+from dstreams.services.descriptors import ADMIN_CONNECTIONS, DescriptorService
 from dstreams.services.ending import end_process
 from dstreams.services.garbage import GarbageService
 from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
@@ -46,6 +48,7 @@ def build_server(
         TelemetryService(parts.lag, parts.traces, in_threads(reactor)),
         SignalService(reactor, patience, lambda: readiness.ready),
         ConfigService(reactor, warnings),
+        *([] if parts.admission is None else [DescriptorService(config, parts.admission)]),
         # Early, so that SIGHUP is listened to until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
@@ -61,7 +64,7 @@ def _admin_services(listener: Listener | None, admin: AdminParts | None, patienc
     """The admin listener, where there is one."""
     if listener is None or admin is None:
         return []
-    return [AdminService(listener, admin.factory, admin.connections, patience)]
+    return [AdminService(listener, admin, patience)]
 
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
@@ -75,10 +78,22 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     readiness.failure = lambda: assembly.streams.failure
     instruments = assembly.instruments
     site = HttpSite(assembly.application, assembly.wheel, observer=instruments.observer)
+    admission = admit(site.connections, reactor, "server.max_connections")
     if instruments.sources is not None:
         instruments.sources.connections.append(site.statistics)
+        instruments.sources.admission = admission
     admin = None
     if assembly.admin is not None:
         admin_site = HttpSite(assembly.admin, assembly.wheel, observer=instruments.observer)
-        admin = AdminParts(admin_site.http1, admin_site)
-    return SiteParts(assembly.streams, site.http1, site, site.over_tls, instruments.lag, instruments.traces, admin)
+        admin_admission = admit(admin_site.connections, reactor, "on the admin listener", ADMIN_CONNECTIONS)
+        admin = AdminParts(admin_site.http1, admin_site, admin_admission)
+    return SiteParts(
+        assembly.streams,
+        site.http1,
+        site,
+        site.over_tls,
+        instruments.lag,
+        instruments.traces,
+        admin,
+        admission,
+    )

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 
 from dstreams.progress import Progress
+from dstreams.services.admission import Admission
 from dstreams.telemetry.lag import ReactorLag
 from dstreams.telemetry.traces import Traces
 from dstreams.timers import Scheduler
@@ -60,10 +61,12 @@ class AdminParts:
 
     :param factory: speaks HTTP on its port.
     :param connections: that factory's connections.
+    :param admission: how many of them there may be; as many as come where it is ``None``.
     """
 
     factory: IProtocolFactory
     connections: Connections
+    admission: Admission | None = None
 
 
 @frozen
@@ -78,6 +81,7 @@ class SiteParts:
     :param lag: measures the reactor, ``None`` when nobody wants to know.
     :param traces: takes the spans of requests, ``None`` when nobody wants them.
     :param admin: speaks HTTP on the admin listener, ``None`` where there is none.
+    :param admission: how many connections there may be; as many as come where it is ``None``.
     """
 
     engine: Engine
@@ -87,3 +91,4 @@ class SiteParts:
     lag: ReactorLag | None = None
     traces: Traces | None = None
     admin: AdminParts | None = None
+    admission: Admission | None = None

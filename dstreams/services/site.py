@@ -67,6 +67,7 @@ class SiteService(Service):
                 self._ports.clear()
                 cause = f"failed to bind {listener.name}: {reason(error)}"
                 raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
+        self._limit_connections()
         self._readiness.ready = True
         self._announce()
 
@@ -74,6 +75,16 @@ class SiteService(Service):
         """What speaks at a listener: HTTP/1.1, or what a TLS handshake agrees on."""
         context, over_tls = listener.tls, self._parts.over_tls
         return self._parts.factory if context is None or over_tls is None else over_tls(context.options.protocols)
+
+    def _limit_connections(self) -> None:
+        admission = self._parts.admission
+        if admission is None:
+            return
+        for port, listener in zip(self._ports, self._listeners, strict=True):
+            if not admission.watch(port):
+                _log.warn(
+                    "{name} can't make clients wait: server.max_connections doesn't hold there", name=listener.name
+                )
 
     def _announce(self) -> None:
         places = [
@@ -128,6 +139,8 @@ class SiteService(Service):
             await self._patience.wait(delay)
 
     async def _stop_listening(self) -> None:
+        if self._parts.admission is not None:
+            self._parts.admission.release()
         while self._ports:
             await maybeDeferred(self._ports.pop().stopListening)
 

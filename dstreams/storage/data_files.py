@@ -28,15 +28,12 @@ from dstreams.eventually import then
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.storage import index
-from dstreams.storage.disk import Disk, File, storage_error, write_all
+from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all
 from dstreams.storage.interface import StorageError
 from dstreams.storage.recent import Recent
 from dstreams.storage.sync import Run
 
 _T = TypeVar("_T")
-
-MAX_OPEN_FILES = 256
-"""How many files stay open for the next read. A read in progress keeps its own beyond that."""
 
 ENTRY_BYTES = 8
 
@@ -70,6 +67,7 @@ class DataFiles:
     _run: Run
     _recent: dict[int, Recent] = field(factory=dict, init=False)
     _open: OrderedDict[str, File] = field(factory=OrderedDict, init=False)
+    _most_open: int = field(factory=lambda: open_files_allowed(), init=False)  # noqa: PLW0108 (patched by tests)
     _made: set[str] = field(factory=set, init=False)
     # What readers hold of streams that have files, by stream.
     _held: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
@@ -164,7 +162,7 @@ class DataFiles:
         file = self._open.get(path)
         if file is None:
             file = self._open[path] = self._disk.open(path, write=False)
-            while len(self._open) > MAX_OPEN_FILES:
+            while len(self._open) > self._most_open:
                 self._open.popitem(last=False)
         else:
             self._open.move_to_end(path)
@@ -207,7 +205,6 @@ class StreamBytes:
     _written: int
     _number: int
     _hold: Hold | None
-    _data_file: File | None = field(default=None, init=False)
     _memory: bytearray = field(init=False)
     _entries: array[int] = field(init=False)
 
@@ -222,9 +219,8 @@ class StreamBytes:
         if end > self._written:
             rest = self._memory[: end - self._written]
             return then(self.read(start, self._written), lambda data: data + rest)
-        if self._data_file is None:
-            self._data_file = self._open(0)
-        file, offset, size = self._data_file, start - self._start, end - start
+        # Not kept until the next piece: a client that takes none would cost a descriptor.
+        file, offset, size = self._open(0), start - self._start, end - start
 
         def now(wait: bool) -> bytes | None:
             data = file.pread(size, offset) if wait else file.pread_nowait(size, offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import sys
 from contextlib import suppress
 from typing import Protocol
@@ -98,6 +99,21 @@ def write_all(file: File, data: bytes, offset: int) -> None:
         if not more:
             raise OSError(errno.EIO, "the system writes nothing and doesn't say why", file.path)
         written += more
+
+
+MAX_OPEN_FILES = 256
+"""How many files of streams stay open for the next read."""
+
+
+def open_files_for(descriptors: int) -> int:
+    """How many files of streams may stay open when the process may have so many descriptors."""
+    return min(MAX_OPEN_FILES, descriptors // 4)
+
+
+def open_files_allowed() -> int:
+    """The same for this process, as its limit is now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else open_files_for(soft)
 
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None) if hasattr(os, "preadv") else None

@@ -78,6 +78,15 @@ class ConnectionNumbers(Protocol):
     def refused(self) -> int: ...
 
 
+class AdmissionNumbers(Protocol):
+    """How many connections are let in."""
+
+    @property
+    def most(self) -> int: ...
+    @property
+    def full(self) -> int: ...
+
+
 class RequestNumbers(Protocol):
     """How requests were answered."""
 
@@ -94,6 +103,7 @@ class Sources:
     :param storage: the storage's name.
     :param build: what runs: ``version`` and the like.
     :param connections: one for each listener; listeners are added when there are any.
+    :param admission: how many connections there may be, ``None`` where others decide that.
     :param syncs: the durations of the journal's syncs, ``None`` where there are none.
     :param lag: how late the reactor was.
     """
@@ -108,6 +118,7 @@ class Sources:
     syncs: Histogram | None = None
     lag: Histogram = field(factory=Histogram)
     connections: list[Callable[[], ConnectionNumbers]] = field(factory=list)
+    admission: AdmissionNumbers | None = None
 
 
 @frozen(eq=False)
@@ -205,6 +216,10 @@ class Collector(BaseCollector):
         for state, count in busy.items():
             states.add_metric([state], count)
         yield states
+        admission = self._sources.admission
+        if admission is not None:
+            yield _gauge("dstreams_http_connections_limit", "Connections that there may be.", admission.most)
+            yield _counter("dstreams_http_connections_full", "Times that the limit was reached.", admission.full)
         yield _gauge("dstreams_http_stalled_clients", "Clients that take less than they are sent.", total("stalled"))
         yield _gauge("dstreams_http_unsent_bytes", "Written, and not taken by the system yet.", total("unsent_bytes"))
         yield _counter("dstreams_http_cut_clients", "Clients cut because they took nothing.", total("cut_stalled"))

@@ -220,6 +220,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '["tcp:1", "tcp:1"]': "has the item 'tcp:1' twice",
         '["tcp:1", "tcp6:1"]': "has two endpoints for port 1",
     },
+    "server.max_connections": {"-1": "must be at least 0"},
     "server.drain_delay_secs": {"86401": "must be at most 86400"},
     "server.shutdown_grace_secs": {"-1": "must be at least 0", "86401": "must be at most 86400"},
     "limits.max_memory_bytes": {"0": "must be at least 1"},

@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dstreams.config import Config
 from dstreams.services.admin import GRACE_SECONDS, AdminService
 from dstreams.services.listeners import resolve_admin_listener
+from dstreams.services.parts import AdminParts
 from dstreams.services.patience import Patience
 from dstreams.startup import StartupError, StartupPhase
 from tests.servers import ChildServer, twistd_server
@@ -68,7 +69,7 @@ class AdminServiceTests(SynchronousTestCase):
     def service(self, endpoint: str = "127.0.0.1:9090") -> AdminService:
         listener = resolve_admin_listener(configured(endpoint), self.reactor)
         assert listener is not None
-        return AdminService(listener, Factory(), self.connections, self.patience)
+        return AdminService(listener, AdminParts(Factory(), self.connections), self.patience)
 
     def test_listens(self) -> None:
         """It binds where it is told to, an address and port or an endpoint string, and says where."""

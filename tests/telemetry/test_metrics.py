@@ -18,6 +18,7 @@ from dstreams.config import Config
 from dstreams.http.assembly import Assembly, assemble
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
+from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.histograms import Histogram
 from tests.engine import WALL, DelayedStorage
@@ -50,6 +51,7 @@ class Server:
         self.factory = HttpFactory(self.assembly.application, self.assembly.wheel, connections=Connections(observer))
         if instruments.sources is not None:
             instruments.sources.connections.append(self.factory.statistics)
+            instruments.sources.admission = Admission(int, self.clock.seconds, "a key", 500)
 
     def ask(self, method: str, target: str, body: bytes = b"") -> Connected:
         connected = Connected(factory=self.factory)

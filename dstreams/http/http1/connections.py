@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field, frozen
@@ -81,11 +82,15 @@ class Connections:
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
+    when_lost: Callable[[], object] | None = field(default=None, init=False, repr=False)
+    """Called after a connection has closed."""
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that has closed."""
         self.live.discard(connection)
+        if self.when_lost is not None:
+            self.when_lost()
         if not self.live and self._waiting:
             waiting, self._waiting = self._waiting, []
             for deferred in waiting:

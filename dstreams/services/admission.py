@@ -1,0 +1,111 @@
+"""How many clients are let in at a time; the others wait in the system's queue until somebody leaves.
+
+A server that takes every connection runs out of descriptors, and then nothing works any more: neither its files nor
+the listener by which an operator would see why. So accepting stops before that. Who is connected goes on; who isn't
+waits in the listeners' backlogs, and beyond those the system makes clients try again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+
+from dstreams.timers import Scheduler
+
+_log = Logger()
+
+QUIET_SECONDS = 60.0
+"""How long after telling that the server is full that isn't told again."""
+
+
+class Members(Protocol):
+    """The connections of a listener, or of several."""
+
+    @property
+    def live(self) -> Collection[object]:
+        """Those that are open."""
+
+    when_lost: Callable[[], object] | None
+    """Called after one has closed."""
+
+
+@define(eq=False)
+class Admission:
+    """Stops accepting on some ports while they have as many connections as they may, all of them together.
+
+    :param count: how many connections there are.
+    :param seconds: the monotonic clock.
+    :param what: what says how many there may be, for the log.
+    :param most: how many there may be.
+    """
+
+    _count: Callable[[], int]
+    _seconds: Callable[[], float]
+    _what: str
+    most: int = sys.maxsize
+    full: int = field(default=0, init=False)
+    """How often there were as many connections as there may be."""
+    _ports: list[Any] = field(factory=list, init=False)
+    _is_paused: bool = field(default=False, init=False)
+    _told_at: float | None = field(default=None, init=False)
+
+    def watch(self, port: IListeningPort) -> bool:
+        """Let in by a port no more than there may be.
+
+        :return: whether that can be done: not with ports that aren't the reactor's own.
+        """
+        if not isinstance(port, Port):
+            return False
+        guarded: Any = port
+        # Every reactor looks this up when the port has something to accept. Twisted accepts many connections in one go,
+        # so asking its factory would come too late: what it refuses is closed, and can't wait.
+        guarded.doRead = partial(self._accept, guarded, guarded.doRead)
+        self._ports.append(guarded)
+        return True
+
+    def release(self) -> None:
+        """Have nothing more to do with the ports: they are about to be closed."""
+        self._ports.clear()
+
+    def left(self) -> None:
+        """A connection is gone."""
+        if self._is_paused and self._count() < self.most:
+            self._is_paused = False
+            for port in self._ports:
+                port.startReading()
+
+    def _accept(self, port: Any, accept: Callable[[], object]) -> None:
+        room = self.most - self._count()
+        if room > 0:
+            port.numberAccepts = min(port.numberAccepts, room)
+            accept()
+        if not self._is_paused and self._count() >= self.most:
+            self._pause()
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        for port in self._ports:
+            port.stopReading()
+        self.full += 1
+        now = self._seconds()
+        if self._told_at is None or now - self._told_at >= QUIET_SECONDS:
+            self._told_at = now
+            _log.warn(
+                "{count} connections are open, as many as there may be ({what}): others wait until one of them ends",
+                count=self._count(),
+                what=self._what,
+            )
+
+
+def admit(connections: Members, scheduler: Scheduler, what: str, most: int = sys.maxsize) -> Admission:
+    """What lets in connections, and is told of those that end."""
+    admission = Admission(lambda: len(connections.live), scheduler.seconds, what, most)
+    connections.when_lost = admission.left
+    return admission
