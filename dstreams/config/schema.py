@@ -290,6 +290,12 @@ class Admin:
         " interface unless it names another; there is none when unset.",
         example="127.0.0.1:9090",
     )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        "The hosts, besides `localhost` and loopback addresses, that requests may name in their `Host` header. Other"
+        " requests get 421 on a loopback interface; elsewhere all names are allowed unless some are listed.",
+        example=("metrics.example.org", "10.1.2.3"),
+    )
     base_path: str = key("/admin", "The path below which its own pages are.")
 
 

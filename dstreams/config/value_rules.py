@@ -8,6 +8,7 @@ from typing import Any
 
 from dstreams.config.addresses import parse_bind_address
 from dstreams.config.endpoints import check_endpoint
+from dstreams.config.hosts import parse_host
 from dstreams.config.log_filter import parse_log_filter
 from dstreams.config.networks import parse_trusted
 from dstreams.config.origins import check_origins
@@ -116,6 +117,7 @@ VALUE_RULES: Mapping[str, Rule] = {
     "proxy.identity.header_name": _header_name,
     "observability.rust_log": _raises(parse_log_filter),
     "admin.endpoint": _admin_endpoint,
+    "admin.allowed_hosts": _each(_raises(parse_host), parse_host),
     "admin.base_path": check_base_path,
 }
 """The rules by key. A key that is unset isn't asked."""

@@ -19,6 +19,7 @@ from dstreams.http.messages import Application
 from dstreams.http.mounted import MountedSite
 from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.health import health
+from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.http.pages.listing import listing
 from dstreams.http.pages.metrics import metrics
 from dstreams.http.pages.site import build_pages
@@ -135,7 +136,7 @@ def assemble(
     admin = None
     if config.admin.endpoint is not None:
         admin_pages = build_pages(*own, *exposed, listing(config.admin.base_path, streams))
-        admin, exposed = PagesApplication(MountedSite(Site(admin_pages))), []
+        admin, exposed = PagesApplication(MountedSite(Site(admin_pages)), AllowedHosts(config.admin.allowed_hosts)), []
     pages = MountedSite(Site(build_pages(*own, *exposed)))
     application: Application = StreamApplication(context, pages)
     if config.proxy.enabled:

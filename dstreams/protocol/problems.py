@@ -193,6 +193,10 @@ class ExpectationFailed(
     """An ``Expect`` header other than ``100-continue``."""
 
 
+class Misdirected(ProtocolError, status=421, code="MISDIRECTED", slug="misdirected", title="Misdirected Request"):
+    """A request for a host that this listener doesn't answer for (RFC 9110 section 15.5.20)."""
+
+
 class HeadersTooLarge(
     ProtocolError,
     status=431,

@@ -51,7 +51,10 @@ class AdminService(Service):
             raise StartupError(StartupPhase.BIND_LISTENER, cause) from error
         if self._parts.admission is not None:
             self._parts.admission.watch(self._port)
-        where = place(self._port.getHost(), secure=self._listener.is_secure)
+        address = self._port.getHost()
+        if self._parts.bound is not None:
+            self._parts.bound(address)
+        where = place(address, secure=self._listener.is_secure)
         _log.info("admin pages: {url}", url=f"{where.root}/{where.note}")
 
     def stopService(self) -> Deferred[None]:

@@ -86,7 +86,7 @@ def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> 
     if assembly.admin is not None:
         admin_site = HttpSite(assembly.admin, assembly.wheel, observer=instruments.observer)
         admin_admission = admit(admin_site.connections, reactor, "on the admin listener", ADMIN_CONNECTIONS)
-        admin = AdminParts(admin_site.http1, admin_site, admin_admission)
+        admin = AdminParts(admin_site.http1, admin_site, admin_admission, assembly.admin.hosts.bound)
     return SiteParts(
         assembly.streams,
         site.http1,

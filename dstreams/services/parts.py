@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 
 from dstreams.progress import Progress
 from dstreams.services.admission import Admission
@@ -62,11 +62,13 @@ class AdminParts:
     :param factory: speaks HTTP on its port.
     :param connections: that factory's connections.
     :param admission: how many of them there may be; as many as come where it is ``None``.
+    :param bound: told where it listens, once it does.
     """
 
     factory: IProtocolFactory
     connections: Connections
     admission: Admission | None = None
+    bound: Callable[[IAddress], object] | None = None
 
 
 @frozen

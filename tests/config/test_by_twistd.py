@@ -276,6 +276,10 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '""': "is blank; write a level such as info",
     },
     "admin.endpoint": {'"9090"': "isn't an address; write 127.0.0.1:9090", '""': "is blank"},
+    "admin.allowed_hosts": {
+        '["a:80"]': "has the item 'a:80', which must be a host's name or IP address, without a port",
+        '["a.b", "A.b."]': "has 'a.b' and 'A.b.', which are one",
+    },
     "admin.base_path": {'"/a/"': "must not end with /", '"/healthz/a"': "overlaps with the server's own pages"},
 }
 """Bad values of single keys, as TOML, with why each is refused."""

@@ -31,6 +31,7 @@ VOCABULARY = [
     ("PayloadTooLarge", 413, "PAYLOAD_TOO_LARGE", "payload-too-large", "Payload Too Large"),
     ("UriTooLong", 414, "URI_TOO_LONG", "uri-too-long", "URI Too Long"),
     ("ExpectationFailed", 417, "EXPECTATION_FAILED", "expectation-failed", "Expectation Failed"),
+    ("Misdirected", 421, "MISDIRECTED", "misdirected", "Misdirected Request"),
     ("HeadersTooLarge", 431, "HEADERS_TOO_LARGE", "headers-too-large", "Request Header Fields Too Large"),
     ("InternalError", 500, "INTERNAL_ERROR", "internal", "Internal Server Error"),
     ("NotImplementedByServer", 501, "NOT_IMPLEMENTED", "not-implemented", "Not Implemented"),

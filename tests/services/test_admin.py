@@ -137,9 +137,10 @@ class ResolvingTests:
         assert raised.value.phase is StartupPhase.RESOLVE_TRANSPORT
 
 
-def fetch(url: str) -> tuple[int, bytes]:
+def fetch(url: str, host: str | None = None) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, headers={} if host is None else {"Host": host})
     try:
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -169,6 +170,9 @@ def test_real_server(tmp_path: Path) -> None:
         status, listed = fetch(f"{url}/ops/streams")
         assert [stream["name"] for stream in json.loads(listed)["streams"]] == ["a/b"]
         assert fetch(f"{url}/v1/stream/a/b")[0] == 404
+        assert fetch(url.replace("127.0.0.1", "localhost") + "/readyz")[0] == 200
+        assert fetch(f"{url}/readyz", "evil.example")[0] == 421
+        assert fetch(f"{server.url}/readyz", "evil.example")[0] == 200
         for path in ("/metrics", "/ops/streams"):
             assert fetch(f"{server.url}{path}")[0] == 404
         server.process.terminate()

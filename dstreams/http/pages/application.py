@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from dstreams.http.application import Elsewhere, problem_response
 from dstreams.http.messages import Request, Response
+from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.protocol.problems import BY_STATUS
 
 MAX_BODY_BYTES = 64 * 1024
@@ -22,9 +23,11 @@ class PagesApplication:
     No CORS headers: pages of the admin listener are nothing for scripts of other origins.
 
     :param pages: what answers.
+    :param hosts: under which names.
     """
 
     _pages: Elsewhere
+    hosts: AllowedHosts = field(factory=AllowedHosts)
     max_body_bytes: int = MAX_BODY_BYTES
 
     def judge(self, request: Request) -> Response | None:  # noqa: ARG002 (the interface's)
@@ -33,6 +36,9 @@ class PagesApplication:
 
     def respond(self, request: Request) -> Response | Deferred[Response]:
         """Answer a complete request."""
+        refusal = self.hosts.refusal(request)
+        if refusal is not None:
+            return _complete(problem_response(refusal, request))
         response = self._pages.respond(request)
         if isinstance(response, Deferred):
             return response.addCallback(_complete)
