@@ -46,8 +46,8 @@ class Fault:
 
 
 FAULTS = (
-    # file-durable asks the kernel to sync, by one call or the other.
-    Fault("file-durable", "io_submit,fdatasync", "EIO"),
+    # file-durable asks the kernel to sync, by one call or another.
+    Fault("file-durable", "io_uring_enter,io_submit,fdatasync", "EIO"),
     Fault("file-durable", "pwrite64", "EIO"),
     Fault("file-durable", "pwrite64", "ENOSPC", passes=True),
     Fault("file-durable", "syncfs", "EIO", checkpoint_bytes=20_000),

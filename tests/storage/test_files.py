@@ -25,7 +25,7 @@ from dstreams.storage import segments
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.records import encode
-from dstreams.storage.sync import AioSyncer, ThreadSyncer, run_inline
+from dstreams.storage.sync import KernelSyncer, ThreadSyncer, run_inline
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest, ForkRequest
 from dstreams.streams.streams import Streams
@@ -311,7 +311,7 @@ class FailureTests:
 
 
 class RealThreadsTests:
-    @pytest.mark.parametrize("kind", ["aio", "thread", "fast"])
+    @pytest.mark.parametrize("kind", ["kernel", "thread", "fast"])
     @pytest_twisted.ensureDeferred
     async def test_many_writers(self, kind: str, tmp_path: Path) -> None:
         """Concurrent appends with real syncs and checkpoints in real threads are all there afterwards."""
@@ -319,9 +319,9 @@ class RealThreadsTests:
 
         def make_syncer() -> Any:
             try:
-                return AioSyncer(reactor) if kind == "aio" else ThreadSyncer(deferToThread)
+                return KernelSyncer(reactor) if kind == "kernel" else ThreadSyncer(deferToThread)
             except OSError as error:
-                pytest.skip(f"no kernel AIO here: {error}")
+                pytest.skip(f"the kernel doesn't sync by itself here: {error}")
 
         def open_store() -> tuple[FileStorage, Streams]:
             store = FileStorage(str(tmp_path), None if kind == "fast" else make_syncer, deferToThread, 20_000)

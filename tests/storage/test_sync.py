@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from dstreams.storage import sync as sync_module
+from dstreams.storage import kernel_queues
 from dstreams.storage.disk import OsDisk, OsFile
-from dstreams.storage.sync import AioSyncer, Syncer, ThreadSyncer, run_inline
+from dstreams.storage.kernel_queues import AioQueue, KernelQueue, UringQueue
+from dstreams.storage.sync import KernelSyncer, Syncer, ThreadSyncer, choose_syncer, run_inline
 
 
 def reactor() -> Any:
@@ -28,21 +29,55 @@ def reactor() -> Any:
     return reactor
 
 
-def make_aio() -> AioSyncer:
-    """Kernel AIO, where it is to be had."""
+QUEUES: dict[str, Callable[[int], KernelQueue]] = {"io_uring": UringQueue, "kernel AIO": AioQueue}
+
+
+def make(kind: str) -> KernelSyncer:
+    """A syncer of that kind, where it is to be had."""
     try:
-        return AioSyncer(reactor())
+        return KernelSyncer(reactor(), QUEUES[kind])
     except OSError as error:
-        pytest.skip(f"no kernel AIO here: {error}")
+        pytest.skip(f"no {kind} here: {error}")
+
+
+@define(eq=False)
+class FakeQueue:
+    """A queue whose syncs end as they are told to; it writes to the eventfd at once.
+
+    :param submitted: what submitting fails with.
+    :param ended: what the kernel says at the end.
+    """
+
+    eventfd: int
+    submitted: int = 0
+    ended: int = 0
+    name: str = "fake"
+
+    def submit(self, descriptor: int) -> None:
+        if self.submitted:
+            raise OSError(self.submitted, os.strerror(self.submitted))
+        os.eventfd_write(self.eventfd, 1)
+
+    def result(self) -> int | None:
+        return -self.ended
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
 def a_file(directory: Path) -> OsFile:
     return OsDisk().open(f"{directory}/f", create=True)
 
 
-def contexts() -> int:
-    """How many AIO contexts this process has: each is a mapping of its memory."""
-    return Path("/proc/self/maps").read_text().count("[aio]")
+def mappings() -> int:
+    """How many mappings this process has that belong to one queue or the other."""
+    maps = Path("/proc/self/maps").read_text()
+    return maps.count("[aio]") + maps.count("[io_uring]")
+
+
+def descriptors() -> int:
+    """How many descriptors are open."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 @define
@@ -58,10 +93,10 @@ class Descriptor:
         os.fdatasync(self.number)
 
 
-@pytest.fixture(params=["aio", "thread"])
+@pytest.fixture(params=[*QUEUES, "thread"])
 def syncer(request: pytest.FixtureRequest) -> Iterator[Syncer]:
-    """Either way to sync."""
-    made = make_aio() if request.param == "aio" else ThreadSyncer(deferToThread)
+    """Each way to sync."""
+    made = make(request.param) if request.param in QUEUES else ThreadSyncer(deferToThread)
     yield made
     made.close()
 
@@ -123,35 +158,84 @@ class SyncerTests:
         await done
 
 
-class AioSyncerTests:
+@pytest.mark.parametrize("kind", QUEUES)
+class KernelSyncerTests:
     @pytest_twisted.ensureDeferred
-    async def test_close_releases_everything(self, tmp_path: Path) -> None:
-        """Closing gives back the context, the eventfd and the reactor's reader."""
-        make_aio().close()
+    async def test_close_releases_everything(self, kind: str, tmp_path: Path) -> None:
+        """Closing gives back the queue, the eventfd and the reactor's reader."""
+        make(kind).close()
+        file = a_file(tmp_path)
         gc.collect()
-        descriptors, room, readers = len(os.listdir("/proc/self/fd")), contexts(), len(reactor().getReaders())
-        syncer = make_aio()
-        assert contexts() > room
-        assert len(os.listdir("/proc/self/fd")) == descriptors + 1
-        await syncer.sync(a_file(tmp_path))
+        before = descriptors(), mappings(), len(reactor().getReaders())
+        syncer = make(kind)
+        assert mappings() > before[1]
+        await syncer.sync(file)
         syncer.close()
-        assert (len(os.listdir("/proc/self/fd")), contexts()) == (descriptors, room)
-        assert len(reactor().getReaders()) == readers
+        assert (descriptors(), mappings(), len(reactor().getReaders())) == before
+
+    def test_spurious_wake_up(self, kind: str) -> None:
+        """A wake-up without an event is harmless."""
+        syncer = make(kind)
+        syncer.doRead()
+        os.eventfd_write(syncer.fileno(), 1)
+        syncer.doRead()
+        syncer.close()
+
+    def test_elsewhere(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On another system there is none."""
+        monkeypatch.setattr(platform, "system", lambda: "Darwin")
+        with pytest.raises(OSError, match=f"no .*{kind.rpartition(' ')[2]} on this system"):
+            KernelSyncer(reactor(), QUEUES[kind])
 
     @pytest_twisted.ensureDeferred
-    async def test_kernel_reports_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An I/O error that the kernel finds while it syncs fails the Deferred."""
-        syncer = make_aio()
-        unpack = sync_module._EVENT.unpack_from
+    async def test_failed_submission(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sync that the kernel doesn't take fails, and isn't done later beside another."""
+        syncer, file = make(kind), a_file(tmp_path)
 
-        class Broken:
-            size = sync_module._EVENT.size
+        def refuse(*_: Any) -> int:
+            raise OSError(errno.EIO, "Input/output error")
 
-            def unpack_from(self, buffer: Any, offset: int) -> tuple[int, ...]:
-                data, request, _, more = unpack(buffer, offset)
-                return data, request, -errno.EIO, more
+        try:
+            with monkeypatch.context() as patches:
+                patches.setattr(kernel_queues, "_syscall", refuse)
+                with pytest.raises(OSError, match="Input/output error"):
+                    await syncer.sync(file)
+            for _ in range(3):
+                await syncer.sync(file)
+            assert syncer._queue.result() is None
+        finally:
+            syncer.close()
 
-        monkeypatch.setattr(sync_module, "_EVENT", Broken())
+
+class OutcomeTests:
+    """What a syncer makes of what the kernel says."""
+
+    @pytest.mark.parametrize(("kind", "after"), [("io_uring", 0), ("io_uring", 1), ("kernel AIO", 0)])
+    def test_refusal_leaves_nothing_behind(self, kind: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the kernel or a sandbox refuses a part of it, the other parts are given back."""
+        make(kind).close()
+        calls, call = 0, kernel_queues._syscall
+
+        def refuse(*arguments: Any) -> int:
+            nonlocal calls
+            calls += 1
+            if calls > after:
+                raise OSError(errno.ENOSYS, "Function not implemented")
+            return call(*arguments)
+
+        monkeypatch.setattr(kernel_queues, "_syscall", refuse)
+        gc.collect()
+        before = descriptors(), mappings()
+        with pytest.raises(OSError, match="not implemented"):
+            KernelSyncer(reactor(), QUEUES[kind])
+        gc.collect()
+        assert (descriptors(), mappings()) == before
+
+    @pytest.mark.parametrize("when", ["submitted", "ended"])
+    @pytest_twisted.ensureDeferred
+    async def test_error(self, when: str, tmp_path: Path) -> None:
+        """An I/O error fails the Deferred."""
+        syncer = KernelSyncer(reactor(), lambda eventfd: FakeQueue(eventfd, **{when: errno.EIO}))
         try:
             with pytest.raises(OSError, match="Input/output error") as caught:
                 await syncer.sync(a_file(tmp_path))
@@ -159,37 +243,52 @@ class AioSyncerTests:
         finally:
             syncer.close()
 
-    def test_spurious_wake_up(self) -> None:
-        """A wake-up without an event is harmless."""
-        syncer = make_aio()
-        syncer.doRead()
-        os.eventfd_write(syncer.fileno(), 1)
-        syncer.doRead()
+    @pytest.mark.parametrize("when", ["submitted", "ended"])
+    @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ECANCELED])
+    @pytest_twisted.ensureDeferred
+    async def test_not_tried(self, when: str, code: int, tmp_path: Path) -> None:
+        """A sync for which the kernel had no thread is done all the same, and fails as it would have."""
+        syncer = KernelSyncer(reactor(), lambda eventfd: FakeQueue(eventfd, **{when: code}))
+        file, synced = a_file(tmp_path), []
+
+        @define
+        class Watched(Descriptor):
+            def sync(self) -> None:
+                super().sync()
+                synced.append(self)
+
+        try:
+            await syncer.sync(Watched(file.fileno()))  # type: ignore[arg-type]
+            assert len(synced) == 1
+            reading, writing = os.pipe()
+            with pytest.raises(OSError, match="Invalid argument"):
+                await syncer.sync(Watched(writing))  # type: ignore[arg-type]
+            os.close(reading)
+            os.close(writing)
+        finally:
+            syncer.close()
+
+
+class ChoiceTests:
+    """Which way is taken."""
+
+    @pytest.mark.parametrize(
+        ("refused", "name"), [((), "io_uring"), (("UringQueue",), "kernel AIO"), (("UringQueue", "AioQueue"), "thread")]
+    )
+    def test_best(self, refused: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The best way that isn't refused."""
+        for kind, queue in (("io_uring", "UringQueue"), ("kernel AIO", "AioQueue")):
+            if queue not in refused and name == kind:
+                make(kind).close()
+
+        def refuse(_: int) -> KernelQueue:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        for each in refused:
+            monkeypatch.setattr(kernel_queues, each, refuse)
+        syncer = choose_syncer(reactor(), run_inline)
+        assert syncer.name == name
         syncer.close()
-
-    def test_unknown_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a processor whose numbers of system calls aren't known, there is none."""
-        monkeypatch.setattr(platform, "machine", lambda: "mips")
-        with pytest.raises(OSError, match="no Linux AIO on this system"):
-            AioSyncer(reactor())
-
-    @pytest.mark.parametrize("what", ["context", "eventfd"])
-    def test_refusal_leaves_nothing_behind(self, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the kernel or a sandbox refuses a part of it, the other parts are given back."""
-        make_aio().close()
-
-        def refuse(*_: object) -> int:
-            raise OSError(errno.ENOSYS, "Function not implemented")
-
-        if what == "eventfd":
-            monkeypatch.setattr(os, "eventfd", refuse)
-        else:
-            monkeypatch.setattr(AioSyncer, "_call", refuse)
-        gc.collect()
-        descriptors, room = len(os.listdir("/proc/self/fd")), contexts()
-        with pytest.raises(OSError, match="not implemented"):
-            AioSyncer(reactor())
-        assert (len(os.listdir("/proc/self/fd")), contexts()) == (descriptors, room)
 
 
 class RunInlineTests:
