@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
-from twisted.logger import ILogObserver, LogEvent
+from attrs import field, frozen
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from dstreams.telemetry.fields import REQUESTS
 from dstreams.telemetry.levels import LevelFilter
 from dstreams.telemetry.lines import LineWriter
+from dstreams.telemetry.repeats import Repeats
 
 
 @implementer(ILogObserver)
@@ -24,16 +25,29 @@ class LogObserver:
     :param levels: which events are logged.
     :param format: makes a line of an event.
     :param writer: where lines go.
+    :param call_later: as the reactor's, but for any thread.
     """
 
     _levels: LevelFilter
     _format: Callable[[LogEvent], bytes]
     writer: LineWriter
+    _call_later: Callable[[float, Callable[[], object]], object]
+    _repeats: Repeats = field(init=False)
+
+    @_repeats.default
+    def _begin(self) -> Repeats:
+        return Repeats(lambda event: self.writer.write(self._format(event)), self._call_later)
 
     def __call__(self, event: LogEvent) -> None:
         """An event."""
         if event.get("log_namespace") == REQUESTS:
             # Whoever tells of requests has asked the same filter before putting the event together.
-            self.writer.write_soon(self._format(event))
-        elif self._levels.passes(event):
+            if event["log_level"] is not LogLevel.error or self._repeats.is_new(event):
+                self.writer.write_soon(self._format(event))
+        elif self._levels.passes(event) and self._repeats.is_new(event):
             self.writer.write(self._format(event))
+
+    def flush(self) -> None:
+        """Write what waits, at the end."""
+        self._repeats.flush()
+        self.writer.flush()

@@ -60,8 +60,13 @@ def build_observer(
     if log_format == "text" or (log_format == "auto" and found.for_people):
         form = partial(text_line, timestamp=found.dated)
     writer = LineWriter(found.output, reactor.callLater, lambda lost: form(_lost(lost)))
-    atexit.register(writer.flush)
-    return LogObserver(LevelFilter(log_filter), form, writer)
+
+    def call_later(seconds: float, function: Callable[[], object]) -> None:
+        reactor.callFromThread(partial(reactor.callLater, seconds, function))
+
+    observer = LogObserver(LevelFilter(log_filter), form, writer, call_later)
+    atexit.register(observer.flush)
+    return observer
 
 
 def _lost(lost: int) -> LogEvent:

@@ -22,6 +22,7 @@ from dstreams.telemetry import twistd
 from dstreams.telemetry.fields import REQUESTS
 from dstreams.telemetry.lines import FLUSH_SECONDS, Output, Syslog
 from dstreams.telemetry.observer import LogObserver
+from dstreams.telemetry.repeats import AT_ONCE, SECONDS
 from dstreams.telemetry.twistd import Destination, build_observer, destination
 
 FOREGROUND = {"nodaemon": True, "logfile": None, "syslog": False}
@@ -203,6 +204,28 @@ class ObserverTests:
         assert lost["message"] == "2 log lines before this one could not be written"
         assert lost["log.level"] == "error"
         assert three["message"] == "three"
+
+    def test_repeats(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a thousand failures only some are written, and how many there were, at the latest at the end."""
+        stdout = FakeTerminal(is_terminal=False)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        reactor = FakeReactor()
+        made = build_observer(FOREGROUND, "json", LogFilter(), "1.0", reactor)
+        log, fields = Logger(REQUESTS, observer=made), {"ds.operation": "append"}
+        for _ in range(1000):
+            log.error("request failed", log_fields=fields)
+        reactor.advance(SECONDS)
+        for _ in range(7):
+            log.error("request failed", log_fields=fields)
+        made.flush()
+        lines = [json.loads(line) for line in stdout.buffer.getvalue().splitlines()]
+        assert [line["message"] for line in lines] == [
+            *["request failed"] * AT_ONCE,
+            "990 more were left out of: dstreams.requests: request failed (append)",
+            "7 more were left out of: dstreams.requests: request failed (append)",
+        ]
+        assert lines[-1]["log.level"] == "error"
+        assert lines[-1]["labels.count"] == "7"
 
     def test_interface(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is what Twisted calls a log observer."""
