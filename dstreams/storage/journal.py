@@ -38,6 +38,7 @@ from dstreams.storage.segments import (
     MAX_BATCH_BYTES,
     Batch,
     Segment,
+    is_segment,
     pack_batch,
     pack_header,
     segment_name,
@@ -124,7 +125,8 @@ class Journal:
         # An empty segment behind the newest batch would come to stand in the middle of what is written from now on.
         last = None if found.last is None else segment_name(found.last.sequence)
         for name in self._disk.list(self._directory):
-            if name in found.beyond or name.endswith(_NEW) or (last is not None and name > last):
+            behind = last is not None and is_segment(name) and name > last
+            if behind or name in found.beyond or name.endswith(_NEW):
                 self._disk.unlink(f"{self._directory}/{name}")
         self._disk.sync_directory(self._directory)
         self.begin_segment(found.last if self._synced else None)

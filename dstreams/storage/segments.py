@@ -70,7 +70,12 @@ def segment_name(first: int) -> str:
 
 def segments(disk: Disk, directory: str) -> list[int]:
     """The first sequence number of every segment, ascending."""
-    return [int(name[:-4], 16) for name in disk.list(directory) if len(name) == 20 and name.endswith(".log")]
+    return [int(name[:-4], 16) for name in disk.list(directory) if is_segment(name)]
+
+
+def is_segment(name: str) -> bool:
+    """Whether that is the name of a segment."""
+    return len(name) == 20 and name.endswith(".log")
 
 
 def pack_header(first: int, salt: int) -> bytes:

@@ -155,3 +155,18 @@ class RepairTests:
         streams = open_store(file_store(damaged))
         assert streams.find("s").tail == 60
         streams.close()
+
+    def test_what_is_kept_aside_stays(self, killed: Path) -> None:
+        """Later segments that a repair has renamed are still there after the next starts."""
+        streams = open_store(storage := file_store(killed))
+        storage._journal.begin_segment()
+        fill(streams)
+        kill(streams, storage)
+        *_, damaged, newest = sorted(killed.glob("journal/*.log"))
+        damaged.write_bytes(damaged.read_bytes()[:-12])
+        main(["check", str(killed), "--repair", "--yes"])
+        aside = sorted(killed.glob("journal/*.damaged"))
+        assert newest.with_name(newest.name + ".damaged") in aside
+        for _ in range(2):
+            open_store(file_store(killed)).close()
+        assert sorted(killed.glob("journal/*.damaged")) == aside
