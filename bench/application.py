@@ -205,7 +205,7 @@ def main() -> None:
     for connections, streams in ((32, 1), (64, 64)):
         with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as directory:
             syncs = _Syncs()
-            storage = FileStorage(directory, lambda syncs=syncs: syncs, run_inline, 1 << 36)  # type: ignore[misc]
+            storage = FileStorage(directory, lambda syncs=syncs: syncs, run_inline, 1 << 36, spare_after=None)  # type: ignore[misc]
             _measure(Bench(storage, syncs.finish, connections, streams), "file-durable", seconds)
 
 

@@ -3,7 +3,8 @@
 The steps, and why a crash between any two loses nothing:
 
 1. P is the number of the first batch that hasn't been applied to the state yet. A new journal segment begins, so
-   that the older ones can be deleted at the next checkpoint at the latest.
+   that the older ones can be deleted at the next checkpoint at the latest. (There may be several: in between the
+   journal may have rolled over to a spare segment.)
 2. The messages of every stream that changed are written into its files, and with each stream its row is taken.
    It holds at least what batches below P did; it may hold more.
 3. The file system that they are on is synced: the files have all that the rows say.
@@ -12,8 +13,9 @@ The steps, and why a crash between any two loses nothing:
 5. One transaction puts the rows and P into the catalog, and the ids of the streams whose files step 6 is to delete.
    Until it is durable, recovery uses the old catalog and the old segments, and whatever the files hold beyond is
    written again.
-6. Segments that hold only batches below P, and the files of streams whose removal the catalog knows now, are deleted.
-   What a crash leaves of them, the next checkpoint deletes; so it does with files that a reader still needs.
+6. Segments that hold only batches below P (one may be kept as the next spare), and the files of streams whose removal
+   the catalog knows now, are deleted. What a crash leaves of them, the next checkpoint deletes; so it does with files
+   that a reader still needs.
 
 What is written stays in memory until step 3 is done: if that fails, reads go on without the files.
 
@@ -27,7 +29,9 @@ other failure ends all writing: the disk is broken, and the journal would only g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 from attrs import define, field
@@ -42,6 +46,7 @@ from dstreams.storage.data_files import DataFiles, Unwritten
 from dstreams.storage.disk import Disk, is_passing, storage_error
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.journal import Journal, segment_name, segments
+from dstreams.storage.spare import Spare
 from dstreams.storage.stream_rows import StreamRow, row
 from dstreams.storage.sync import Run
 from dstreams.storage.waiters import Waiters
@@ -55,8 +60,8 @@ SLICE_BYTES = 8 * 1024 * 1024
 """How many bytes are copied for the writing thread in one turn."""
 
 MAX_BACKLOG = 512 * 1024 * 1024
-"""How many bytes a segment may reach while a checkpoint is under way before commits wait for it. What a segment
-holds is in memory too, and is replayed at the next start."""
+"""How many bytes the journal may grow by while a checkpoint is under way before commits wait for it. What it holds
+is in memory too, and is replayed at the next start."""
 
 
 @define(eq=False)
@@ -100,6 +105,7 @@ class Checkpoints:
     """Takes checkpoints, one at a time.
 
     :param last_id: gives the highest stream id ever given out.
+    :param spare: what the journal goes on in, where there is one.
     :param dirty: what the journal has and the catalog hasn't.
     :param next_unapplied: the number of the first batch that hasn't been applied; kept up to date by the store.
     :param leftover: deleted streams whose files may still be there.
@@ -113,37 +119,65 @@ class Checkpoints:
     _catalog: Catalog
     _run: Run
     _last_id: Callable[[], int]
+    _spare: Spare
     dirty: Dirty
     next_unapplied: int
     _leftover: set[int]
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _waiting: Waiters = field(factory=Waiters, init=False)
-    # How long the newest segment has to be before a checkpoint that failed is tried again.
+    # How far the journal has to have grown before somebody looks after the spare.
+    _look_at: int = field(default=0, init=False)
+    # How far the journal has to have grown before a checkpoint that failed is tried again.
     _retry_at: int = field(default=0, init=False)
     # Whether the next one deletes first what it can.
     _short_of_room: bool = field(default=False, init=False)
     _waiting_to_switch: Waiters = field(factory=Waiters, init=False)
     switching: bool = field(default=False, init=False)
-    """Whether a new segment is being begun, in a thread, so that nothing may be written to the journal."""
+    """Whether the journal goes over to a new segment, in a thread, so that nothing may be written to the journal."""
     count: int = field(default=0, init=False)
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
     """Why the last one failed, if it did."""
 
     def begin_if_due(self, size: int) -> bool:
-        """Begin one when the newest segment has reached ``size`` bytes.
+        """Begin one when the journal has grown by ``size`` bytes since the last one began.
 
         :return: whether commits had better wait, because the one under way can't keep up with them.
         """
-        length = self._journal.segment_bytes
+        length = self._journal.grown_bytes
         if length < size or self._journal.dead is not None:
+            if length >= self._look_at:
+                self._look_after_spare(length)
             return False
         backlogged = length > max(MAX_BACKLOG, 2 * size)
         if self._under_way is None and (backlogged or length >= self._retry_at):
             self._retry_at = length + size // 4
             self.run()
         # A new segment may have been begun just now.
-        return backlogged and self._journal.segment_bytes >= length
+        return backlogged and self._journal.grown_bytes >= length
+
+    def _look_after_spare(self, length: int) -> None:
+        """Have a spare made in time, and let the journal roll over to it when its appends lengthen a file."""
+        journal, spare = self._journal, self._spare
+        if spare.after is None:
+            self._look_at = sys.maxsize
+            return
+        self._look_at = max(spare.after, length + spare.after // 4)
+        # A checkpoint begins a segment itself, and leaves one that can be recycled.
+        if length < spare.after or self._under_way is not None or self.switching or journal.dead is not None:
+            return
+        if not spare.ready:
+            # For the journal to roll over to, or for the checkpoint to begin with.
+            if not journal.prepared_bytes or length >= spare.size // 2:
+                spare.prepare()
+        elif not journal.prepared_bytes and not journal.is_empty:
+            self._roll()
+
+    def _roll(self) -> None:
+        self.switching = True
+        rolled = self._run(self._journal.roll, self._spare.take())
+        rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))
+        rolled.addCallback(lambda _: self._switch_is_over())
 
     def finished(self) -> Deferred[None]:
         """Fires when the one under way is over, however it ended."""
@@ -167,10 +201,13 @@ class Checkpoints:
     def make_room(self) -> Deferred[None]:
         """The disk is full: take a checkpoint, and before it give back the space of deleted streams' files."""
         self._short_of_room = True
+        self._spare.give_up()
         return self.run()
 
     def stop(self) -> Deferred[None]:
         """Take a last one, unless there is nothing to write or no writing any more."""
+        if self.switching:
+            return self.switched().addCallback(lambda _: self.stop())
         if self._journal.dead is not None:
             return self.finished()
         if self._under_way is None and not (self.dirty.streams or self.dirty.removed):
@@ -193,13 +230,14 @@ class Checkpoints:
         if isinstance(error, OSError):
             error = storage_error(error, "a checkpoint failed")
         self.error = error if isinstance(error, StorageError) else StorageError(f"a checkpoint failed: {error}")
+        if isinstance(self.error, StorageFull):
+            self._spare.give_up()
         passing = isinstance(error, StorageFull) or (isinstance(cause, OSError) and is_passing(cause))
         if not passing:
             self._journal.fail(str(self.error))
 
     async def _take(self) -> None:
-        if self._journal.dead is not None:
-            raise StorageError(f"no checkpoint is taken since {self._journal.dead}")
+        self._check_alive()
         if self._short_of_room:
             self._short_of_room = False
             await self._delete_early()
@@ -214,6 +252,10 @@ class Checkpoints:
         self.count += 1
         self.error, self._retry_at = None, 0
         await self._clean_up(position)
+
+    def _check_alive(self) -> None:
+        if self._journal.dead is not None:
+            raise StorageError(f"no checkpoint is taken since {self._journal.dead}")
 
     async def _write(self, dirty: Dirty, position: int) -> None:
         rows: list[StreamRow] = []
@@ -268,10 +310,15 @@ class Checkpoints:
         if not self._journal.synced:  # commits don't wait for anything
             self._journal.begin_segment()
             return
+        while self.switching:  # it rolls over just now
+            await self.switched()
+        self._check_alive()
+        spare = None if self._journal.is_empty else self._spare.take()
         self.switching = True
+        self._look_at = 0
         try:
-            # Three syncs: on a slow disk requests that don't write would wait for them, too.
-            await self._run(self._journal.begin_segment)
+            # Two or three syncs: on a slow disk requests that don't write would wait for them, too.
+            await self._run(self._journal.begin_segment, None, spare)
         except GeneratorExit:
             raise  # given up with everything else, not over: nobody is told to go on
         except BaseException:
@@ -294,6 +341,7 @@ class Checkpoints:
     async def _clean_up(self, position: int) -> None:
         """Give back the space of what the catalog covers now."""
         unneeded = [stream_id for stream_id in sorted(self._leftover) if self._files.release(stream_id)]
+        await self._spare.recycle(partial(self._covered, position))
         try:
             await self._run(self._remove, position, unneeded)
         except OSError:
@@ -303,9 +351,12 @@ class Checkpoints:
 
     def _remove(self, position: int, unneeded: list[int]) -> None:
         """In the thread: delete segments and files."""
+        for path in self._covered(position):
+            self._disk.unlink(path)
+        self._files.remove(unneeded)
+
+    def _covered(self, position: int) -> list[str]:
+        """The paths of the segments that hold only batches below ``position`` (J4)."""
         folder = f"{self._directory}/journal"
         numbers = segments(self._disk, folder)
-        for first, following in pairwise(numbers):
-            if following <= position:
-                self._disk.unlink(f"{folder}/{segment_name(first)}")
-        self._files.remove(unneeded)
+        return [f"{folder}/{segment_name(first)}" for first, following in pairwise(numbers) if following <= position]

@@ -69,6 +69,9 @@ class Disk(Protocol):
     def sync_all(self, path: str) -> None:
         """Make everything written to the file system that holds ``path`` survive a power loss."""
 
+    def free_bytes(self, path: str) -> int:
+        """How much room the file system that holds ``path`` has for us."""
+
 
 def storage_error(error: OSError, doing: str) -> StorageError:
     """An operating system's error as the storage's own.
@@ -220,6 +223,10 @@ class OsDisk:
         if descriptor is None:
             descriptor = self._roots[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         _syncfs(descriptor)
+
+    def free_bytes(self, path: str) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
 
     def __del__(self) -> None:
         for descriptor in self._roots.values():

@@ -7,7 +7,7 @@ carries stays in memory until a checkpoint writes it into the data files. See ``
     <data_dir>/store.json   layout and format
     <data_dir>/lock         held by the server that uses the directory
     <data_dir>/reserve      takes up room until a delete needs it
-    <data_dir>/journal/     segments
+    <data_dir>/journal/     segments, and a spare one
     <data_dir>/data/        the streams' bytes
     <data_dir>/catalog.db   the streams' state as of the last checkpoint
 
@@ -43,6 +43,7 @@ from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild, replay_change
 from dstreams.storage.reserve import RESERVE_BYTES, Reserve
+from dstreams.storage.spare import AFTER_BYTES, PIECE_BYTES, Spare
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 
@@ -62,8 +63,10 @@ class FileStorage:
     :param make_syncer: gives the syncer of ``file-durable``, called in :meth:`open`; ``None`` for ``file-fast``.
     :param run: runs work in a thread.
     :param call_later: the reactor's, so that the space of deleted streams comes back on a quiet server too.
-    :param checkpoint_bytes: a checkpoint is due when the newest segment has as many bytes.
+    :param checkpoint_bytes: a checkpoint is due when the journal has grown by as many bytes.
     :param reserve_bytes: how much room is kept for deletes on a full disk.
+    :param spare_after: how far the journal grows before a spare segment is made, in ``file-durable``; ``None``: never.
+    :param spare_piece: how much of that one is written before it is synced.
     :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
     """
 
@@ -80,6 +83,8 @@ class FileStorage:
     _closing: bool = field(default=False, init=False)
     _now_ns: Callable[[], int] = time.time_ns
     _reserve_bytes: int = RESERVE_BYTES
+    _spare_after: int | None = field(default=AFTER_BYTES, kw_only=True)
+    _spare_piece: int = field(default=PIECE_BYTES, kw_only=True)
     persistent: bool = field(default=True, init=False)
     charges: Charges = field(factory=Charges, init=False)
     _syncer: Syncer | None = field(default=None, init=False)
@@ -87,6 +92,7 @@ class FileStorage:
     _journal: Journal = field(init=False)
     _files: DataFiles = field(init=False)
     _reserve: Reserve = field(init=False)
+    _spare: Spare = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
     _last_id: int = field(default=0, init=False)
 
@@ -169,10 +175,14 @@ class FileStorage:
             _log.info("journal syncs: {name}", name=self._syncer.name)
         next_sequence = position if found.last is None else found.last.sequence + 1
         self._journal = Journal(disk, f"{directory}/journal", next_sequence, self._syncer is not None)
-        self._journal.begin(found)
+        self._spare = Spare(
+            disk, f"{directory}/journal", self._run, self._checkpoint_bytes,
+            self._spare_after if self._syncer is not None else None, self._spare_piece,
+        )  # fmt: skip
+        self._journal.begin(found, self._spare.adopt())
         self._checkpoints = Checkpoints(
             disk, directory, self._journal, self._files, catalog_file, self._catalog, self._run, self._newest_id,
-            dirty, next_sequence, catalog_file.removed(),
+            self._spare, dirty, next_sequence, catalog_file.removed(),
         )  # fmt: skip
         self._reserve.make()
 
@@ -222,12 +232,22 @@ class FileStorage:
         try:
             self._journal.append(b"".join(map(encode, changes)))
         except StorageFull:
-            if not self._write_on_full_disk(changes):
+            if not self._write_without_spare(changes) and not self._write_on_full_disk(changes):
                 raise
         if self._syncer is None:
             self._keep(changes)
             return None
         return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
+
+    def _write_without_spare(self, changes: Sequence[Change]) -> bool:
+        """Write a group into the room that the spare segment took, if there was one."""
+        if not self._spare.give_up():
+            return False
+        try:
+            self._journal.append(b"".join(map(encode, changes)))
+        except StorageFull:
+            return False
+        return True
 
     def _write_on_full_disk(self, changes: Sequence[Change]) -> bool:
         """Make room, and write a group into it all the same that makes more."""
@@ -302,9 +322,10 @@ class FileStorage:
     def close(self) -> Deferred[None]:
         """Take a last checkpoint, so that the next start is quick, and let go of the directory."""
         self._closing = True
+        idle = self._spare.stop()
         done = self._checkpoints.stop()
         done.addErrback(lambda failure: _log.failure("the last checkpoint failed; the journal has it all", failure))
-        return done.addCallback(self._release)
+        return done.addCallback(lambda _: idle).addCallback(self._release)
 
     def _release(self, _: None) -> None:
         self._checkpoints.close()

@@ -20,6 +20,15 @@ Invariants
     J5. What recovery has read is durable before anything is written after it. It is synced; and because that sync may
         be such a second one that proves nothing, the newest batch, the only one that a failed sync can have left in
         doubt, is written once more, into the new segment.
+    J6. A new segment may be written into a spare (``spare``), a file with any content. That bears no segment's name,
+        durably, before its first byte is changed, and it gets one, by a rename, when its new header is durable. So J1
+        holds for it, too, and a crash anywhere leaves no segment or a right one. Where it fails before the rename,
+        nothing depends on it, and a plain file takes its place.
+
+Room behind the end
+    In a spare the newest segment is longer than what is written: behind its end are zeros, or leftovers, which are
+    never taken for batches (see ``segments``). Appends overwrite them, and lengthen the file only when they are used
+    up. Where a write is cut away (J2) they go with it: the file ends where the log does, and grows as a plain one does.
 """
 
 from __future__ import annotations
@@ -29,6 +38,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from dstreams.storage.disk import Disk, File, is_passing, storage_error, write_all
 from dstreams.storage.interface import StorageError, StorageFull
@@ -46,6 +56,8 @@ from dstreams.storage.segments import (
 )
 
 __all__ = ["Batch", "Corruption", "Journal", "Replay", "begin_anew", "replay", "segment_name", "segments"]
+
+_log = Logger()
 
 _NEW = ".new"
 
@@ -82,6 +94,10 @@ class Journal:
     _synced: bool
     _file: File | None = field(default=None, init=False)
     _end: int = field(default=0, init=False)
+    # How long the file was when the segment was begun.
+    _size: int = field(default=0, init=False)
+    # How much was written into the segments that were rolled over.
+    _before: int = field(default=0, init=False)
     _first: int = field(default=0, init=False)
     _salt: int = field(default=0, init=False)
     _dead: str | None = field(default=None, init=False)
@@ -104,13 +120,29 @@ class Journal:
 
     @property
     def segment_bytes(self) -> int:
-        """The length of the newest segment."""
+        """How much of the newest segment is written."""
         return self._end
 
-    def begin(self, found: Replay) -> None:
+    @property
+    def grown_bytes(self) -> int:
+        """How much is written since :meth:`begin_segment`, in the newest segment and those that it has rolled over."""
+        return self._before + self._end
+
+    @property
+    def prepared_bytes(self) -> int:
+        """How much more of the newest segment can be written without lengthening its file."""
+        return self._size - self._end if self._size > self._end else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no batch is in the newest segment."""
+        return self._file is not None and self.next_sequence == self._first
+
+    def begin(self, found: Replay, spare: File | None = None) -> None:
         """Begin to write behind what was read (J5).
 
         :param found: read to its end.
+        :param spare: as for :meth:`begin_segment`.
         :raise OSError:
         :raise StorageError: when that can't be made durable, or no segment can be begun.
         """
@@ -129,18 +161,38 @@ class Journal:
             if behind or name in found.beyond or name.endswith(_NEW):
                 self._disk.unlink(f"{self._directory}/{name}")
         self._disk.sync_directory(self._directory)
-        self.begin_segment(found.last if self._synced else None)
+        self.begin_segment(found.last if self._synced else None, spare)
 
-    def begin_segment(self, carried: Batch | None = None) -> int:
+    def begin_segment(self, carried: Batch | None = None, spare: File | None = None) -> int:
         """Begin a new segment with the next batch.
 
         :param carried: the newest batch, when it has to be written once more; the segment begins with it then.
+        :param spare: the file to write it into (J6); if that fails, another is made.
         :return: the number of the segment's first batch.
         :raise StorageError: when it can't be made; the old segment goes on then, unless the journal is dead.
         """
         first = self.next_sequence if carried is None else carried.sequence
         if self._file is not None and first == self._first:
             return first  # nothing in it yet
+        self._switch(first, carried, spare, or_plain=True)
+        self._before = 0
+        return first
+
+    def roll(self, spare: File) -> None:
+        """Go on in a spare, in the middle between two checkpoints.
+
+        :param spare: the file to write it into (J6); if that fails, the newest segment goes on.
+        :raise StorageError: as :meth:`begin_segment`.
+        """
+        before = self._before + self._end
+        if self._switch(self.next_sequence, None, spare, or_plain=False):
+            self._before = before
+
+    def _switch(self, first: int, carried: Batch | None, spare: File | None, *, or_plain: bool) -> bool:
+        """Begin a segment; whether there is one.
+
+        :param or_plain: whether one is made of a new file when the spare can't be used.
+        """
         path = f"{self._directory}/{segment_name(first)}"
         salt = _salt()
         content = pack_header(first, salt)
@@ -148,7 +200,12 @@ class Journal:
             content += pack_batch(salt, first, self._flags, carried.payload)
         doubt = False
         try:
-            file = _prepare(self._disk, path, content)
+            file = None if spare is None else _reuse(self._disk, spare, path, content)
+            if file is None:
+                if not or_plain:
+                    return False
+                file = _prepare(self._disk, path, content)
+            size = file.size()
             # From here on nobody knows whether a crash leaves the segment there or not.
             doubt = True
             self._disk.sync_directory(self._directory)
@@ -158,7 +215,8 @@ class Journal:
                 self.fail(str(failure))
             raise failure from error
         self._file, self._first, self._end, self._salt = file, first, len(content), salt
-        return first
+        self._size = size
+        return True
 
     @property
     def _flags(self) -> int:
@@ -194,6 +252,7 @@ class Journal:
     def _cut_back(self, error: OSError) -> None:
         """Leave nothing of a failed write behind (J2)."""
         failure = storage_error(error, f"writing to the journal segment {self.file.path}")
+        self._size = 0  # what was prepared goes with it, and gives its room back
         try:
             self.file.truncate(self._end)
         except OSError as second:
@@ -228,6 +287,22 @@ def _prepare(disk: Disk, path: str, content: bytes) -> File:
             disk.unlink(path + _NEW)
         raise
     return file
+
+
+def _reuse(disk: Disk, spare: File, path: str, content: bytes) -> File | None:
+    """Make a spare a segment (J6), if it lets us; its directory isn't synced yet."""
+    try:
+        write_all(spare, content, 0)
+        spare.sync()
+        disk.rename(spare.path, path)
+    except OSError as error:
+        # Nothing depends on it yet. If it is the disk that is broken, a plain segment will tell.
+        _log.warn("the spare journal segment can't be used: {error}", error=error)
+        with suppress(OSError):
+            disk.unlink(spare.path)
+        return None
+    spare.path = path
+    return spare
 
 
 def _salt() -> int:

@@ -4,7 +4,8 @@ Files
     ``journal/<n>.log``; ``<n>`` is the sequence number of the segment's first batch in 16 hexadecimal digits. A segment
     begins with a header of 24 bytes: ``b"DSJ1"``, u32 format version (1), u64 first sequence number, u32 salt (a random
     number), u32 CRC-32 of the 20 bytes before it. Numbers are little-endian throughout. The header is written and
-    synced under the name ``<n>.log.new`` and renamed then, so that a segment never exists without its header.
+    synced under a name that is no segment's (``<n>.log.new``, or ``spare``) and renamed then, so that a segment never
+    exists without its header.
 
 Batches
     Behind the header, without gaps: 28 bytes ``b"DSB1"``, u32 payload length, u64 sequence number, u32 flags, u32
@@ -15,10 +16,26 @@ Batches
 Validity
     A batch is valid when its magic, number and both checksums are right. The salt keeps out what only looks like one:
     blocks of a deleted segment that show up again, or a client's payload that contains a piece of some journal.
+
+Behind the last batch
+    Anything: the end of the file, zeros, or, in a segment that was written into an older one (``spare``), batches of
+    one or several earlier lives of the file, and pieces of such. None of it is ever taken for a batch of the segment,
+    nor for the proof that one is damaged, for two reasons:
+
+    - Every life of a file has a salt of its own. The CRC-32 of a header begins with the salt, and for the same bytes
+      two different salts never give the same CRC-32. So an old header is right only if 32 random bits come again.
+    - Sequence numbers never come again in a store's life, but for those of batches that were torn or given up. A file
+      is recycled only when a checkpoint covers all that the log has of it. What it holds whole of its earlier lives has
+      therefore smaller numbers than the segment's first one, whereas a batch has to have the very number that comes
+      next, and a proof a greater one. (Greater numbers can be left by ``file-fast``, where a power loss may cut the log
+      off before batches that reached the disk: of those the salts alone take care.)
+
+    A batch that is torn among leftovers is a mixture of the two, which its checksums find as they find any other.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -34,6 +51,8 @@ _BATCH_HEADER = struct.Struct("<4sIQII")
 _CRC = struct.Struct("<I")
 _SEGMENT_MAGIC, _BATCH_MAGIC = b"DSJ1", b"DSB1"
 _BATCH_HEADER_SIZE = _BATCH_HEADER.size + _CRC.size
+_NUMBERED_SIZE = 16
+"""How much of a batch's header goes up to its number, inclusive."""
 
 HEADER_SIZE: Final = _SEGMENT_HEADER.size + _CRC.size
 
@@ -139,7 +158,8 @@ class Segment:
 
     def proof(self, offset: int, sequence: int) -> int | None:
         """The number of a batch at or after ``offset`` that proves batch ``sequence`` durable, if there is one."""
-        while (offset := self._data.find(_BATCH_MAGIC, offset)) >= 0:
+        later = _numbered_after(sequence)
+        while (offset := self._data.find(later, offset)) >= 0:
             batch = self._batch(offset)
             if batch is not None and batch.flags & DURABLE_BEFORE and batch.sequence > sequence:
                 return batch.sequence
@@ -176,6 +196,22 @@ class Segment:
         return Batch(number, payload, offset, begin + length, flags)
 
 
+def _numbered_after(sequence: int) -> re.Pattern[bytes]:
+    """Finds what may be the header of a batch with a greater number.
+
+    A recycled segment is full of older batches. To reject them one by one took 0.41 s for 64 MiB of batches of 68
+    bytes, 0.19 s for such of 168; as one expression 0.18 s and 0.09 s (64 MiB of zeros: 0.04 s).
+    """
+    number = sequence.to_bytes(8, "little")
+    # Greater in one byte, with the same bytes above it.
+    greater = [
+        b".{%d}[%b-\xff]%b" % (place, re.escape(bytes([number[place] + 1])), re.escape(number[place + 1 :]))
+        for place in range(7, -1, -1)
+        if number[place] < 0xFF
+    ]
+    return re.compile(_BATCH_MAGIC + b"(?=.{4}(?:" + b"|".join(greater) + b"))", re.DOTALL)
+
+
 class _Window:
     """Reads a file through a buffer that moves on with the reader."""
 
@@ -198,14 +234,14 @@ class _Window:
         """Forget the buffer."""
         self._buffer = b""
 
-    def find(self, magic: bytes, offset: int) -> int:
-        """Where ``magic`` stands at or after ``offset``, or -1."""
-        while offset + len(magic) <= self.size:
-            self.read(offset, len(magic))
-            found = self._buffer.find(magic, offset - self._start)
-            if found >= 0:
-                return self._start + found
-            after = self._start + len(self._buffer) - len(magic) + 1
+    def find(self, pattern: re.Pattern[bytes], offset: int) -> int:
+        """Where ``pattern`` is found, with ``_NUMBERED_SIZE`` bytes of a header, at or after ``offset``, or -1."""
+        while offset + _NUMBERED_SIZE <= self.size:
+            self.read(offset, _NUMBERED_SIZE)
+            found = pattern.search(self._buffer, offset - self._start)
+            if found is not None:
+                return self._start + found.start()
+            after = self._start + len(self._buffer) - _NUMBERED_SIZE + 1
             if after <= offset:
                 break  # shorter than it was when it was opened
             offset = after

@@ -56,7 +56,8 @@ def open_storage(keys: StorageKeys) -> Storage:
     if keys.mode == "acid":
         return AcidStorage(keys.data_dir, keys.acid_shard_count, run_inline)
     make_syncer = (lambda: ThreadSyncer(run_inline)) if keys.mode == "file-durable" else None
-    return FileStorage(keys.data_dir, make_syncer, run_inline, keys.checkpoint_bytes)
+    # Few and large groups: a spare segment would cost more than it gains.
+    return FileStorage(keys.data_dir, make_syncer, run_inline, keys.checkpoint_bytes, spare_after=None)
 
 
 @define(eq=False)

@@ -29,17 +29,29 @@ def open_store(storage: Storage) -> Streams:
     return streams
 
 
-def file_store(directory: Path) -> FileStorage:
+def file_store(directory: Path, checkpoint_bytes: int = 1 << 20) -> FileStorage:
     """A durable store whose syncs happen at once."""
-    return FileStorage(str(directory), lambda: ThreadSyncer(run_inline), run_inline)
+    return FileStorage(str(directory), lambda: ThreadSyncer(run_inline), run_inline, checkpoint_bytes)
 
 
 def fill(streams: Streams) -> None:
     """A stream of a hundred bytes in ten appends."""
     streams.create(CreateRequest("s", DEFAULT, None, None, False, None, 0, b""))
     for _ in range(APPENDS):
-        request = AppendRequest(b"application/octet-stream", False, None, None)
-        streams.append("s", request, b"0123456789")
+        append(streams)
+
+
+def append(streams: Streams) -> None:
+    """Ten bytes more."""
+    streams.append("s", AppendRequest(b"application/octet-stream", False, None, None), b"0123456789")
+
+
+def open_and_close(directory: Path) -> int:
+    """Start and stop a server; how many bytes the stream has."""
+    streams = open_store(file_store(directory, 4096))
+    tail = streams.find("s").tail
+    streams.close()
+    return tail
 
 
 def kill(streams: Streams, storage: FileStorage) -> None:
@@ -117,6 +129,54 @@ class CheckTests:
         assert list(tmp_path.iterdir()) == []
 
 
+class RecycledSegmentTests:
+    """A store whose newest segment is written over an older one."""
+
+    @pytest.fixture
+    def recycled(self, tmp_path: Path) -> Path:
+        """A store that was killed with ten appends in a segment that was recycled, and a spare behind it."""
+        storage = FileStorage(
+            str(tmp_path / "store"), lambda: ThreadSyncer(run_inline), run_inline, 4096, spare_after=1000
+        )
+        streams = open_store(storage)
+        fill(streams)
+        while storage._checkpoints.count < 3:
+            append(streams)
+        before = streams.find("s").tail
+        while streams.find("s").tail < before + 100:
+            append(streams)
+        segment = Path(storage._journal.file.path)
+        assert segment.read_bytes().count(b"DSB1") > 20
+        assert (tmp_path / "store" / "journal" / "spare").exists()
+        kill(streams, storage)
+        return tmp_path / "store"
+
+    def test_whole(self, recycled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What an older life has left behind the log's end, and the spare, are no problems."""
+        assert main(["check", str(recycled)]) == 0
+        assert "no problems" in capsys.readouterr().out
+
+    def test_damage(self, recycled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Damage before the log's end is found, and repaired: what precedes it is there, the rest is kept aside."""
+        tail = open_and_close(recycled)
+        streams = open_store(storage := file_store(recycled, 4096))
+        for _ in range(6):
+            append(streams)
+        kill(streams, storage)
+        newest = max(recycled.glob("journal/*.log"))
+        data = bytearray(newest.read_bytes())
+        begin = 0
+        for _ in range(4):
+            begin = data.index(b"0123456789", begin + 1)
+        data[begin] ^= 1
+        newest.write_bytes(data)
+        assert main(["check", str(recycled)]) == 1
+        assert "is missing or invalid, but batch" in capsys.readouterr().out
+        main(["check", str(recycled), "--repair", "--yes"])
+        assert main(["check", str(recycled)]) == 0
+        assert tail < open_and_close(recycled) < tail + 60
+
+
 class RepairTests:
     """A journal that is damaged in the middle."""
 
@@ -160,7 +220,7 @@ class RepairTests:
         """Later segments that a repair has renamed are still there after the next starts."""
         streams = open_store(storage := file_store(killed))
         storage._journal.begin_segment()
-        fill(streams)
+        append(streams)
         kill(streams, storage)
         *_, damaged, newest = sorted(killed.glob("journal/*.log"))
         damaged.write_bytes(damaged.read_bytes()[:-12])
@@ -168,5 +228,5 @@ class RepairTests:
         aside = sorted(killed.glob("journal/*.damaged"))
         assert newest.with_name(newest.name + ".damaged") in aside
         for _ in range(2):
-            open_store(file_store(killed)).close()
+            open_and_close(killed)
         assert sorted(killed.glob("journal/*.damaged")) == aside

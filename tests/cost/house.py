@@ -151,8 +151,8 @@ def house(mode: str) -> Iterator[House]:
         return
     with TemporaryDirectory() as directory:
         syncs = HeldSyncs()
-        # A checkpoint would come in the middle of what is counted.
-        storage = FileStorage(directory, lambda: syncs, run_inline, 1 << 36)
+        # A checkpoint or a spare segment would come in the middle of what is counted.
+        storage = FileStorage(directory, lambda: syncs, run_inline, 1 << 36, spare_after=None)
         yield House(storage, syncs.finish)
         storage.close()
 

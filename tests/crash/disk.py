@@ -250,6 +250,8 @@ class Mount:
     cold: Callable[[], bool] = lambda: False
     steps: int = 0
     off: bool = False
+    room: int = 1 << 60
+    """How many bytes it says that are free."""
     trace: list[Step] = field(factory=list)
     faults: int = 0
     """How often something failed."""
@@ -319,6 +321,10 @@ class Mount:
         if not isinstance(root, Folder):
             raise FileNotFoundError(errno.ENOENT, "no such directory", path)
         self.sync("sync_all", path, lambda: _sync_tree(root), lambda: _fail_tree(root))
+
+    def free_bytes(self, path: str) -> int:
+        self.check_on()
+        return self.room
 
     # --- for the tests ---
 

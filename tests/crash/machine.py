@@ -162,6 +162,7 @@ class Process:
 
     :param checkpoint_bytes: how small the segments are.
     :param now_ns: the clock that stream ids begin at.
+    :param spare_after: when a spare segment is made, ``None`` for never, and in which pieces.
     """
 
     mount: Mount
@@ -170,6 +171,8 @@ class Process:
     checkpoint_bytes: int = 1000
     now_ns: Callable[[], int] = lambda: 0
     make_syncer: Callable[[Threads], Syncer] = QueuedSyncer
+    spare_after: int | None = 100
+    spare_piece: int = 300
     threads: Threads = field(factory=Threads, init=False)
     store: FileStorage = field(init=False)
     streams: Streams = field(init=False)
@@ -192,6 +195,8 @@ class Process:
             lock=None,
             now_ns=self.now_ns,
             reserve_bytes=RESERVE_BYTES,
+            spare_after=self.spare_after,
+            spare_piece=self.spare_piece,
         )
         self._recorder = Recorder(self.store, self.mount, self.history)
         wall = Clocks(self.clock.seconds, self.clock.seconds)

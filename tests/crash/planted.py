@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from unittest.mock import patch
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
-from dstreams.storage import checkpoint, segments, stream_rows
+from dstreams.storage import checkpoint, journal, segments, stream_rows
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.disk import File, storage_error
 from dstreams.storage.journal import Journal, Replay
+from dstreams.storage.segments import HEADER_SIZE, Batch, Segment
 from tests.crash.disk import Mount, Step
 from tests.crash.machine import Process, Threads
 
@@ -120,10 +122,10 @@ def _wrong_position() -> Iterator[Sabotage]:
 def _recovery_trusts_the_cache() -> Iterator[Sabotage]:
     """What recovery has read isn't made durable before more is written."""
 
-    def begin(self: Journal, found: Replay) -> None:
+    def begin(self: Journal, found: Replay, spare: File | None = None) -> None:
         found.read.clear()
         found.last = None
-        honest(self, found)
+        honest(self, found, spare)
 
     honest = Journal.begin
     with patch.object(Journal, "begin", begin):
@@ -134,9 +136,9 @@ def _recovery_trusts_the_cache() -> Iterator[Sabotage]:
 def _recovery_keeps_what_lies_behind() -> Iterator[Sabotage]:
     """Segments behind the end of the log stay."""
 
-    def begin(self: Journal, found: Replay) -> None:
+    def begin(self: Journal, found: Replay, spare: File | None = None) -> None:
         with patch.object(Mount, "unlink", lambda *_: None):
-            honest(self, found)
+            honest(self, found, spare)
 
     honest = Journal.begin
     with patch.object(Journal, "begin", begin):
@@ -148,6 +150,33 @@ def _producers_forgotten() -> Iterator[Sabotage]:
     """A checkpoint stores a stream without its producers."""
     honest = stream_rows.row
     with patch.object(checkpoint, "row", lambda state, _: honest(state, ())):
+        yield lambda _: None
+
+
+@contextmanager
+def _leftovers_taken_for_batches() -> Iterator[Sabotage]:
+    """A recycled segment keeps its salt, and the numbers of the batches in it are not looked at."""
+
+    def batches(self: Segment, until: int | None) -> Iterator[Batch]:
+        offset, sequence = HEADER_SIZE, self.first
+        while sequence != until and (batch := self._batch(offset)) is not None:
+            yield evolve(batch, sequence=sequence)
+            offset, sequence = batch.end, sequence + 1
+
+    with patch.object(journal, "_salt", lambda: 7), patch.object(Segment, "batches", batches):
+        yield lambda _: None
+
+
+@contextmanager
+def _recycled_early() -> Iterator[Sabotage]:
+    """A checkpoint recycles a segment that it is about to cover."""
+    honest = Checkpoints._write
+
+    async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
+        await self._spare.recycle(partial(self._covered, position))
+        await honest(self, dirty, position)
+
+    with patch.object(Checkpoints, "_write", write):
         yield lambda _: None
 
 
@@ -168,4 +197,9 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Sabotage]]] = {
     "recovery trusts the page cache": _recovery_trusts_the_cache,
     "recovery keeps what lies behind the log's end": _recovery_keeps_what_lies_behind,
     "producers not stored": _producers_forgotten,
+    "leftovers of a recycled segment taken for batches": _leftovers_taken_for_batches,
+    "segment recycled before the catalog is committed": _recycled_early,
+    "spare made a segment before its header is synced": _lying(
+        lambda step: step.kind == "sync" and step.path.endswith("/spare")
+    ),
 }

@@ -32,10 +32,12 @@ class Script:
     """The life.
 
     :param checkpoint_bytes: when a checkpoint is due.
+    :param spare_after: when a spare segment is made.
     """
 
     durable: bool = True
     checkpoint_bytes: int = 700
+    spare_after: int | None = field(default=100, kw_only=True)
     platter: Platter = field(factory=Platter, init=False)
     history: History = field(init=False)
     clock: Clock = field(factory=Clock, init=False)
@@ -54,9 +56,9 @@ class Script:
         :param crash_at: the call at which it ends, and how; as for a ``Mount``.
         :raise StorageError: when the store can't be opened.
         """
-        self.process = Process(Mount(self.platter), self.history, self.clock, self.checkpoint_bytes)
+        mount = Mount(self.platter)
+        self.process = Process(mount, self.history, self.clock, self.checkpoint_bytes, spare_after=self.spare_after)
         self.process.make_directory()
-        mount = self.process.mount
         mount.fault, mount.crash_at, mount.crash_how = faults, crash_at, crash_how
         self.process.open()
         return self.process

@@ -70,6 +70,8 @@ class Simulation:
     _checkpoint_bytes: int = field(init=False)
     _backlog: int = field(init=False)
     _cold: float = field(init=False)
+    _spare_after: int | None = field(init=False)
+    _spare_piece: int = field(init=False)
     _trouble: str = field(init=False)
     _now: int = field(default=0, init=False)
     # Whether power was lost since the last check.
@@ -81,6 +83,8 @@ class Simulation:
         self._checkpoint_bytes = self.random.choice((150, 600, 2000, 8000))
         self._backlog = self.random.choice((0, 1 << 30))
         self._cold = self.random.choice((0.0, 0.3))
+        self._spare_after = self.random.choice((None, 0, 50, 50, 400))
+        self._spare_piece = self.random.choice((50, 1000))
         self._trouble = self.random.choice(("none", "none", "none", "full", "broken"))
 
     def run(self) -> Outcome:
@@ -92,7 +96,7 @@ class Simulation:
         small = patch.multiple(
             "dstreams.storage.checkpoint", MAX_BACKLOG=self._backlog, SLICE_STREAMS=self.random.choice((1, 2, 500))
         )
-        with small, quiet():
+        with small, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
             for _ in range(GENERATIONS):
                 self._work(self._recover())
             self._retire(self._recover())
@@ -120,7 +124,10 @@ class Simulation:
         if crashes:
             mount.crash_at = self.random.randint(1, self.random.choice((5, 25, 60)))
             mount.crash_how = self.random.choice(("before", "during", "after"))
-        process = Process(mount, self.history, self.clock, self._checkpoint_bytes, self._now_ns)
+        process = Process(
+            mount, self.history, self.clock, self._checkpoint_bytes, self._now_ns,
+            spare_after=self._spare_after, spare_piece=self._spare_piece,
+        )  # fmt: skip
         self.sabotage(process)
         return process
 

@@ -36,7 +36,7 @@ class Capacity:
 
 def filled(durable: bool) -> tuple[Script, Capacity]:
     """A store with two streams whose bytes are in files, on a disk without a free byte."""
-    script = Script(durable, checkpoint_bytes=1 << 20)
+    script = Script(durable, checkpoint_bytes=1 << 20, spare_after=None)
     capacity = Capacity(script.platter)
     script.begin(capacity)
     script.create("a", body=b"a" * 20_000)

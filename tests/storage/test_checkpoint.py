@@ -40,7 +40,7 @@ def an_append(stream_id: int, producer: str | None = None) -> Append:
 
 def a_store(*, durable: bool = True, checkpoint_bytes: int = 1 << 30) -> Script:
     """A store with one stream ``a``, and checkpoints only when asked for."""
-    script = Script(durable, checkpoint_bytes)
+    script = Script(durable, checkpoint_bytes, spare_after=None)
     script.begin()
     script.create("a")
     script.settle()

@@ -74,6 +74,13 @@ class Log:
     def cut(self, first: int, size: int) -> None:
         self.mount.open(self.path(first)).truncate(size)
 
+    def recycle(self, first: int) -> None:
+        """Let the journal go on in a segment of its own that nobody needs any more."""
+        path = f"{FOLDER}/spare"
+        self.mount.rename(self.path(first), path)
+        self.mount.sync_directory(FOLDER)
+        self.journal.begin_segment(spare=self.mount.open(path))
+
     def write(self, first: int, offset: int, data: bytes) -> None:
         self.mount.open(self.path(first)).pwrite(data, offset)
 
@@ -524,6 +531,147 @@ class ForeignBytesTests:
         found = replay(reads, FOLDER, 0)  # type: ignore[arg-type]
         assert len(list(found)) == len(PAYLOADS)
         assert reads.bytes < 5 * log.size(0)
+
+
+def recycled(generations: int = 1, size: int = 40) -> Log:
+    """A log that goes on in a segment full of batches, of one or more of its earlier lives, and is empty yet."""
+    log = Log()
+    log.open()
+    for generation in range(generations):
+        # Shorter every time, so that what the first has left is still there.
+        log.append(*[b"%d:%d" % (generation, number) + b"x" * size for number in range(60 - 20 * generation)])
+        log.start = log.journal.next_sequence
+        first = log.journal._first
+        log.journal.begin_segment()
+        log.append(b"between")
+        log.start += 1
+        log.recycle(first)
+        log.mount.unlink(log.path(log.start - 1))
+    return log
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+class LeftoversTests:
+    """J6: a segment that is written into an older one."""
+
+    def test_leftovers_are_no_batches(self, generations: int) -> None:
+        """However much has been written over them, what is left behind the log's end is not taken for a part of it."""
+        log = recycled(generations)
+        length = log.size(log.start)
+        payloads = [b"new" * number for number in range(20)]
+        for count in range(len(payloads)):
+            assert log.read() == payloads[:count]
+            log.append(payloads[count])
+        assert log.size(log.start) == length
+
+    def test_batches_of_the_same_length(self, generations: int) -> None:
+        """Nor where each ends just where an older one begins."""
+        log = recycled(generations)
+        payloads = [b"new:%d" % number + b"x" * 36 for number in range(10, 20)]
+        for count in range(len(payloads)):
+            assert log.read() == payloads[:count]
+            log.append(payloads[count])
+        assert log.open() == payloads
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_power_loss(self, generations: int, seed: int) -> None:
+        """A batch that a power loss has torn among leftovers ends the log, and proves nothing."""
+        log = recycled(generations)
+        log.append(b"kept", b"kept, too")
+        log.append(b"in flight" * 200, sync=False)
+        log.lose_power(seed)
+        assert log.open()[:2] == [b"kept", b"kept, too"]
+
+    def test_damage_is_still_found(self, generations: int) -> None:
+        """A batch that is damaged before others of the same life is damaged, whatever follows these."""
+        log = recycled(generations)
+        first = log.start
+        log.append(b"one", b"two", b"three")
+        place = log.content(first).index(b"two")
+        log.write(first, place, b"T")
+        with pytest.raises(Corruption, match=f"batch {first + 1} at byte .* but batch {first + 2} was written"):
+            log.read()
+
+    def test_lost_write(self, generations: int) -> None:
+        """So is one in whose place the disk has the old bytes again, because it never wrote the new ones."""
+        log = recycled(generations)
+        first = log.start
+        before = log.content(first)
+        log.append(b"one", b"two" * 30, b"three")
+        after = log.content(first)
+        begin, end = after.index(b"DSB1", 50), after.index(b"three") - 28
+        log.write(first, begin, before[begin:end])
+        with pytest.raises(Corruption, match=f"batch {first + 1} at byte {begin} is missing or invalid, but batch"):
+            log.read()
+
+    def test_full_disk(self, generations: int) -> None:
+        """A failed write is cut away with everything behind it; the log goes on, and its file grows again."""
+        log = recycled(generations)
+        log.append(b"one")
+        assert log.journal.prepared_bytes > 0
+        log.mount.fault = failing("write", 1, fault=Fault(errno.ENOSPC, 30))
+        with pytest.raises(StorageFull):
+            log.append(b"two" * 30)
+        assert log.journal.prepared_bytes == 0
+        assert log.size(log.start) == log.journal.segment_bytes
+        log.append(b"three")
+        log.lose_power()
+        assert log.open() == [b"one", b"three"]
+
+    @pytest.mark.parametrize("same_salt", [True, False])
+    def test_numbers_guard_as_salts_do(
+        self, generations: int, same_salt: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even if a new salt were the old one, what is left has other numbers than what is to come."""
+        if same_salt:
+            monkeypatch.setattr(journal, "_salt", lambda: 7)
+        log = recycled(generations)
+        log.append(b"new:10" + b"x" * 36)
+        log.cut(log.start, log.size(log.start) - 1)
+        assert log.read() == [b"new:10" + b"x" * 36]
+
+    def test_proof_is_searched_quickly(self, generations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No leftover is looked at closely: its number is too small to prove anything."""
+        log = recycled(generations, size=0)
+        log.append(b"one")
+        looked: list[int] = []
+        honest = segments.Segment._batch
+        monkeypatch.setattr(
+            segments.Segment, "_batch", lambda self, offset: (looked.append(offset), honest(self, offset))[1]
+        )
+        assert log.read() == [b"one"]
+        assert len(looked) == 2
+
+
+class NumberTests:
+    @given(st.integers(0, 2**64 - 2), st.integers(0, 2**64 - 1))
+    def test_greater_numbers_are_found(self, sequence: int, other: int) -> None:
+        """The search for a proof stops at the header of any batch with a greater number, and at no other."""
+        found = segments._numbered_after(sequence).search(b"DSB" + pack_batch(7, other, 1, b"DSB1"))
+        assert (found is not None) == (other > sequence)
+
+    @pytest.mark.parametrize("sequence", [0, 254, 255, 256, 65_535, 65_536, 2**32 - 1, 2**63])
+    def test_neighbours(self, sequence: int) -> None:
+        """The very next number is greater, the same one isn't."""
+        pattern = segments._numbered_after(sequence)
+        assert pattern.search(pack_batch(7, sequence + 1, 1, b""))
+        assert not pattern.search(pack_batch(7, sequence, 1, b""))
+
+    def test_magic_inside_a_header(self) -> None:
+        """A header is found that begins inside what looked like another."""
+        batch, pattern = pack_batch(7, 9, 1, b""), segments._numbered_after(8)
+        for gap in range(16):
+            assert 4 + gap in [found.start() for found in pattern.finditer(b"DSB1" + bytes(gap) + batch)]
+
+    @pytest.mark.parametrize("place", range(-40, 4))
+    def test_proof_across_two_reads(self, place: int) -> None:
+        """A proof is found wherever it lies among the pieces in which a segment is read."""
+        log, places = filled()
+        proof = pack_batch(log.salt(0), 99, 1, b"later")
+        log.cut(0, places[-2])
+        log.write(0, places[-2] + (1 << 20) + place, proof)
+        with pytest.raises(Corruption, match=r"batch 4 at byte .* but batch 99 was written"):
+            log.read()
 
 
 class FileFastTests:
