@@ -18,11 +18,13 @@ class Finding:
     :param path: the key.
     :param why: what is wrong and the remedy; ``{other}`` stands for the other key with its value and origin.
     :param other: the other key, if it is about one.
+    :param index: which item of a list it is about, if it is about one.
     """
 
     path: str
     why: str
     other: str | None = None
+    index: int | None = None
 
 
 Rule = Callable[[Config, DeploymentProfile], Iterator[Finding]]
@@ -112,11 +114,13 @@ def _identity(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
 def _listeners(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     """No two listeners may want the same port."""
     server, admin = config.server, config.admin
-    places = tcp_places("", server.endpoints) if server.endpoints else []
+    places = [place_of(endpoint) for endpoint in server.endpoints]
     for index, place in enumerate(places):
-        if any(collide(place, earlier) for earlier in places[:index]):
-            why = f"has two endpoints for port {place[1]}; leave one out, or name other interfaces"
-            yield Finding("server.endpoints", why)
+        for earlier, other in enumerate(places[:index]):
+            if place is not None and other is not None and collide(place, other):
+                why = f"wants port {place[1]}, as item [{earlier}] does; leave one out, or name other interfaces"
+                yield Finding("server.endpoints", why, index=index)
+                break
     if admin.endpoint is None:
         return
     own = place_of(on_loopback(admin.endpoint))

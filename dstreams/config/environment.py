@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dstreams.config.keys import LARGEST, LEVEL_SEPARATOR, VARIABLE_PREFIX, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.log_filter import parse_log_filter
-from dstreams.config.problems import load_problem, nearest, printable, remedy, shown
+from dstreams.config.problems import BadItem, BadItems, load_problem, nearest, printable, remedy, shown, why_of
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting
 
@@ -65,7 +65,7 @@ def _read_variable(layer: Layer, key: Key, text: str) -> None:
     try:
         layer.set(key, _parse(key, text), key.variable)
     except ValueError as error:
-        layer.fail(key, key.path, text, key.variable, str(error))
+        layer.fail(key, key.path, text, key.variable, why_of(error))
 
 
 def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
@@ -73,7 +73,7 @@ def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
     try:
         layer.legacy[key.path] = Setting(old.successor, old.convert(_parse(key, text)), key.variable)
     except ValueError as error:
-        layer.fail(old.successor, key.path, text, key.variable, str(error))
+        layer.fail(old.successor, key.path, text, key.variable, why_of(error))
 
 
 def _refuse_unknown(layer: Layer, name: str, text: str) -> None:
@@ -110,12 +110,15 @@ def _parse_list(key: Key, text: str) -> tuple[str, ...]:
     items = tuple(item for item in (each.strip() for each in text.split(",")) if item)
     if not key.declaration.words:
         return items
-    words = []
-    for item in items:
+    words, bad = [], []
+    for index, item in enumerate(items):
         word = key.declaration.word(item.lower())
         if word is None:
-            raise ValueError(f"has the item {shown(item)}; each {key.choice()}")
-        words.append(word)
+            bad.append(BadItem(index, item, key.choice()))
+        else:
+            words.append(word)
+    if bad:
+        raise BadItems(bad)
     return tuple(words)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
+from dstreams.config.problems import BadItem, BadItems
+
 LEVELS = ("debug", "info", "warn", "error", "critical", "off")
 """The levels from the most talkative to silence; all but ``off`` are Twisted's."""
 
@@ -60,21 +62,25 @@ def parse_log_filter(text: str) -> LogFilter:
     """
     default = "error"
     targets: dict[str, str] = {}
+    bad = []
     items = [item.strip() for item in text.split(",")]
     if not any(items):
         raise ValueError("is blank; write a level such as info")
-    for item in filter(None, items):
+    for index, item in enumerate(items):
+        if not item:
+            continue
         target, equals, word = (part.strip() for part in item.partition("="))
         if not equals and target.lower() in _WORDS:
             default = _WORDS[target.lower()]
         elif not _TARGET.fullmatch(target):
-            raise ValueError(
-                f"has the item {item!r}; write a level, or target=level with a target such as dstreams.http"
-            )
+            why = "isn't a level, nor target=level with a target such as dstreams.http"
+            bad.append(BadItem(index, item, why))
         elif word.lower() not in _WORDS and (equals and word):
-            raise ValueError(f"has the level {word!r}; the levels are {', '.join(LEVELS)}")
+            bad.append(BadItem(index, item, f"has the level {word!r}; the levels are {', '.join(LEVELS)}"))
         else:
             targets[_namespace(target)] = _WORDS.get(word.lower(), "debug")
+    if bad:
+        raise BadItems(bad)
     return LogFilter(default, targets)
 
 

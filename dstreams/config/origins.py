@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from dstreams.config.problems import BadItem
+
 _ORIGIN = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<slash>/?)",
@@ -13,21 +15,22 @@ _ORIGIN = re.compile(
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def check_origins(text: str) -> str | None:
-    """Why a list of origins can't be used, ``None`` when it can.
+def check_origins(text: str) -> list[BadItem]:
+    """What is wrong with a list of origins.
 
     :param text: ``*``, or origins separated by commas.
     """
     origins = [origin.strip() for origin in text.split(",")]
     if origins == ["*"]:
-        return None
+        return []
+    bad = []
     for index, origin in enumerate(origins):
         why = _check_origin(origin)
         if why is None and origin in origins[:index]:
-            why = f"has the entry {origin!r} twice; write it once"
+            why = f"is item [{origins.index(origin)}] once more; write it once"
         if why is not None:
-            return why
-    return None
+            bad.append(BadItem(index, origin, why))
+    return bad
 
 
 def _check_origin(origin: str) -> str | None:
@@ -35,14 +38,14 @@ def _check_origin(origin: str) -> str | None:
     if origin == "null":
         return None
     if not origin:
-        return "has an empty entry; write * or origins separated by single commas"
+        return "is empty; write * or origins separated by single commas"
     if origin == "*":
-        return "mixes * with origins; write * alone, or only origins"
+        return "stands beside origins; write * alone, or only origins"
     match = _ORIGIN.fullmatch(origin)
     if match is None:
-        return f"has the entry {origin!r}, which isn't an origin such as https://app.example or http://localhost:3000"
+        return "isn't an origin such as https://app.example or http://localhost:3000"
     scheme, port = match["scheme"].lower(), match["port"]
     sent = f"{scheme}://{match['host'].lower()}"
     if port is not None and port != _DEFAULT_PORTS.get(scheme):
         sent += f":{int(port)}"
-    return None if origin == sent else f"has the entry {origin!r}, which browsers send as {sent!r}; write that"
+    return None if origin == sent else f"is what browsers send as {sent!r}; write that"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 from attrs import frozen
@@ -36,6 +36,39 @@ class Problem:
     def __str__(self) -> str:
         """The line an operator sees: ``[phase] text``."""
         return f"[{self.phase.value}] {self.text}"
+
+
+@frozen
+class BadItem:
+    """An item of a list that can't be used.
+
+    :param index: its place, from 0 on.
+    :param why: what is wrong and the remedy, without the key and the item.
+    """
+
+    index: int
+    item: object
+    why: str
+
+
+Why = str | Sequence[BadItem]
+"""What is wrong with a value, and the remedy: of the whole, or of some of its items."""
+
+
+class BadItems(ValueError):
+    """A list with items that can't be used.
+
+    :param items: all of these.
+    """
+
+    def __init__(self, items: Sequence[BadItem]) -> None:
+        self.items = items
+        super().__init__("has " + ", and ".join(f"the item {shown(bad.item)}, which {bad.why}" for bad in items))
+
+
+def why_of(error: ValueError) -> Why:
+    """What a parser says, item by item where it can."""
+    return error.items if isinstance(error, BadItems) else str(error)
 
 
 class ConfigError(Exception):

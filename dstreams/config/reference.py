@@ -31,9 +31,9 @@ The configuration directory is the one given with `--config-dir`; without that i
 `durable-streams config show` prints what the layers come to and which of them set each key; `durable-streams config
 check` only whether that can be used.
 
-Everything that is wrong is reported at once, one line each: `[load_config]` for what can't be read or isn't a
-key or of its type, `[validate_config]` for values that can't be used. What only follows from another mistake isn't
-told until that is mended. The server then exits with status 1.
+Everything that is wrong is reported at once, one line each, also for each item of a list (counted from 0):
+`[load_config]` for what can't be read or isn't a key or of its type, `[validate_config]` for values that can't be used.
+What only follows from another mistake isn't told until that is mended. The server then exits with status 1.
 """
 
 _RULES = """\

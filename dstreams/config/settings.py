@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field, frozen
 
 from dstreams.config.keys import Key, Value
-from dstreams.config.problems import Problem, shown
+from dstreams.config.problems import Problem, Why, shown
 from dstreams.startup import StartupPhase
 
 
@@ -25,12 +25,12 @@ class Setting:
         """The setting in a sentence: ``http.cache = 'public' (DS_HTTP__CACHE)``."""
         return named(self.key.path, self.value, self.origin)
 
-    def problem(self, phase: StartupPhase, why: str) -> Problem:
-        """What is wrong with this setting.
+    def problems(self, phase: StartupPhase, why: Why) -> list[Problem]:
+        """What is wrong with this setting, or with items of it.
 
         :param why: what is wrong and the remedy, without the key and the value.
         """
-        return wrong_value(phase, self.key.path, self.value, self.origin, why)
+        return wrong_values(phase, self.key.path, self.value, self.origin, why)
 
 
 @define(eq=False)
@@ -57,14 +57,21 @@ class Layer:
         """Add one setting."""
         self.settings[key.path] = Setting(key, value, origin)
 
-    def fail(self, key: Key, written: str, value: object, origin: str, why: str) -> None:
-        """Note a value that can't be read.
+    def fail(self, key: Key, written: str, value: object, origin: str, why: Why) -> None:
+        """Note a value, or items of it, that can't be read.
 
         :param key: the key that it was meant for.
         :param written: the key as it was written: an old name, perhaps.
         """
         self.failed.add(key.path)
-        self.problems.append(wrong_value(StartupPhase.LOAD_CONFIG, written, value, origin, why))
+        self.problems += wrong_values(StartupPhase.LOAD_CONFIG, written, value, origin, why)
+
+
+def wrong_values(phase: StartupPhase, path: str, value: object, origin: str, why: Why) -> list[Problem]:
+    """A value that can't be used, or each item of it that can't: ``server.endpoints[2] = 'x' (server.toml): why``."""
+    if isinstance(why, str):
+        return [wrong_value(phase, path, value, origin, why)]
+    return [wrong_value(phase, f"{path}[{bad.index}]", bad.item, origin, bad.why) for bad in why]
 
 
 def wrong_value(phase: StartupPhase, path: str, value: object, origin: str, why: str) -> Problem:

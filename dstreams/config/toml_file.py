@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstreams.config.keys import LARGEST, Key, Value
 from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
-from dstreams.config.problems import load_problem, nearest, printable, remedy, shown
+from dstreams.config.problems import BadItem, BadItems, load_problem, nearest, printable, remedy, shown, why_of
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting, wrong_value
 from dstreams.startup import StartupPhase
@@ -111,7 +111,7 @@ def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
     try:
         layer.set(key, _convert(key, value), origin)
     except ValueError as error:
-        layer.fail(key, key.path, value, origin, str(error))
+        layer.fail(key, key.path, value, origin, why_of(error))
 
 
 def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> None:
@@ -120,7 +120,7 @@ def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> No
     try:
         layer.legacy[path] = Setting(old.successor, old.convert(_convert(old.key, value)), origin)
     except ValueError as error:
-        layer.fail(old.successor, path, value, origin, str(error))
+        layer.fail(old.successor, path, value, origin, why_of(error))
 
 
 def _convert(key: Key, value: object) -> Value:
@@ -129,27 +129,46 @@ def _convert(key: Key, value: object) -> Value:
     :raise ValueError: with the remedy.
     """
     if key.type is tuple:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, list):
             raise ValueError(f"must be {key.kind}" + _bracketed(value))
-        return tuple(_word(key, item, f"has the item {shown(item)}; each ") for item in value)
+        return _items(key, value)
     # Compared exactly: to Python a boolean is a number.
     if type(value) is not key.type:
         raise ValueError(f"must be {key.kind}" + _unquoted(key, value))
     if isinstance(value, str):
-        return _word(key, value, "")
+        return _word(key, value)
     assert isinstance(value, int)
     if abs(value) > LARGEST:
         raise ValueError(f"must be at most {LARGEST}")
     return value
 
 
-def _word(key: Key, text: str, start: str) -> str:
+def _items(key: Key, values: list[object]) -> tuple[str, ...]:
+    """The items of a list of strings.
+
+    :raise BadItems:
+    """
+    items, bad = [], []
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            bad.append(BadItem(index, value, "must be a string"))
+            continue
+        try:
+            items.append(_word(key, value))
+        except ValueError as error:
+            bad.append(BadItem(index, value, str(error)))
+    if bad:
+        raise BadItems(bad)
+    return tuple(items)
+
+
+def _word(key: Key, text: str) -> str:
     """A string, or the word that it stands for where only words are allowed."""
     if not key.declaration.words:
         return text
     word = key.declaration.word(text)
     if word is None:
-        raise ValueError(start + key.choice())
+        raise ValueError(key.choice())
     return word
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from dstreams.config.building import build, settings_of
-from dstreams.config.cross_rules import CROSS_RULES
+from dstreams.config.cross_rules import CROSS_RULES, Finding
 from dstreams.config.endpoints import is_loopback, on_loopback, place_of
+from dstreams.config.keys import Key
 from dstreams.config.networks import parse_trusted
-from dstreams.config.problems import ConfigError, Problem, shown
+from dstreams.config.problems import BadItem, ConfigError, Problem, Why, shown
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
 from dstreams.config.settings import Setting
@@ -24,9 +25,10 @@ def validate_config(config: Config, profile: DeploymentProfile | None = None) ->
     """
     settings = settings_of(config)
     problems = [
-        setting.problem(StartupPhase.VALIDATE_CONFIG, f"must be {setting.key.kind}")
+        problem
         for setting in settings.values()
         if not setting.key.holds(setting.value)
+        for problem in setting.problems(StartupPhase.VALIDATE_CONFIG, f"must be {setting.key.kind}")
     ]
     problems = problems or validate(settings, profile or DeploymentProfile())
     if problems:
@@ -44,7 +46,7 @@ def validate(
         that is there instead may be right.
     """
     wrong = {path: why for path, setting in settings.items() if (why := _check_value(setting)) is not None}
-    findings = list(wrong.items())
+    findings: list[tuple[str, Why]] = list(wrong.items())
     # Each key is told once, and nothing is concluded from a value that isn't what somebody meant.
     doubtful = {*wrong, *failed}
     config = build(settings)
@@ -52,8 +54,17 @@ def validate(
         for finding in rule(config, profile):
             if doubtful.isdisjoint((finding.path, finding.other)):
                 other = "" if finding.other is None else settings[finding.other].named()
-                findings.append((finding.path, finding.why.replace("{other}", other)))
-    return [settings[path].problem(StartupPhase.VALIDATE_CONFIG, why) for path, why in findings]
+                findings.append((finding.path, _told(finding, finding.why.replace("{other}", other), settings)))
+    return [problem for path, why in findings for problem in settings[path].problems(StartupPhase.VALIDATE_CONFIG, why)]
+
+
+def _told(finding: Finding, why: str, settings: Mapping[str, Setting]) -> Why:
+    """A finding of the whole key, or of one of its items."""
+    if finding.index is None:
+        return why
+    items = settings[finding.path].value
+    assert isinstance(items, tuple)
+    return [BadItem(finding.index, items[finding.index], why)]
 
 
 def warnings(config: Config) -> list[str]:
@@ -82,7 +93,7 @@ def _warnings(config: Config) -> Iterator[str]:
         yield "proxy.identity.require_tls = false has no effect: identity in a header always needs mtls; leave it out"
 
 
-def _check_value(setting: Setting) -> str | None:
+def _check_value(setting: Setting) -> Why | None:
     """What is wrong with a value by itself."""
     value, declaration = setting.value, setting.key.declaration
     if value is None:
@@ -92,10 +103,19 @@ def _check_value(setting: Setting) -> str | None:
             return f"must be at least {declaration.least}"
         if value > declaration.most:
             return f"must be at most {declaration.most}"
-    for item in value if isinstance(value, tuple) else (value,):
-        if item in declaration.refused:
-            return f"has {item}: {declaration.refused[str(item)]}"
-        if declaration.words and item not in declaration.words:
-            return setting.key.choice()
+    if isinstance(value, tuple):
+        bad = [BadItem(index, item, why) for index, item in enumerate(value) if (why := _check_word(item, setting.key))]
+        if bad:
+            return bad
+    elif isinstance(value, str) and (why := _check_word(value, setting.key)):
+        return why
     rule = VALUE_RULES.get(setting.key.path)
-    return None if rule is None else rule(value)
+    return None if rule is None else rule(value) or None
+
+
+def _check_word(word: str, key: Key) -> str | None:
+    """What is wrong with a word where only some are allowed."""
+    declaration = key.declaration
+    if word in declaration.refused:
+        return declaration.refused[word]
+    return key.choice() if declaration.words and word not in declaration.words else None

@@ -13,9 +13,13 @@ from dstreams.config.log_filter import parse_log_filter
 from dstreams.config.networks import parse_trusted
 from dstreams.config.origins import check_origins
 from dstreams.config.paths import check_base_path
+from dstreams.config.problems import BadItem, Why, why_of
 
-Rule = Callable[[Any], str | None]
-"""Says what is wrong with a value and the remedy, or ``None``."""
+Rule = Callable[[Any], Why | None]
+"""Says what is wrong with a value, or with items of it, and the remedy; ``None`` or nothing when it is right."""
+
+TextRule = Callable[[str], str | None]
+"""The same of a single text."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
@@ -24,6 +28,42 @@ _TAKEN_HEADERS = frozenset({"connection", "content-length", "content-type", "for
 
 def _raises(parse: Callable[[str], object]) -> Rule:
     """The rule that a text can be read."""
+
+    def rule(text: str) -> Why | None:
+        try:
+            parse(text)
+        except ValueError as error:
+            return why_of(error)
+        return None
+
+    return rule
+
+
+def _each(rule: TextRule, same: Callable[[str], object] = str) -> Rule:
+    """The rule that each item of a list fulfils another one, and none is there twice.
+
+    :param same: what items are compared by.
+    """
+
+    def check(items: Iterable[str]) -> list[BadItem]:
+        seen: dict[object, tuple[int, str]] = {}
+        bad = []
+        for index, item in enumerate(items):
+            why = rule(item)
+            if why is None:
+                place, first = seen.setdefault(same(item), (index, item))
+                if place != index:
+                    once = "is item [{}] once more" if first == item else "means the same as item [{}], {!r}"
+                    why = f"{once.format(place, first)}; write one of them"
+            if why is not None:
+                bad.append(BadItem(index, item, why))
+        return bad
+
+    return check
+
+
+def _parses(parse: Callable[[str], object]) -> TextRule:
+    """The rule that an item can be read."""
 
     def rule(text: str) -> str | None:
         try:
@@ -35,33 +75,10 @@ def _raises(parse: Callable[[str], object]) -> Rule:
     return rule
 
 
-def _each(rule: Rule, same: Callable[[str], object] = str) -> Rule:
-    """The rule that each item of a list fulfils another one, and none is there twice.
-
-    :param same: what items are compared by.
-    """
-
-    def check(items: Iterable[str]) -> str | None:
-        seen: dict[object, str] = {}
-        for item in items:
-            why = rule(item)
-            if why is not None:
-                return f"has the item {item!r}, which {why}"
-            first = seen.get(same(item))
-            if first is not None:
-                return f"has the item {item!r} twice" if first == item else f"has {first!r} and {item!r}, which are one"
-            seen[same(item)] = item
-        return None
-
-    return check
+_distinct = _each(lambda _: None)
 
 
-def _distinct(items: tuple[str, ...]) -> str | None:
-    double = next((item for index, item in enumerate(items) if item in items[:index]), None)
-    return None if double is None else f"has the item {double!r} twice; write it once"
-
-
-def _some(items: tuple[str, ...]) -> str | None:
+def _some(items: tuple[str, ...]) -> Why | None:
     return _distinct(items) if items else "must not be empty; name at least one"
 
 
@@ -113,11 +130,11 @@ VALUE_RULES: Mapping[str, Rule] = {
     "transport.tls.key_path": _file,
     "transport.tls.client_ca_path": _file,
     "transport.tls.alpn_protocols": _distinct,
-    "proxy.trusted_proxies": _each(_raises(parse_trusted), parse_trusted),
+    "proxy.trusted_proxies": _each(_parses(parse_trusted), parse_trusted),
     "proxy.identity.header_name": _header_name,
     "observability.rust_log": _raises(parse_log_filter),
     "admin.endpoint": _admin_endpoint,
-    "admin.allowed_hosts": _each(_raises(parse_host), parse_host),
+    "admin.allowed_hosts": _each(_parses(parse_host), parse_host),
     "admin.base_path": check_base_path,
 }
 """The rules by key. A key that is unset isn't asked."""

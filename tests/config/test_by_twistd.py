@@ -105,8 +105,8 @@ CASES: Mapping[str, Case] = {
             " DS_SERVER__BIND_ADDRESS?"),
             ("[load_config] server.port = 'http' (DS_SERVER__PORT): must be a whole number in decimal digits, without"
             " blanks"),
-            ("[load_config] transport.http.versions = 'http1,spdy' (DS_TRANSPORT__HTTP__VERSIONS): has the item 'spdy';"
-            " each must be one of http1, http2"),
+            ("[load_config] transport.http.versions[1] = 'spdy' (DS_TRANSPORT__HTTP__VERSIONS): must be one of http1,"
+            " http2"),
         ),
     ),
     "a file with mistakes": Case(
@@ -217,8 +217,8 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '["tcq:1"]': "is of a type that isn't known here; known are ",
         '["tcp:65536"]': "must have a port from 0 to 65535, as in tcp:4437",
         '["unix:"]': "must have a path, as in unix:/run/durable-streams/http.sock",
-        '["tcp:1", "tcp:1"]': "has the item 'tcp:1' twice",
-        '["tcp:1", "tcp6:1"]': "has two endpoints for port 1",
+        '["tcp:1", "tcp:1"]': "is item [0] once more",
+        '["tcp:1", "tcp6:1"]': "wants port 1, as item [0] does",
     },
     "server.max_connections": {"-1": "must be at least 0"},
     "server.drain_delay_secs": {"86401": "must be at most 86400"},
@@ -232,11 +232,11 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "limits.max_stream_name_bytes": {"0": "must be at least 1", "65537": "must be at most 65536"},
     "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},
     "http.cors_origins": {
-        '"https://A"': "has the entry 'https://A', which browsers send as 'https://a'; write that",
-        '"a"': "has the entry 'a', which isn't an origin such as https://app.example",
-        '""': "has an empty entry",
-        '"https://a, *"': "mixes * with origins",
-        '"https://a, https://a"': "has the entry 'https://a' twice",
+        '"https://A"': "is what browsers send as 'https://a'; write that",
+        '"a"': "isn't an origin such as https://app.example",
+        '""': "is empty",
+        '"https://a, *"': "stands beside origins",
+        '"https://a, https://a"': "is item [0] once more",
     },
     "http.stream_base_path": {
         '"v1"': "must begin with /",
@@ -254,31 +254,31 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "512": "must be at most 256",
     },
     "transport.http.versions": {
-        '["http3"]': "has http3: HTTP/3 isn't offered; leave it out",
+        '["http3"]': "HTTP/3 isn't offered; leave it out",
         "[]": "must not be empty; name at least one",
-        '["http1", "h1"]': "has the item 'http1' twice",
+        '["http1", "h1"]': "is item [0] once more",
     },
     "transport.tls.cert_path": {'" "': "must not be blank", '"\\u0000"': "has a null character"},
     "transport.tls.key_path": {'""': "must not be blank"},
     "transport.tls.client_ca_path": {'""': "must not be blank"},
-    "transport.tls.alpn_protocols": {'["http/1.1", "h1"]': "has the item 'http/1.1' twice"},
+    "transport.tls.alpn_protocols": {'["http/1.1", "h1"]': "is item [0] once more"},
     "transport.tls.handshake_timeout_secs": {"0": "must be at least 1", "3601": "must be at most 3600"},
     "transport.connection.long_poll_timeout_secs": {"0": "must be at least 1", "86401": "must be at most 86400"},
     "transport.connection.sse_reconnect_interval_secs": {"-1": "must be at least 0", "31536001": "must be at most"},
     "proxy.trusted_proxies": {
-        '["10.0.0.0/33"]': "has the item '10.0.0.0/33', which must be an IP address or a network",
-        '["::1", "::1/128"]': "has '::1' and '::1/128', which are one",
+        '["10.0.0.0/33"]': "must be an IP address or a network",
+        '["::1", "::1/128"]': "means the same as item [0], '::1'",
     },
     "proxy.identity.header_name": {'"a b"': "isn't the name of a header", '"Host"': "is a header with another meaning"},
     "observability.rust_log": {
         '"a=loud"': "has the level 'loud'; the levels are debug",
-        '"a b"': "has the item 'a b'; write a level, or",
+        '"a b"': "isn't a level, nor target=level",
         '""': "is blank; write a level such as info",
     },
     "admin.endpoint": {'"9090"': "isn't an address; write 127.0.0.1:9090", '""': "is blank"},
     "admin.allowed_hosts": {
-        '["a:80"]': "has the item 'a:80', which must be a host's name or IP address, without a port",
-        '["a.b", "A.b."]': "has 'a.b' and 'A.b.', which are one",
+        '["a:80"]': "must be a host's name or IP address, without a port",
+        '["a.b", "A.b."]': "means the same as item [0], 'a.b'",
     },
     "admin.base_path": {'"/a/"': "must not end with /", '"/healthz/a"': "overlaps with the server's own pages"},
 }
@@ -347,10 +347,10 @@ class RefusalTests:
         """Every bad value of a file is told with its key, its origin and what to do."""
         result, (case, reasons) = ended[f"values {number}"], VALUE_CASES[number]
         lines = result.stderr.splitlines()
-        assert [line.split(" ")[1] for line in lines] == sorted(case.expected, key=list(KEYS).index)
-        for line in lines:
-            path = line.split(" ")[1]
-            assert line.startswith(f"[validate_config] {path} = ")
+        paths = [line.split(" ")[1].partition("[")[0] for line in lines]
+        assert paths == sorted(case.expected, key=list(KEYS).index)
+        for path, line in zip(paths, lines, strict=True):
+            assert line.startswith((f"[validate_config] {path} = ", f"[validate_config] {path}["))
             assert " (file config/local.toml): " in line
             assert reasons[path] in line
 

@@ -119,11 +119,11 @@ class TransportTests:
             ({**TLS, "transport.http.versions": ()}, "transport.http.versions = [] (here): must not be empty"),
             (
                 {**TLS, "transport.http.versions": ("http1", "http1")},
-                "transport.http.versions = ['http1', 'http1'] (here): has the item 'http1' twice; write it once",
+                "transport.http.versions[1] = 'http1' (here): is item [0] once more; write one of them",
             ),
             (
                 {**TLS, "transport.http.versions": ("http1", "http3")},
-                "transport.http.versions = ['http1', 'http3'] (here): has http3: HTTP/3 isn't offered; leave it out",
+                "transport.http.versions[1] = 'http3' (here): HTTP/3 isn't offered; leave it out",
             ),
             (
                 {**TLS, "transport.tls.min_version": "1.3", "transport.tls.max_version": "1.2"},
@@ -145,7 +145,7 @@ class TransportTests:
             ),
             (
                 {**TLS, "transport.tls.alpn_protocols": ("http/1.1", "http/1.1")},
-                "transport.tls.alpn_protocols = ['http/1.1', 'http/1.1'] (here): has the item 'http/1.1' twice",
+                "transport.tls.alpn_protocols[1] = 'http/1.1' (here): is item [0] once more",
             ),
             (
                 {"transport.tls.alpn_protocols": ("h2", "http/1.1")},
@@ -196,15 +196,15 @@ class ProxyTests:
             (
                 {**PROXY, "proxy.trusted_proxies": ("10.0.0.0/33",)},
                 (
-                    "proxy.trusted_proxies = ['10.0.0.0/33'] (here): has the item '10.0.0.0/33', which must be an IP"
-                    " address or a network, such as 10.1.2.3"
+                    "proxy.trusted_proxies[0] = '10.0.0.0/33' (here): must be an IP address or a network, such as"
+                    " 10.1.2.3"
                 ),
             ),
             (
                 {**PROXY, "proxy.trusted_proxies": ("10.0.0.0/8", "10.1.0.0/8")},
                 (
-                    "proxy.trusted_proxies = ['10.0.0.0/8', '10.1.0.0/8'] (here): has '10.0.0.0/8' and '10.1.0.0/8',"
-                    " which are one"
+                    "proxy.trusted_proxies[1] = '10.1.0.0/8' (here): means the same as item [0], '10.0.0.0/8'; write"
+                    " one of them"
                 ),
             ),
             (

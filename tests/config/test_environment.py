@@ -67,12 +67,11 @@ class VariableTests:
         assert values({"DS_PROXY__TRUSTED_PROXIES": "A, b"}) == {"proxy.trusted_proxies": ("A", "b")}
 
     def test_bad_lists(self) -> None:
-        """One unknown item fails the whole list."""
-        assert problems({"DS_TRANSPORT__HTTP__VERSIONS": "http1,spdy"}) == [
-            (
-                "[load_config] transport.http.versions = 'http1,spdy' (DS_TRANSPORT__HTTP__VERSIONS): has the item"
-                " 'spdy'; each must be one of http1, http2"
-            )
+        """Every unknown item is told, with its place."""
+        end = "(DS_TRANSPORT__HTTP__VERSIONS): must be one of http1, http2"
+        assert problems({"DS_TRANSPORT__HTTP__VERSIONS": "http1,spdy,H2,,http4"}) == [
+            f"[load_config] transport.http.versions[1] = 'spdy' {end}",
+            f"[load_config] transport.http.versions[3] = 'http4' {end}",
         ]
 
     @pytest.mark.parametrize(("text", "number"), [("0", 0), ("+7", 7), ("007", 7), (str(2**63 - 1), 2**63 - 1)])

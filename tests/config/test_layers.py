@@ -303,7 +303,7 @@ class FollowingTests:
         ignored = loaded(RUST_LOG="a=loud", DS_OBSERVABILITY__LOG_LEVEL="error")
         assert ignored.config.observability.log_filter.default == "error"
         (warning,) = ignored.warnings
-        assert warning.startswith("RUST_LOG = 'a=loud' has the level 'loud'")
+        assert warning.startswith("RUST_LOG = 'a=loud' has the item 'a=loud', which has the level 'loud'")
         assert loaded(RUST_LOG="").warnings == ()
 
 

@@ -39,8 +39,10 @@ class ParseTests:
         ("text", "why"),
         [
             ("", "is blank"), (" , ", "is blank"), ("a b", "has the item 'a b'"), ("=info", "has the item '=info'"),
-            ("a=loud", "has the level 'loud'; the levels are debug, info"), ("a[span]=info", "has the item"),
-            ("a..b=info", "has the item"), ("a=b=c", "has the level 'b=c'"), ("info\n,\x00", "has the item '\\x00'"),
+            ("a=loud", "has the item 'a=loud', which has the level 'loud'; the levels are debug, info"),
+            ("a[span]=info", "has the item"),
+            ("a..b=info", "has the item"), ("a=b=c", "has the item 'a=b=c', which has the level 'b=c'"),
+            ("info\n,\x00", "has the item '\\x00'"),
         ],
     )  # fmt: skip
     def test_invalid(self, text: str, why: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,8 +26,12 @@ def problems(path: str, value: Value) -> list[str]:
 
 
 def why(path: str, value: Value) -> str:
-    """What is wrong with the one key, without the key and its value."""
+    """What is wrong with the one key, or one item of its list, without the key and the value."""
     (problem,) = problems(path, value)
+    at = re.match(re.escape(f"[validate_config] {path}") + r"\[(\d+)\] = ", problem)
+    if at is not None:
+        items = value if isinstance(value, tuple) else [item.strip() for item in str(value).split(",")]
+        path, value = f"{path}[{at[1]}]", items[int(at[1])]
     start = f"[validate_config] {path} = {shown(value)} (here): "
     assert problem.startswith(start)
     return problem.removeprefix(start)
@@ -121,9 +127,10 @@ class RuleTests:
     @pytest.mark.parametrize(
         ("origins", "reason"),
         [
-            ("https://a,https://a", "twice; write it once"),
-            ("", "empty entry"), (",", "empty entry"), ("https://a,", "empty entry"),
-            ("https://a, *", "mixes *"), ("app.example", "isn't an origin"), ("https://", "isn't an origin"),
+            ("https://a,https://a", "is item [0] once more"),
+            ("", "is empty"), ("https://a,", "is empty"),
+            ("https://a, *", "stands beside origins"), ("app.example", "isn't an origin"),
+            ("https://", "isn't an origin"),
             ("https://a/b", "isn't an origin"), ("https://a b", "isn't an origin"),
             ("https://a\r\nX: y", "isn't an origin"),
             ("https://é.example", "isn't an origin"), ("https://u@a", "isn't an origin"),
@@ -155,7 +162,7 @@ class RuleTests:
             ("admin.endpoint", "localhost:9090", "is of a type that isn't known"),
             ("admin.endpoint", "tcp:99999", "must have a port from 0 to 65535"),
             ("observability.rust_log", " ", "is blank"),
-            ("observability.rust_log", "a b", "has the item 'a b'"),
+            ("observability.rust_log", "a b", "isn't a level, nor target=level"),
         ],
     )
     def test_texts(self, path: str, value: str, reason: str) -> None:
@@ -182,7 +189,7 @@ class RuleTests:
     @pytest.mark.parametrize(
         ("endpoints", "reason"),
         [
-            (("",), "has the item '', which is blank"),
+            (("",), "is blank"),
             (("4437",), "isn't an endpoint; write tcp:4437"),
             (("127.0.0.1:4437",), "isn't an endpoint; write tcp:4437:interface=127.0.0.1"),
             (("[::1]:4437",), r"isn't an endpoint; write tcp:4437:interface=\:\:1"),
@@ -193,10 +200,60 @@ class RuleTests:
             (("tcp:",), "must have a port from 0 to 65535, as in tcp:4437"),
             (("tcp:65536",), "must have a port"), (("tcp:http",), "must have a port"),
             (("unix:",), "must have a path"),
-            (("tcp:1", "unix:a", "tcp:1"), "has the item 'tcp:1' twice"),
-            (("tcp:1", "tcp:1:interface=127.0.0.1"), "has two endpoints for port 1"),
+            (("tcp:1", "unix:a", "tcp:1"), "is item [0] once more; write one of them"),
+            (("tcp:1", "tcp:1:interface=127.0.0.1"), "wants port 1, as item [0] does"),
         ],
     )  # fmt: skip
     def test_bad_endpoints(self, endpoints: tuple[str, ...], reason: str) -> None:
         """What no server can listen at, or listens at already, is refused with what to write."""
         assert reason in why("server.endpoints", endpoints)
+
+
+class ListTests:
+    """Of a list every bad item is told."""
+
+    @pytest.mark.parametrize(
+        ("path", "value", "expected"),
+        [
+            (
+                "proxy.trusted_proxies",
+                ("10.0.0.0/33", "10.0.0.0/8", "::1", "x", "10.1.0.0/8"),
+                {0: "must be an IP address", 3: "must be an IP address", 4: "means the same as item [1], '10.0.0.0/8'"},
+            ),
+            (
+                "server.endpoints",
+                ("tcp:1", "nowhere", "tcp:1", "unix:"),
+                {1: "isn't an endpoint", 2: "is item [0] once more", 3: "must have a path"},
+            ),
+            (
+                "server.endpoints",
+                ("tcp:1", "tcp:1:backlog=1", "unix:/a", "tcp6:1"),
+                {1: "wants port 1, as item [0] does", 3: "wants port 1, as item [0] does"},
+            ),
+            ("admin.allowed_hosts", ("a:1", "b", "c d"), {0: "must be a host's name", 2: "must be a host's name"}),
+            (
+                "transport.http.versions",
+                ("http3", "http1", "spdy"),
+                {0: "HTTP/3 isn't offered", 2: "must be one of http1"},
+            ),
+            ("transport.tls.alpn_protocols", ("x", "http/1.1", "y"), {0: "must be one of h2", 2: "must be one of h2"}),
+            (
+                "http.cors_origins",
+                "https://a, b, *, , https://a",
+                {1: "isn't an origin", 2: "stands beside origins", 3: "is empty", 4: "is item [0] once more"},
+            ),
+            (
+                "observability.rust_log",
+                "info, a b,c=loud, d",
+                {1: "isn't a level, nor target=level", 2: "has the level 'loud'"},
+            ),
+        ],
+    )
+    def test_all(self, path: str, value: Value, expected: dict[int, str]) -> None:
+        """Each has a line with its place and its own remedy; items that are right have none."""
+        items = value if isinstance(value, tuple) else [item.strip() for item in str(value).split(",")]
+        found = problems(path, value)
+        assert len(found) == len(expected)
+        for problem, (index, reason) in zip(found, expected.items(), strict=True):
+            start = f"[validate_config] {path}[{index}] = {shown(items[index])} (here): "
+            assert problem.startswith(start + reason)
