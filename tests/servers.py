@@ -71,7 +71,11 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def twistd_server(
-    directory: Path, *arguments: str, environ: Mapping[str, str] | None = None, reactor: str | None = None
+    directory: Path,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    reactor: str | None = None,
+    below: Sequence[str] = (),
 ) -> Iterator[ChildServer]:
     """``twistd -n durable-streams`` on a port of its own, stopped at the end.
 
@@ -79,9 +83,10 @@ def twistd_server(
     :param arguments: what follows ``durable-streams``.
     :param environ: variables to set.
     :param reactor: twistd's name of the reactor; the server's own choice when it is ``None``.
+    :param below: a command that becomes twistd's.
     """
     chosen = [] if reactor is None else [f"--reactor={reactor}"]
-    command = [str(TWISTD), "--pidfile=", "-n", *chosen, "durable-streams", *arguments]
+    command = [*below, str(TWISTD), "--pidfile=", "-n", *chosen, "durable-streams", *arguments]
     bind = {"DS_SERVER__BIND_ADDRESS": "127.0.0.1:0"}
     with child_server(directory, command, bind | dict(environ or {})) as server:
         yield server
