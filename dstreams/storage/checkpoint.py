@@ -57,7 +57,7 @@ SLICE_STREAMS = 500
 """How many streams are collected in one turn of the reactor: about 2 ms."""
 
 SLICE_BYTES = 8 * 1024 * 1024
-"""How many bytes are copied for the writing thread in one turn."""
+"""How many bytes the writing thread gets at a time, and a stream more at most."""
 
 MAX_BACKLOG = 512 * 1024 * 1024
 """How many bytes the journal may grow by while a checkpoint is under way before commits wait for it. What it holds
@@ -263,7 +263,7 @@ class Checkpoints:
         deleted: set[int] = set()
         for pieces, taken in self._slices(dirty, deleted):
             await self._run(self._files.write, pieces)
-            written += [(piece.stream_id, len(piece.data), len(piece.entries)) for piece in pieces]
+            written += [(piece.stream_id, piece.size, len(piece.entries)) for piece in pieces]
             rows += taken
         await self._sync(self._disk.sync_all, f"{self._directory}/data")
         for stream_id, size, count in written:
@@ -291,7 +291,7 @@ class Checkpoints:
             piece = self._files.take_unwritten(stream_id)
             if piece is not None:
                 pieces.append(piece)
-                size += len(piece.data)
+                size += piece.size
             rows.append(row(state, dirty.producers.get(stream_id, ())))
             if len(rows) >= SLICE_STREAMS or size >= SLICE_BYTES:
                 yield pieces, rows

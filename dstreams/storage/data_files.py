@@ -28,9 +28,11 @@ from dstreams.eventually import then
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.storage import index
-from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all
+from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
 from dstreams.storage.interface import StorageError
+from dstreams.storage.pieces import Chunk
 from dstreams.storage.recent import Recent
+from dstreams.storage.rope import Rope
 from dstreams.storage.sync import Run
 
 _T = TypeVar("_T")
@@ -44,13 +46,15 @@ class Unwritten:
 
     :param position: the absolute position of the first byte; ``offset`` the one in the file.
     :param number: how many of the stream's messages come before them.
+    :param data: their bytes, in pieces; ``size`` how many these are together.
     """
 
     stream_id: int
     position: int
     offset: int
     number: int
-    data: bytes
+    data: Sequence[Chunk]
+    size: int
     entries: array[int]
 
 
@@ -119,8 +123,8 @@ class DataFiles:
         recent = self._recent.get(stream_id)
         if recent is None:
             return None
-        data, entries = bytes(recent.data), recent.entries[:]
-        return Unwritten(stream_id, recent.written, recent.written - recent.start, recent.number, data, entries)
+        data, size, offset = recent.data.pieces(), len(recent.data), recent.written - recent.start
+        return Unwritten(stream_id, recent.written, offset, recent.number, data, size, recent.entries[:])
 
     def write(self, pieces: Sequence[Unwritten]) -> None:
         """Write messages into their files; not synced. May run in a thread.
@@ -133,7 +137,7 @@ class DataFiles:
             if folder not in self._made:
                 self._disk.make_directories(folder)
                 self._made.add(folder)
-            write_all(self._disk.open(data_path, create=True), piece.data, piece.offset)
+            write_pieces(self._disk.open(data_path, create=True), piece.data, piece.offset)
             write_all(self._disk.open(index_path, create=True), index.packed(piece.entries), ENTRY_BYTES * piece.number)
 
     def written(self, stream_id: int, size: int, count: int) -> None:
@@ -205,7 +209,7 @@ class StreamBytes:
     _written: int
     _number: int
     _hold: Hold | None
-    _memory: bytearray = field(init=False)
+    _memory: Rope = field(init=False)
     _entries: array[int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -214,10 +218,9 @@ class StreamBytes:
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
         """The bytes from ``start`` up to ``end``."""
         if start >= self._written:
-            with memoryview(self._memory) as view:
-                return bytes(view[start - self._written : end - self._written])
+            return self._memory.read(start, end)
         if end > self._written:
-            rest = self._memory[: end - self._written]
+            rest = self._memory.read(self._written, end)
             return then(self.read(start, self._written), lambda data: data + rest)
         # Not kept until the next piece: a client that takes none would cost a descriptor.
         file, offset, size = self._open(0), start - self._start, end - start

@@ -11,12 +11,14 @@ import errno
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from attrs import define, field
 
 from dstreams.storage.interface import StorageError, StorageFull
+from dstreams.storage.pieces import Chunk
 
 
 class File(Protocol):
@@ -32,6 +34,9 @@ class File(Protocol):
 
     def pwrite(self, data: bytes, offset: int) -> int:
         """Write at ``offset``; returns how much was written, which may be less."""
+
+    def pwritev(self, pieces: Sequence[Chunk], offset: int) -> int:
+        """As :meth:`pwrite`, of several pieces that follow each other."""
 
     def pread(self, size: int, offset: int) -> bytes:
         """Read at ``offset``; fewer bytes only at the end of the file."""
@@ -104,6 +109,23 @@ def write_all(file: File, data: bytes, offset: int) -> None:
         written += more
 
 
+MAX_PIECES = 1024
+"""How many pieces a system takes at a time: IOV_MAX of Linux, macOS and the BSDs."""
+
+
+def write_pieces(file: File, pieces: Sequence[Chunk], offset: int) -> None:
+    """Write pieces that follow each other, without joining them.
+
+    :raise OSError:
+    """
+    for begin in range(0, len(pieces), MAX_PIECES):
+        some = pieces[begin : begin + MAX_PIECES]
+        size, written = sum(map(len, some)), file.pwritev(some, offset)
+        if written < size:
+            write_all(file, b"".join(some)[written:], offset + written)
+        offset += size
+
+
 MAX_OPEN_FILES = 256
 """How many files of streams stay open for the next read."""
 
@@ -144,6 +166,11 @@ class OsFile:
 
     def pwrite(self, data: bytes, offset: int) -> int:
         return os.pwrite(self._descriptor, data, offset)
+
+    def pwritev(self, pieces: Sequence[Chunk], offset: int) -> int:
+        if not hasattr(os, "pwritev"):  # macOS before 11
+            return os.pwrite(self._descriptor, b"".join(pieces), offset)
+        return os.pwritev(self._descriptor, pieces, offset)
 
     def pread(self, size: int, offset: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)

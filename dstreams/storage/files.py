@@ -230,7 +230,7 @@ class FileStorage:
         if self._checkpoints.switching:
             return self._checkpoints.switched().addCallback(lambda _: self.commit(changes))
         try:
-            self._journal.append(b"".join(map(encode, changes)))
+            self._journal.append(encode(changes))
         except StorageFull:
             if not self._write_without_spare(changes) and not self._write_on_full_disk(changes):
                 raise
@@ -244,7 +244,7 @@ class FileStorage:
         if not self._spare.give_up():
             return False
         try:
-            self._journal.append(b"".join(map(encode, changes)))
+            self._journal.append(encode(changes))
         except StorageFull:
             return False
         return True
@@ -256,7 +256,7 @@ class FileStorage:
         if not any(isinstance(change, Delete) for change in changes) or not self._reserve.release():
             return False
         # What else is in the group goes with it: a group is committed as a whole.
-        self._journal.append(b"".join(map(encode, changes)))
+        self._journal.append(encode(changes))
         return True
 
     def _make_room(self) -> None:

@@ -34,14 +34,15 @@ Room behind the end
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.storage.disk import Disk, File, is_passing, storage_error, write_all
+from dstreams.storage.disk import Disk, File, is_passing, storage_error, write_all, write_pieces
 from dstreams.storage.interface import StorageError, StorageFull
+from dstreams.storage.pieces import gather
 from dstreams.storage.segments import (
     DURABLE_BEFORE,
     HEADER_SIZE,
@@ -50,6 +51,7 @@ from dstreams.storage.segments import (
     Segment,
     is_segment,
     pack_batch,
+    pack_batch_header,
     pack_header,
     segment_name,
     segments,
@@ -222,25 +224,31 @@ class Journal:
     def _flags(self) -> int:
         return DURABLE_BEFORE if self._synced else 0
 
-    def append(self, payload: bytes) -> int:
+    def append(self, payload: Sequence[bytes]) -> int:
         """Write one batch; it is durable when :attr:`file` has been synced.
 
+        :param payload: in pieces, one at least.
         :return: its sequence number.
         :raise StorageFull: when there is no room; nothing of it is left, and later appends may succeed.
         :raise StorageError: when it is too long, or the journal is dead, by this or an earlier failure.
         """
         if self._dead is not None:
             raise StorageError(f"the journal takes no more writes since {self._dead}")
-        if len(payload) > MAX_BATCH_BYTES:
-            raise StorageError(f"a batch of {len(payload)} bytes is too long; the limit is {MAX_BATCH_BYTES}")
+        pieces = gather(payload)
+        length = sum(map(len, pieces))
+        if length > MAX_BATCH_BYTES:
+            raise StorageError(f"a batch of {length} bytes is too long; the limit is {MAX_BATCH_BYTES}")
         assert self._file is not None
         sequence = self.next_sequence
-        batch = pack_batch(self._salt, sequence, self._flags, payload)
+        header = pack_batch_header(self._salt, sequence, self._flags, pieces)
         try:
-            write_all(self._file, batch, self._end)
+            if len(pieces) == 1:
+                write_all(self._file, header + pieces[0], self._end)
+            else:
+                write_pieces(self._file, (header, *pieces), self._end)
         except OSError as error:
             self._cut_back(error)
-        self._end += len(batch)
+        self._end += len(header) + length
         self.next_sequence = sequence + 1
         return sequence
 

@@ -1,7 +1,8 @@
 """The ``memory`` mode: everything in process memory, gone when the process ends.
 
-A stream's bytes are one contiguous buffer and its message ends one array of 64-bit numbers: no object per
-message. A million one-byte messages cost 9 bytes each, and a buffer grows by at most an eighth ahead of need.
+A stream's bytes are one buffer, besides large bodies, which are kept as they came; its message ends are one array of
+64-bit numbers: no object per message. A million one-byte messages cost 9 bytes each, and a buffer grows by at most an
+eighth ahead of need.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage import index
 from dstreams.storage.interface import Charges, StorageFull
+from dstreams.storage.pieces import LARGE_BYTES
+from dstreams.storage.rope import Rope
 
 CHARGES = Charges(stream=1024, message=9, producer=320)
 """Measured with ``bench/memory.py``: what each costs in this process, rounded up."""
@@ -31,20 +34,22 @@ class MemoryStream:
     """
 
     _start: int
-    _data: bytearray | None = None
+    _data: Rope | None = None
     _entries: Sequence[int] = ()
 
     def append(self, data: bytes, ends: tuple[int, ...]) -> None:
         """Add the messages of one append."""
         if self._data is None:
-            self._data, self._entries = bytearray(data), array("Q", index.entries(ends))
-            return
+            self._data, self._entries = Rope(self._start), array("Q")
         entries = self._entries
         assert isinstance(entries, array)
         count = len(entries)
         try:
             index.extend(entries, ends)
-            self._data += data
+            if len(data) < LARGE_BYTES:
+                self._data.tail += data
+            else:
+                self._data.append(data)
         except MemoryError:
             del entries[count:]
             raise StorageFull("there is no memory left") from None
@@ -53,9 +58,7 @@ class MemoryStream:
         """The bytes from ``start`` up to ``end``."""
         if self._data is None:
             return b""
-        # Through a view: slicing a bytearray makes a bytearray first, and copies twice.
-        with memoryview(self._data) as view:
-            return bytes(view[start - self._start : end - self._start])
+        return self._data.read(start, end)
 
     def is_boundary(self, position: int) -> bool:
         """Whether a message ends at ``position``."""

@@ -7,6 +7,8 @@ from array import array
 from attrs import define, field
 
 from dstreams.storage import index
+from dstreams.storage.pieces import LARGE_BYTES
+from dstreams.storage.rope import Rope
 
 
 @define(eq=False)
@@ -21,18 +23,25 @@ class Recent:
     start: int
     written: int
     number: int
-    data: bytearray = field(factory=bytearray, init=False)
+    data: Rope = field(init=False)
     entries: array[int] = field(factory=lambda: array("Q"), init=False)
+
+    @data.default
+    def _begin(self) -> Rope:
+        return Rope(self.written)
 
     def append(self, data: bytes, ends: tuple[int, ...]) -> None:
         """Add the messages of one append."""
-        self.data += data
+        if len(data) < LARGE_BYTES:
+            self.data.tail += data
+        else:
+            self.data.append(data)
         index.extend(self.entries, ends)
 
     def drop(self, size: int, count: int) -> bool:
         """Forget the first ``count`` messages, ``size`` bytes; whether that was all."""
         # New objects rather than a cut in place: a source made before reads on from the old ones.
-        self.data, self.entries = self.data[size:], self.entries[count:]
+        self.data, self.entries = self.data.without(size), self.entries[count:]
         self.written += size
         self.number += count
         return not self.data

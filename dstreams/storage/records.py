@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from operator import sub
 from typing import TypeVar, cast
@@ -60,28 +60,35 @@ class MalformedRecord(ValueError):
     """Bytes that no version of this module wrote."""
 
 
-def encode(change: Change) -> bytes:
-    """A change as bytes."""
-    if isinstance(change, Append):
-        # An append of one message, without a producer, is nearly always all there is to write.
-        if change.producer is None and change.stream_seq is None and len(change.ends) == 1:
-            data = change.data
-            flags = _CLOSES if change.closes else 0
-            return _APPEND.pack(2, flags, change.stream_id, change.start, change.at, 1, len(data)) + data
-        return _encode_append(change)
+def encode(changes: Iterable[Change]) -> list[bytes]:
+    """Changes as bytes, in pieces: joined they are what :func:`decode` reads. The streams' data isn't copied."""
+    pieces: list[bytes] = []
+    for change in changes:
+        if not isinstance(change, Append):
+            pieces += _encode_other(change)
+        elif change.producer is None and change.stream_seq is None and len(change.ends) == 1:
+            # Nearly always that is all there is to write.
+            flags, data = _CLOSES if change.closes else 0, change.data
+            pieces += (_APPEND.pack(2, flags, change.stream_id, change.start, change.at, 1, len(data)), data)
+        else:
+            pieces += _encode_append(change)
+    return pieces
+
+
+def _encode_other(change: Create | Delete | SoftDelete | Touch) -> tuple[bytes, ...]:
     if isinstance(change, Create):
         meta = orjson.dumps(config_members(change.config, change.fork) | {"name": change.name, "closed": change.closed})
         lengths = _lengths(change.start, change.ends)
         sizes = (len(meta), len(change.ends), len(change.data))
-        return _CREATE.pack(1, change.stream_id, change.at, *sizes) + meta + lengths + change.data
+        return _CREATE.pack(1, change.stream_id, change.at, *sizes) + meta + lengths, change.data
     if isinstance(change, Delete):
         ids = change.stream_ids + change.released
         head = _DELETE.pack(3, change.at, len(change.stream_ids), len(change.released))
-        return head + struct.pack(f"<{len(ids)}Q", *ids)
-    return _ONE.pack(4 if isinstance(change, SoftDelete) else 5, change.stream_id, change.at)
+        return (head + struct.pack(f"<{len(ids)}Q", *ids),)
+    return (_ONE.pack(4 if isinstance(change, SoftDelete) else 5, change.stream_id, change.at),)
 
 
-def _encode_append(change: Append) -> bytes:
+def _encode_append(change: Append) -> tuple[bytes, bytes]:
     flags, extra = 0, b""
     if change.closes:
         flags = _CLOSES
@@ -97,7 +104,7 @@ def _encode_append(change: Append) -> bytes:
     if len(ends) > 1:
         extra += _lengths(change.start, ends)
     head = _APPEND.pack(2, flags, change.stream_id, change.start, change.at, len(ends), len(data))
-    return head + extra + data
+    return head + extra, data
 
 
 def decode(data: bytes) -> Iterator[Change]:

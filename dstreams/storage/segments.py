@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -105,8 +105,20 @@ def pack_header(first: int, salt: int) -> bytes:
 
 def pack_batch(salt: int, sequence: int, flags: int, payload: bytes) -> bytes:
     """A batch as it stands in a segment with that salt."""
-    header = _BATCH_HEADER.pack(_BATCH_MAGIC, len(payload), sequence, flags, crc32(payload))
-    return header + _CRC.pack(crc32(header, salt)) + payload
+    return pack_batch_header(salt, sequence, flags, (payload,)) + payload
+
+
+def pack_batch_header(salt: int, sequence: int, flags: int, payload: Sequence[bytes]) -> bytes:
+    """What stands before the payload of a batch in a segment with that salt.
+
+    :param payload: in pieces.
+    """
+    length = checksum = 0
+    for piece in payload:
+        length += len(piece)
+        checksum = crc32(piece, checksum)
+    header = _BATCH_HEADER.pack(_BATCH_MAGIC, length, sequence, flags, checksum)
+    return header + _CRC.pack(crc32(header, salt))
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -426,6 +426,9 @@ class SimFile:
     def pwrite(self, data: bytes, offset: int) -> int:
         assert self._writable
         return self._mount.write(self.path, self._inode, bytes(data), offset)
+
+    def pwritev(self, pieces: Sequence[bytes | bytearray], offset: int) -> int:
+        return self.pwrite(b"".join(pieces), offset)
 
     def pread(self, size: int, offset: int) -> bytes:
         self._mount.check_on()

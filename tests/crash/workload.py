@@ -16,6 +16,7 @@ from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
 from dstreams.storage.interface import StorageError
+from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.streams.appending import Appended, AppendRequest
 from dstreams.streams.creating import Created, CreateRequest, ForkRequest
 from dstreams.streams.reading import Slice
@@ -25,8 +26,8 @@ from tests.crash.machine import Process
 NAMES = ("a", "b/c", "d", "e", "f", "g\u00e9")
 TYPES = tuple(map(parse_content_type, (b"application/json", b"text/plain", b"application/octet-stream")))
 
-SIZES = (1, 3, 20, 20, 60, 200, 700, 2500)
-"""How long bodies are: mostly short, some longer than a sector or a whole segment."""
+SIZES = (1, 3, 20, 20, 60, 200, 700, LARGE_BYTES)
+"""How long bodies are: mostly short, some longer than a sector, some longer than a segment and never copied."""
 
 
 @define(eq=False)

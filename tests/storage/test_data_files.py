@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from dstreams.model.changes import Append, Create, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
-from dstreams.storage import data_files
+from dstreams.storage import data_files, recent, rope
 from dstreams.storage.data_files import DataFiles, StreamBytes
 from dstreams.storage.interface import StorageError
 from tests.crash.disk import Fault, Mount, Platter
@@ -69,7 +69,7 @@ class Shelf:
         if piece is not None:
             self.files.write([piece])
             if tell:
-                self.files.written(stream_id, len(piece.data), len(piece.entries))
+                self.files.written(stream_id, piece.size, len(piece.entries))
 
     def source(self, stream_id: int = 1) -> StreamBytes:
         return self.files.source(self.states[stream_id])
@@ -151,11 +151,15 @@ OPERATIONS = st.lists(
 
 
 class QueryTests:
-    @given(operations=OPERATIONS, cold=st.booleans(), block=st.sampled_from([1, 2, 512]))
-    def test_against_a_plain_model(self, operations: list[Any], cold: bool, block: int) -> None:
+    @given(
+        operations=OPERATIONS, cold=st.booleans(), block=st.sampled_from([1, 2, 512]), large=st.sampled_from([1, 4, 99])
+    )
+    def test_against_a_plain_model(self, operations: list[Any], cold: bool, block: int, large: int) -> None:
         """Every query gives what a list of message ends says, wherever the boundary to memory lies."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(data_files, "_BLOCK_ENTRIES", block)
+            for module in (recent, rope):
+                patch.setattr(module, "LARGE_BYTES", large)
             shelf = Shelf(cold)
             shelf.create()
             for operation in operations:
@@ -164,6 +168,8 @@ class QueryTests:
                 else:
                     shelf.append(*operation)
             check_queries(shelf)
+            tail = shelf.states[1].tail
+            assert shelf.wait(shelf.source().read(START, tail)) == shelf.data[1]
 
     def test_many_blocks(self) -> None:
         """An index of several pages is searched page by page."""
@@ -271,7 +277,7 @@ class DeletedStreamTests:
         assert piece is not None
         shelf.files.forget(1)
         shelf.files.write([piece])
-        shelf.files.written(1, len(piece.data), len(piece.entries))
+        shelf.files.written(1, piece.size, len(piece.entries))
         assert shelf.files.take_unwritten(1) is None
 
 

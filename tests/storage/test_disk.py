@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from dstreams.storage.disk import Disk, OsDisk, OsFile, is_passing, storage_error, write_all
+from dstreams.storage.disk import (
+    MAX_PIECES,
+    Disk,
+    OsDisk,
+    OsFile,
+    is_passing,
+    storage_error,
+    write_all,
+    write_pieces,
+)
 from dstreams.storage.interface import StorageError, StorageFull
 from tests.crash.disk import Fault, Mount, Platter
 
@@ -49,6 +58,13 @@ class DiskTests:
         assert again.pread_nowait(5, 10) in (b"later", None)
         assert again.pread_nowait(6, 10) is None
         again.sync()
+
+    def test_pieces(self, place: tuple[Disk, str]) -> None:
+        """Several pieces are written in a row, at any offset."""
+        disk, directory = place
+        file = disk.open(f"{directory}/f", create=True)
+        assert file.pwritev([b"one", bytearray(b"and"), b"two"], 2) == 9
+        assert file.pread(100, 0) == b"\0\0oneandtwo"
 
     def test_truncate(self, place: tuple[Disk, str]) -> None:
         """A file is cut, or grows by zeros."""
@@ -241,3 +257,25 @@ class ErrorTests:
         mount.fault = lambda step: Fault(0, 0)
         with pytest.raises(OSError, match="writes nothing"):
             write_all(file, b"0123456", 0)
+
+    @pytest.mark.parametrize("short", [None, 0, 1, 3, 5])
+    def test_short_writes_of_pieces_go_on(self, short: int | None) -> None:
+        """So does ``write_pieces``, wherever the first write ended."""
+        mount = Mount(Platter(), fault=lambda step: Fault(0, short) if step.number == 2 and short is not None else None)
+        file = mount.open("/f", create=True)
+        write_pieces(file, [b"012", b"34", bytearray(b"56")], 3)
+        assert file.pread(99, 3) == b"0123456"
+
+    def test_more_pieces_than_a_system_takes(self, tmp_path: Path) -> None:
+        """Pieces are written as many at a time as the system takes."""
+        pieces = [b"%d," % number for number in range(MAX_PIECES * 2 + 1)]
+        file = OsDisk().open(str(tmp_path / "f"), create=True)
+        write_pieces(file, pieces, 0)
+        assert file.pread(1 << 20, 0) == b"".join(pieces)
+
+    def test_system_without_pwritev(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where pieces can't be written together they are joined first."""
+        monkeypatch.delattr(os, "pwritev", raising=False)
+        file = OsDisk().open(str(tmp_path / "f"), create=True)
+        write_pieces(file, [b"one", b"two"], 0)
+        assert file.pread(99, 0) == b"onetwo"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dstreams.storage import journal, segments
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.journal import Corruption, Journal, Replay, begin_anew, replay, segment_name
+from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.storage.segments import HEADER_SIZE, MAX_BATCH_BYTES, pack_batch, pack_header
 from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 
@@ -58,7 +59,7 @@ class Log:
 
     def append(self, *payloads: bytes, sync: bool = True) -> None:
         for payload in payloads:
-            self.journal.append(payload)
+            self.journal.append([payload])
             if sync:
                 self.journal.file.sync()
 
@@ -127,6 +128,18 @@ class AppendTests:
         assert log.read() == [*PAYLOADS, b"six"]
         assert log.found.last is not None
         assert log.found.last.sequence == 5
+
+    @pytest.mark.parametrize("short", [None, 0, 20, 40, 9000])
+    def test_payload_in_pieces(self, short: int | None) -> None:
+        """A payload in pieces, large and small ones, is one batch, also when the system writes it bit by bit."""
+        log = Log()
+        log.open()
+        pieces = [b"a" * 10, b"b" * 20_000, b"c", b"d", b"e" * LARGE_BYTES]
+        if short is not None:
+            log.mount.fault = failing("write", 1, fault=Fault(0, short))
+        log.journal.append(pieces)
+        log.append(b"later")
+        assert log.open() == [b"".join(pieces), b"later"]
 
     def test_reading_begins_inside_a_segment(self) -> None:
         """Replay gives the batches from the position on, wherever in a segment that is."""

@@ -54,9 +54,10 @@ class MemoryStorageTests(StorageContract):
                 self.append(12)
                 raise MemoryError
 
-        good = source._data, source._entries  # type: ignore[attr-defined]
+        rope = source._data  # type: ignore[attr-defined]
+        good = rope.tail, source._entries  # type: ignore[attr-defined]
         if breaks == "bytes":
-            source._data = Full(b"abc")  # type: ignore[attr-defined]
+            rope.tail = Full(b"abc")
         else:
             source._entries = FullArray("Q", good[1])  # type: ignore[attr-defined]
         change = Append(stream, 3, b"de", (4, 5), None, None, False, 1.0)
@@ -64,7 +65,7 @@ class MemoryStorageTests(StorageContract):
             store.storage.commit([change])
         assert list(source._entries) == list(good[1])  # type: ignore[attr-defined]
         assert source.read(0, 3) == b"abc"
-        source._data, source._entries = good  # type: ignore[attr-defined]
+        rope.tail, source._entries = good  # type: ignore[attr-defined]
         store.commit(change)
         assert store.data(stream) == b"abcde"
 

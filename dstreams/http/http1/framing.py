@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from io import BytesIO
 from typing import Protocol
 
 from attrs import define, field
@@ -48,6 +47,34 @@ class BodyDecoder(Protocol):
         """The complete body."""
 
 
+_LARGE_BYTES = 16 * 1024
+"""From here on what arrives of a body is kept as it came. Smaller pieces are joined at once: a client that sends byte
+by byte would otherwise have an object for each."""
+
+
+@define(eq=False)
+class _Arrived:
+    """What has arrived of a body. It is copied once, when the body is complete; a growing buffer would copy it again
+    and again.
+    """
+
+    _pieces: list[bytes | bytearray] = field(factory=list, init=False)
+
+    def add(self, data: bytes, start: int, end: int) -> None:
+        """Take the bytes of ``data`` from ``start`` up to ``end``."""
+        piece = data[start:end]
+        if len(piece) >= _LARGE_BYTES:
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def joined(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces)
+
+
 @define(eq=False)
 class LengthDecoder:
     """A body of announced length.
@@ -56,7 +83,7 @@ class LengthDecoder:
     """
 
     _missing: int
-    _body: BytesIO = field(factory=BytesIO, init=False)
+    _arrived: _Arrived = field(factory=_Arrived, init=False)
 
     @property
     def complete(self) -> bool:
@@ -67,12 +94,12 @@ class LengthDecoder:
         """See :meth:`BodyDecoder.feed`; raises nothing."""
         end = min(len(data), start + self._missing)
         self._missing -= end - start
-        self._body.write(memoryview(data)[start:end])
+        self._arrived.add(data, start, end)
         return end
 
     def body(self) -> bytes:
         """The complete body."""
-        return self._body.getvalue()
+        return self._arrived.joined()
 
 
 class _Expecting(Enum):
@@ -98,7 +125,7 @@ class ChunkedDecoder:
     _total: int = field(default=0, init=False)
     _extension_bytes: int = field(default=0, init=False)
     _trailer_bytes: int = field(default=0, init=False)
-    _body: BytesIO = field(factory=BytesIO, init=False)
+    _arrived: _Arrived = field(factory=_Arrived, init=False)
 
     @property
     def complete(self) -> bool:
@@ -111,7 +138,7 @@ class ChunkedDecoder:
         while start < end and self._expecting is not _Expecting.NOTHING:
             if self._expecting is _Expecting.DATA:
                 stop = min(end, start + self._missing)
-                self._body.write(memoryview(data)[start:stop])
+                self._arrived.add(data, start, stop)
                 self._missing -= stop - start
                 if not self._missing:
                     self._expecting = _Expecting.DATA_END
@@ -126,7 +153,7 @@ class ChunkedDecoder:
 
     def body(self) -> bytes:
         """The complete body."""
-        return self._body.getvalue()
+        return self._arrived.joined()
 
     def _end_of_line(self, data: bytes, start: int) -> int:
         """Where the CRLF of the line is that begins at ``start``, or -1 when it hasn't arrived."""

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from dstreams.storage import index
 from dstreams.storage.acid import chunks
+from dstreams.storage.rope import Rope
 
 _T = TypeVar("_T")
 
@@ -43,15 +44,14 @@ class StreamBytes:
     _fetch: Fetch
     _stream_id: int
     _written: int
-    _memory: bytearray
+    _memory: Rope
     _entries: array[int]
     _hold: Hold | None
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
         """The bytes from ``start`` up to ``end``."""
         if start >= self._written:
-            with memoryview(self._memory) as view:
-                return bytes(view[start - self._written : end - self._written])
+            return self._memory.read(start, end)
         return self._ask(chunks.read, start, end)
 
     def is_boundary(self, position: int) -> bool | Deferred[bool]:

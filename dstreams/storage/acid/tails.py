@@ -41,8 +41,9 @@ class Tail(Recent):
 
     def run_bytes(self) -> tuple[bytes, array[int]]:
         """The bytes and entries of the open run."""
-        begin = self.run.start - self.written
-        return bytes(self.data[begin:]), self.entries[index.count_up_to(self.entries, self.run.start) :]
+        return self.data.read(self.run.start, self.data.end), self.entries[
+            index.count_up_to(self.entries, self.run.start) :
+        ]
 
 
 @define(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -53,6 +54,28 @@ class LengthDecoderTests:
         decoder.feed(b"o", 0)
         assert decoder.complete
         assert decoder.body() == b"hello"
+
+    @given(st.lists(st.sampled_from([1, 2, 100, 16 * 1024 - 1, 16 * 1024, 50_000]), min_size=1, max_size=9))
+    def test_any_cut_gives_the_same_body(self, sizes: list[int]) -> None:
+        """The body is what has arrived, in long pieces and in short ones."""
+        pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
+        decoder = LengthDecoder(sum(sizes))
+        for piece in pieces:
+            assert not decoder.complete
+            assert decoder.feed(b"..." + piece, 3) == 3 + len(piece)
+        assert decoder.complete
+        assert decoder.body() == b"".join(pieces)
+
+    def test_short_pieces_take_no_more_room(self) -> None:
+        """A client that sends byte by byte doesn't make the server keep an object for each."""
+        decoder = LengthDecoder(20_000)
+        tracemalloc.start()
+        try:
+            for number in range(10_000):
+                decoder.feed(bytes([number % 256]), 0)
+            assert tracemalloc.get_traced_memory()[0] < 20_000
+        finally:
+            tracemalloc.stop()
 
 
 class ChunkedDecoderTests:
