@@ -30,7 +30,7 @@ other failure ends all writing: the disk is broken, and the journal would only g
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -261,7 +261,8 @@ class Checkpoints:
         rows: list[StreamRow] = []
         written: list[tuple[int, int, int]] = []
         deleted: set[int] = set()
-        for pieces, taken in self._slices(dirty, deleted):
+        order = await self._run(self._files.in_order, dirty.streams)
+        for pieces, taken in self._slices(dirty, order, deleted):
             await self._run(self._files.write, pieces)
             written += [(piece.stream_id, piece.size, len(piece.entries)) for piece in pieces]
             rows += taken
@@ -274,16 +275,19 @@ class Checkpoints:
         await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
         self._leftover = removed
 
-    def _slices(self, dirty: Dirty, deleted: set[int]) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
+    def _slices(
+        self, dirty: Dirty, order: Sequence[int], deleted: set[int]
+    ) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
         """What is to be written, a bounded part at a time; a row and its messages are of one moment.
 
+        :param order: the streams that have changed.
         :param deleted: gets the streams that were deleted meanwhile. An old row of one can't stay: what the journal
             has of the stream from P on doesn't fit it.
         """
         pieces: list[Unwritten] = []
         rows: list[StreamRow] = []
         size = 0
-        for stream_id in dirty.streams:
+        for stream_id in order:
             state = self._catalog.streams.get(stream_id)
             if state is None:
                 deleted.add(stream_id)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from typing import NoReturn, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -38,6 +39,9 @@ from dstreams.storage.sync import Run
 _T = TypeVar("_T")
 
 ENTRY_BYTES = 8
+
+FOLDER_DIGITS = 3
+"""How many of the last digits of a stream's number name its directory."""
 
 
 @frozen
@@ -126,6 +130,19 @@ class DataFiles:
         data, size, offset = recent.data.pieces(), len(recent.data), recent.written - recent.start
         return Unwritten(stream_id, recent.written, offset, recent.number, data, size, recent.entries[:])
 
+    @staticmethod
+    def in_order(stream_ids: Collection[int]) -> list[int]:
+        """Streams in the order in which their files are best written: one directory after the other.
+
+        By their ids each would be in another directory than the one before. To make the files of 100,000 streams on
+        ext4 takes 2.3 s this way and 3.3 s that way; the sync afterwards, 2.8 s, is the same. May run in a thread.
+        """
+        folders: list[list[int]] = [[] for _ in range(1 << 4 * FOLDER_DIGITS)]
+        last = len(folders) - 1
+        for stream_id in stream_ids:
+            folders[stream_id & last].append(stream_id)
+        return list(chain.from_iterable(folders))
+
     def write(self, pieces: Sequence[Unwritten]) -> None:
         """Write messages into their files; not synced. May run in a thread.
 
@@ -155,7 +172,7 @@ class DataFiles:
     def paths(self, stream_id: int) -> tuple[str, str]:
         """The data file and the index file of a stream."""
         name = f"{stream_id:016x}"
-        stem = f"{self._directory}/{name[-3:]}/{name}"
+        stem = f"{self._directory}/{name[-FOLDER_DIGITS:]}/{name}"
         return stem + ".data", stem + ".index"
 
     def file(self, path: str) -> File:

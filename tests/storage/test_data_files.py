@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -198,6 +198,19 @@ def check_queries(shelf: Shelf) -> None:
             within = bisect_right(ends, position + limit)
             first = bisect_right(ends, position)
             assert shelf.wait(source.extent(position, limit)) == ends[max(within - 1, first)]
+
+
+class OrderTests:
+    """In which order files are written."""
+
+    def test_by_directory(self) -> None:
+        """Every stream comes once, and those of one directory come together."""
+        files = Shelf().files
+        ids = [(1 << 50) + 7 * number for number in range(20_000)]
+        ordered = files.in_order(set(ids))
+        assert sorted(ordered) == ids
+        folders = [files.paths(stream_id)[0].rpartition("/")[0] for stream_id in ordered]
+        assert len([None for one, next_ in pairwise(folders) if one != next_]) == len(set(folders)) - 1
 
 
 class OpenFileTests:
