@@ -177,7 +177,12 @@ class Checkpoints:
         self.switching = True
         rolled = self._run(self._journal.roll, self._spare.take())
         rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))
-        rolled.addCallback(lambda _: self._switch_is_over())
+        rolled.addCallback(self._rolled)
+
+    def _rolled(self, done: bool | None) -> None:
+        if not done:
+            self._spare.hold_off()
+        self._switch_is_over()
 
     def finished(self) -> Deferred[None]:
         """Fires when the one under way is over, however it ended."""

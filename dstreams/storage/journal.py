@@ -180,15 +180,18 @@ class Journal:
         self._before = 0
         return first
 
-    def roll(self, spare: File) -> None:
+    def roll(self, spare: File) -> bool:
         """Go on in a spare, in the middle between two checkpoints.
 
-        :param spare: the file to write it into (J6); if that fails, the newest segment goes on.
+        :param spare: the file to write it into (J6).
+        :return: whether it could be used; else the newest segment goes on.
         :raise StorageError: as :meth:`begin_segment`.
         """
         before = self._before + self._end
-        if self._switch(self.next_sequence, None, spare, or_plain=False):
+        rolled = self._switch(self.next_sequence, None, spare, or_plain=False)
+        if rolled:
             self._before = before
+        return rolled
 
     def _switch(self, first: int, carried: Batch | None, spare: File | None, *, or_plain: bool) -> bool:
         """Begin a segment; whether there is one.
@@ -202,12 +205,13 @@ class Journal:
             content += pack_batch(salt, first, self._flags, carried.payload)
         doubt = False
         try:
-            file = None if spare is None else _reuse(self._disk, spare, path, content)
-            if file is None:
-                if not or_plain:
-                    return False
+            size = 0 if spare is None else _reuse(self._disk, spare, path, content)
+            if spare is not None and size:
+                file = spare
+            elif or_plain:
                 file = _prepare(self._disk, path, content)
-            size = file.size()
+            else:
+                return False
             # From here on nobody knows whether a crash leaves the segment there or not.
             doubt = True
             self._disk.sync_directory(self._directory)
@@ -297,20 +301,29 @@ def _prepare(disk: Disk, path: str, content: bytes) -> File:
     return file
 
 
-def _reuse(disk: Disk, spare: File, path: str, content: bytes) -> File | None:
-    """Make a spare a segment (J6), if it lets us; its directory isn't synced yet."""
+def _reuse(disk: Disk, spare: File, path: str, content: bytes) -> int:
+    """Make a spare a segment (J6), if it lets us; its directory isn't synced yet.
+
+    :return: how long it is, or 0: there is no spare any more.
+    :raise OSError: when it doesn't get its name.
+    """
+    renaming = False
     try:
+        size = spare.size()
         write_all(spare, content, 0)
         spare.sync()
+        renaming = True
         disk.rename(spare.path, path)
     except OSError as error:
-        # Nothing depends on it yet. If it is the disk that is broken, a plain segment will tell.
-        _log.warn("the spare journal segment can't be used: {error}", error=error)
         with suppress(OSError):
             disk.unlink(spare.path)
-        return None
+        if renaming:
+            raise
+        # Nothing depends on it yet. If it is the disk that is broken, a plain segment will tell.
+        _log.warn("the spare journal segment can't be used: {error}", error=error)
+        return 0
     spare.path = path
-    return spare
+    return size
 
 
 def _salt() -> int:

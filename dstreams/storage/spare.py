@@ -113,7 +113,8 @@ class Spare:
             file = self._disk.open(self._path)
             if self.after is not None and self._least <= file.size() <= self.size:
                 return file
-        self._disk.unlink(self._path)
+        with suppress(OSError):
+            self._disk.unlink(self._path)
         return None
 
     def take(self) -> File | None:
@@ -139,6 +140,10 @@ class Spare:
         self._busy = True
         kept: Deferred[None] = Deferred.fromCoroutine(self._keep(covered))
         return kept.addErrback(_log_failure).addCallback(self._over)
+
+    def hold_off(self) -> None:
+        """The spare couldn't be used: make no other before the next checkpoint."""
+        self._failed = True
 
     def give_up(self) -> bool:
         """The disk is full: give its room back; whether there was any."""

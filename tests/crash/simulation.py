@@ -84,7 +84,7 @@ class Simulation:
         self._backlog = self.random.choice((0, 1 << 30))
         self._cold = self.random.choice((0.0, 0.3))
         self._spare_after = self.random.choice((None, 0, 50, 50, 400))
-        self._spare_piece = self.random.choice((50, 1000))
+        self._spare_piece = self.random.choice((200, 4000))
         self._trouble = self.random.choice(("none", "none", "none", "full", "broken"))
 
     def run(self) -> Outcome:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -74,6 +75,16 @@ def go_on(script: Script, seed: int) -> None:
     script.end(lose_power=Random(seed))
     script.begin()
     script.check(power_lost=True)
+
+
+def test_script_has_a_spare_segment() -> None:
+    """The calls of a spare's whole life are among those that fail: it is filled, taken, recycled, and taken again."""
+    spare = "/store/journal/spare"
+    made = [(step.kind, step.path) for step in steps(durable=True)]
+    assert {"open", "truncate", "write", "sync", "rename"} <= {kind for kind, path in made if path == spare}
+    taken = [path for before, (kind, path) in pairwise(made) if before == ("sync", spare) and kind == "rename"]
+    assert len(taken) > 2
+    assert made.index(("rename", spare)) < made.index(("rename", taken[-1]))
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["file-durable", "file-fast"])

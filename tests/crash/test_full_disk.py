@@ -111,3 +111,36 @@ class FullDiskTests:
         script.settle()
         assert not script.refusals
         assert script.process.store.failure is None
+
+
+def test_a_spare_segment_goes_first() -> None:
+    """What another program has left is used up, then the spare's room, and only then are appends refused."""
+    script = Script(checkpoint_bytes=5000)
+    capacity = Capacity(script.platter)
+    script.begin(capacity)
+    script.create("a")
+    # A plain segment, so that appends take room; it is recycled when the checkpoint is over.
+    script.append("a", b"x" * 10_000)
+    script.settle()
+    script.process.store.checkpoint()
+    while not script.process.store._spare.ready:
+        script.process.threads.step()
+    script.settle()
+    spare = f"{DIRECTORY}/journal/spare"
+    assert len(dict(script.platter.files())[spare].current) > 5000
+    capacity.size = capacity.used
+    script.append("a", b"taken" * 20)
+    script.settle()
+    assert not script.refusals
+    assert spare not in dict(script.platter.files())
+    assert f"{DIRECTORY}/reserve" in dict(script.platter.files())
+    while not script.refusals:
+        script.append("a", b"taken" * 20)
+        script.settle()
+    assert [type(error) for error in script.refusals] == [InsufficientStorage]
+    assert script.process.store.failure is None
+    assert capacity.used > capacity.size
+    script.end(lose_power=Random(0))
+    capacity.size = None
+    script.begin()
+    script.check(power_lost=True)

@@ -324,7 +324,9 @@ class RealThreadsTests:
                 pytest.skip(f"the kernel doesn't sync by itself here: {error}")
 
         def open_store() -> tuple[FileStorage, Streams]:
-            store = FileStorage(str(tmp_path), None if kind == "fast" else make_syncer, deferToThread, 20_000)
+            store = FileStorage(
+                str(tmp_path), None if kind == "fast" else make_syncer, deferToThread, 20_000, spare_after=5000
+            )
             streams = Streams(store, TimerWheel(Clock()))
             streams.open()
             return store, streams
@@ -349,3 +351,5 @@ class RealThreadsTests:
             assert streams.find(name).producers == {"p": (0, 39)}
         await streams.close()
         assert len(segments.segments(store._disk, f"{tmp_path}/journal")) <= 2
+        prepared = [path for path in (tmp_path / "journal").iterdir() if path.stat().st_size == 21_250]
+        assert bool(prepared) is (kind != "fast")

@@ -308,7 +308,7 @@ class FailureTests:
         assert len(segments(script.process.mount, FOLDER)) == 1
         assert script.process.store.failure is None
 
-    @pytest.mark.parametrize("kind", ["write", "sync", "rename"])
+    @pytest.mark.parametrize("kind", ["write", "sync"])
     @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
     def test_it_does_not_become_a_segment(self, kind: str, code: int) -> None:
         """When the header can't be put into it, the segment goes on, and a checkpoint makes a plain one."""
@@ -318,17 +318,31 @@ class FailureTests:
         while not script.process.store._spare.ready:
             script.process.threads.step()
         script.settle()
-        script.process.mount.fault = lambda step: (
-            Fault(code) if step.kind == kind and (step.path == SPARE or kind == "rename") else None
-        )
-        first = journal_of(script).file.path
-        grow(script, 700)
-        assert journal_of(script).file.path == first
         script.process.mount.fault = at_spare(kind, Fault(code))
+        first = journal_of(script).file.path
+        grow(script, 900)
+        assert journal_of(script).file.path == first
+        assert steps(script).count("open") == 1  # no other is made
         script.checkpoint()
         assert checkpoints(script).count == 1
         assert script.process.store.failure is None
         assert not script.refusals
+        restart(script)
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+    def test_it_does_not_get_its_name(self, code: int) -> None:
+        """Where there is no room for its name the segment goes on; when it is the disk that fails, all writing ends."""
+        script = a_store()
+        first = journal_of(script).file.path
+        script.process.mount.fault = lambda step: Fault(code) if step.kind == "rename" else None
+        for _ in range(7):
+            script.append("a", b"x" * 60)
+            script.settle()
+        assert any(step.kind == "rename" for step in script.process.mount.trace[-40:])
+        assert journal_of(script).file.path == first
+        assert (script.process.store.failure is None) == (not script.refusals) == (code == errno.ENOSPC)
+        assert "spare" not in names(script)
+        script.process.mount.fault = lambda _: None
         restart(script)
 
     def test_directory_is_not_synced(self) -> None:
