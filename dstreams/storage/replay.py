@@ -41,7 +41,10 @@ class Rebuild:
         streams = self.catalog.streams
         if isinstance(change, Create):
             self._highest_id = max(self._highest_id, change.stream_id)
-            if change.stream_id in streams:
+            known = streams.get(change.stream_id)
+            if known is not None:
+                # A stream before it, whose creation and deletion were just replayed, has taken its name and freed it.
+                self.catalog.names[known.name] = known
                 return None
             self.insert(StreamState.created(change))
             return change
