@@ -82,6 +82,13 @@ class Limits:
     max_stream_name_segments: int = key(
         8, "The most segments (parts between slashes) in a stream name.", least=1, most=32_768
     )
+    max_fork_depth: int = key(
+        64,
+        "The most ancestors of a new fork: 1 allows forks, 2 forks of forks, and so on. A read may have to look at each"
+        " of them.",
+        least=1,
+        most=1_000_000,
+    )
 
 
 @frozen(kw_only=True)

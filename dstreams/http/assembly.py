@@ -81,7 +81,7 @@ def store_limits(config: Config) -> StoreLimits:
     limits, chosen = config.limits, config.storage
     in_memory = chosen.mode == "memory" or (chosen.mode == "acid" and chosen.acid_backend == "in-memory")
     total = limits.max_memory_bytes if in_memory else limits.max_disk_bytes or sys.maxsize
-    return StoreLimits(total, limits.max_stream_bytes)
+    return StoreLimits(total, limits.max_stream_bytes, limits.max_fork_depth)
 
 
 def http_settings(config: Config) -> HttpSettings:

@@ -161,6 +161,10 @@ class ForkFromTombstone(
     """A fork of a stream that was deleted and is kept only for its existing forks."""
 
 
+class ForkTooDeep(ProtocolError, status=409, code="FORK_TOO_DEEP", slug="fork-too-deep", title="Fork Too Deep"):
+    """A fork of a stream that has as many ancestors as a stream may have."""
+
+
 class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"):
     """A create where a deleted stream is still kept for its forks."""
 

@@ -8,11 +8,12 @@ from attrs import define, frozen
 from twisted.internet.defer import Deferred
 
 from dstreams.eventually import then
+from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Create, ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT, ContentType
 from dstreams.protocol.offsets import format_offset
-from dstreams.protocol.problems import AlreadyExists, BadRequest, ContentTypeMismatch, PathBlocked
+from dstreams.protocol.problems import AlreadyExists, BadRequest, ContentTypeMismatch, ForkTooDeep, PathBlocked
 from dstreams.streams import reading
 from dstreams.streams.appending import stored_messages
 from dstreams.streams.reading import Piece
@@ -114,6 +115,22 @@ def check_fork_type(source: StreamState, request: CreateRequest) -> None:
     asked, has = request.content_type, source.config.content_type
     if asked is not None and asked.media_type != has.media_type:
         raise ContentTypeMismatch(f"The source's type is {has.media_type}, not {asked.media_type}")
+
+
+def check_fork_depth(catalog: Catalog, source: StreamState, most: int) -> None:
+    """A fork has so many ancestors at most, its source among them. Deeper ones that are there already are served.
+
+    :raise ForkTooDeep:
+    """
+    ancestor: StreamState | None = source
+    for _ in range(most):
+        assert ancestor is not None, "a fork keeps its source"
+        if ancestor.fork is None:
+            return
+        ancestor = catalog.get(ancestor.fork.source_id)
+    raise ForkTooDeep(
+        f"The source is at the end of {most} forks of forks; fork a stream that is nearer to their origin"
+    )
 
 
 def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequest) -> ForkPoint | Deferred[ForkPoint]:

@@ -18,10 +18,12 @@ class StoreLimits:
 
     :param total_bytes: payload of all streams, plus the storage's fixed charges.
     :param stream_bytes: one stream's own payload; what a fork inherits isn't counted.
+    :param fork_depth: how many ancestors a new fork may have: a read may have to look at each of them.
     """
 
     total_bytes: int = 100 * 1024 * 1024
     stream_bytes: int = 10 * 1024 * 1024
+    fork_depth: int = 64
 
 
 @define(eq=False)

@@ -317,6 +317,7 @@ class Streams:
         durable = self._durable.get(accepted.id)
         if durable is None:
             raise NotFound(f"The fork's source was not found: {name}")
+        creating.check_fork_depth(self._durable, durable, self._limits.fork_depth)
         return durable
 
     def delete(self, name: str) -> Decided[None] | None:

@@ -231,6 +231,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     },
     "limits.max_stream_name_bytes": {"0": "must be at least 1", "65537": "must be at most 65536"},
     "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},
+    "limits.max_fork_depth": {"0": "must be at least 1", "1000001": "must be at most 1000000"},
     "http.cors_origins": {
         '"https://A"': "is what browsers send as 'https://a'; write that",
         '"a"': "isn't an origin such as https://app.example",

@@ -26,6 +26,7 @@ VOCABULARY = [
     ("StreamClosed", 409, "STREAM_CLOSED", "stream-closed", "Stream Closed"),
     ("SequenceConflict", 409, "SEQUENCE_CONFLICT", "sequence-conflict", "Sequence Conflict"),
     ("ForkFromTombstone", 409, "FORK_FROM_TOMBSTONE", "fork-from-tombstone", "Fork From Deleted Stream"),
+    ("ForkTooDeep", 409, "FORK_TOO_DEEP", "fork-too-deep", "Fork Too Deep"),
     ("PathBlocked", 409, "PATH_BLOCKED", "path-blocked", "Stream Path Blocked"),
     ("Gone", 410, "GONE", "gone", "Stream Gone"),
     ("PayloadTooLarge", 413, "PAYLOAD_TOO_LARGE", "payload-too-large", "Payload Too Large"),

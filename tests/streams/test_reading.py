@@ -17,7 +17,7 @@ from tests.engine import START, DelayedStorage, Engine, FakeSink, FetchingStorag
 
 pytestmark = pytest.mark.usefixtures("failures")
 
-HUGE = StoreLimits(total_bytes=1 << 30, stream_bytes=1 << 30)
+HUGE = StoreLimits(total_bytes=1 << 30, stream_bytes=1 << 30, fork_depth=1 << 30)
 
 
 @define(eq=False)
@@ -93,6 +93,43 @@ class ForkTests:
         assert library.body(library.get("c")) == b"a0a1b2b3c4"
         assert library.body(library.get("b")) == b"a0a1b2b3b4"
         assert library.body(library.get("a")) == b"a0a1a2"
+
+    def test_depth(self) -> None:
+        """A fork may have so many ancestors; the next one is refused, also while its body is still arriving, but not
+        one that is there already.
+        """
+        engine = Engine(limits=StoreLimits(fork_depth=3))
+        engine.put("0", b"0")
+        for depth in range(1, 4):
+            assert engine.fork(str(depth), str(depth - 1), b"%d" % depth).status == 201
+        refused = engine.fork("4", "3")
+        assert (refused.status, refused.problem["code"]) == (409, "FORK_TOO_DEEP")
+        assert "at the end of 3 forks" in str(refused.problem["detail"])
+        request = engine.request("PUT", "4", None, stream_forked_from="/v1/stream/3")
+        early = engine.application.judge(request)
+        assert early is not None
+        assert early.status == 409
+        assert engine.fork("3", "2").status == 200
+        assert engine.fork("other", "2").status == 201
+        # What is deleted but kept for its forks counts: it is read all the same.
+        engine.delete("1")
+        assert engine.fork("4", "3").status == 409
+
+    def test_deeper_ones_that_are_there(self) -> None:
+        """When the limit has become lower, deeper forks are read, appended to and deleted as before."""
+        storage = DelayedStorage()
+        engine = Engine(storage)
+        engine.put("0", b"0")
+        storage.finish_all()
+        for depth in range(1, 6):
+            engine.fork(str(depth), str(depth - 1), b"%d" % depth)
+            storage.finish_all()
+        lowered_storage = DelayedStorage(journal=storage.journal)
+        lowered = Engine(lowered_storage, StoreLimits(fork_depth=2))
+        answers = [lowered.get("5"), lowered.post("5", b"x"), lowered.fork("6", "5"), lowered.delete("5")]
+        lowered_storage.finish_all()
+        assert [answer.status for answer in answers] == [200, 204, 409, 204]
+        assert answers[0].body == b"012345"
 
     def test_fork_below_its_source_s_own_fork_point(self, library: Library) -> None:
         """Of a source that left its own source further up a fork inherits nothing."""
