@@ -174,6 +174,7 @@ class Checkpoints:
             self._roll()
 
     def _roll(self) -> None:
+        """Commits wait for it as for a checkpoint's new segment: 0.5 ms, once before all that is quicker then."""
         self.switching = True
         rolled = self._run(self._journal.roll, self._spare.take())
         rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))

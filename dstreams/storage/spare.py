@@ -5,7 +5,9 @@
 Why
     A sync after an append that lengthens its file waits until the file system has put the new length and the new blocks
     into a journal of its own: 235 us measured on ext4, 145 us where the blocks were written before. Only
-    ``file-durable`` syncs; no other mode has a spare.
+    ``file-durable`` syncs; no other mode has a spare. Appends of 100 bytes over 32 connections, four runs each in turn:
+    36,800 a second against 32,100 without, for 28 us of processor time against 32; over one connection 3,110 against
+    2,660.
 
 Life
     1. It is made: a segment that a checkpoint covers is recycled (it gets this name, and the directory is synced), or
