@@ -76,6 +76,12 @@ class Limits:
         0, "The most payload bytes of all streams together in the other modes; 0 for as many as the disk holds."
     )
     max_stream_bytes: int = key(10_485_760, "The most bytes that one stream may hold.", least=1, most=LARGEST_OFFSET)
+    max_buffered_bytes: int = key(
+        536_870_912,
+        "The most bytes of request bodies that may be arriving at a time, those of up to 64 KiB left out; larger ones"
+        " get 503 then. Also the most that one body may have.",
+        least=65_536,
+    )
     max_stream_name_bytes: int = key(
         1024, "The longest stream name, in bytes of its decoded form.", least=1, most=65_536
     )

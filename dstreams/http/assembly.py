@@ -14,6 +14,7 @@ from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.forwarding.application import ForwardingApplication
+from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.instruments import Instruments, build_instruments
 from dstreams.http.messages import Application
 from dstreams.http.mounted import MountedSite
@@ -84,6 +85,11 @@ def store_limits(config: Config) -> StoreLimits:
     return StoreLimits(total, limits.max_stream_bytes, limits.max_fork_depth)
 
 
+def http_limits(config: Config) -> HttpLimits:
+    """The part of the configuration that the transports of HTTP depend on."""
+    return HttpLimits(max_buffered_bytes=config.limits.max_buffered_bytes)
+
+
 def http_settings(config: Config) -> HttpSettings:
     """The part of the configuration that HTTP depends on."""
     connection = config.transport.connection
@@ -94,7 +100,7 @@ def http_settings(config: Config) -> HttpSettings:
         cors_origins=config.http.origins,
         long_poll_timeout=float(connection.long_poll_timeout_secs),
         sse_lifetime=float(connection.sse_reconnect_interval_secs),
-        max_body_bytes=config.limits.max_stream_bytes,
+        max_body_bytes=min(config.limits.max_stream_bytes, config.limits.max_buffered_bytes),
     )
 
 

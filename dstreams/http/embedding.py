@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as WebRequest
 
 from dstreams.config.schema import Config
-from dstreams.http.assembly import Assembly, assemble, build_storage
+from dstreams.http.assembly import Assembly, assemble, build_storage, http_limits
 from dstreams.http.resource import StreamsResource, read_request, write_response
 from dstreams.http.site import HttpSite
 from dstreams.storage.interface import Storage
@@ -73,7 +73,7 @@ def build_site(
     """
     reactor, config = _reactor(reactor), config or Config()
     assembly = _open(storage, config, reactor, ready)
-    site = StreamsSite(assembly, config.server.shutdown_grace_secs, reactor)
+    site = StreamsSite(assembly, config, reactor)
     _on(shutdown, site.end_live)
     return site
 
@@ -146,14 +146,14 @@ class StreamsSite:
     :ivar streams: the engine.
     """
 
-    def __init__(self, assembly: Assembly, grace: float, reactor: IReactorTime) -> None:
+    def __init__(self, assembly: Assembly, config: Config, reactor: IReactorTime) -> None:
         self.streams: Streams = assembly.streams
         instruments = assembly.instruments
-        self._site = HttpSite(assembly.application, assembly.wheel, observer=instruments.observer)
+        self._site = HttpSite(assembly.application, assembly.wheel, http_limits(config), instruments.observer)
         if instruments.sources is not None:
             instruments.sources.connections.append(self._site.statistics)
         self.factory: IProtocolFactory = self._site.http1
-        self._grace = grace
+        self._grace = config.server.shutdown_grace_secs
         self._reactor = reactor
         self._is_closed = False
 

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from twisted.internet import protocol
 from twisted.internet.interfaces import IAddress
 
+from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.replies import DateLine
@@ -52,7 +53,7 @@ class ConnectionFactory(protocol.Factory, Generic[C]):
         self._wheel = wheel
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)
-        self._connections = Connections() if connections is None else connections
+        self._connections = connections or Connections(bodies=BodyRoom(self._limits.max_buffered_bytes))
         self._retiring = self._refuses = False
 
     def make(self) -> C:

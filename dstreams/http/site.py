@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 
+from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.limits import HttpLimits
@@ -33,7 +34,7 @@ class HttpSite:
         observer: Observer | None = None,
     ) -> None:
         limits = HttpLimits() if limits is None else limits
-        self.connections = Connections(observer)
+        self.connections = Connections(observer, BodyRoom(limits.max_buffered_bytes))
         self.http1 = HttpFactory(application, wheel, limits, connections=self.connections)
         self.http2 = Http2Factory(application, wheel, limits, connections=self.connections)
         self._by_name: dict[bytes, IProtocolFactory] = {HTTP_1_1: self.http1, HTTP_2: self.http2}

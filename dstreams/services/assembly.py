@@ -70,14 +70,14 @@ def _admin_services(listener: Listener | None, admin: AdminParts | None, patienc
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
     """Put the engine, the application and the HTTP channel together."""
     # Late: some of it imports klein, which installs a reactor where none is.
-    from dstreams.http.assembly import assemble, build_storage
+    from dstreams.http.assembly import assemble, build_storage, http_limits
     from dstreams.http.site import HttpSite
 
     syncs = Histogram() if config.observability.metrics and config.storage.mode == "file-durable" else None
     assembly = assemble(build_storage(config, reactor, syncs), config, reactor, readiness, syncs=syncs)
     readiness.failure = lambda: assembly.streams.failure
     instruments = assembly.instruments
-    site = HttpSite(assembly.application, assembly.wheel, observer=instruments.observer)
+    site = HttpSite(assembly.application, assembly.wheel, http_limits(config), instruments.observer)
     admission = admit(site.connections, reactor, "server.max_connections")
     if instruments.sources is not None:
         instruments.sources.connections.append(site.statistics)

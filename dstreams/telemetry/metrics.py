@@ -76,6 +76,10 @@ class ConnectionNumbers(Protocol):
     def timed_out(self) -> int: ...
     @property
     def refused(self) -> int: ...
+    @property
+    def body_bytes(self) -> int: ...
+    @property
+    def refused_bodies(self) -> int: ...
 
 
 class AdmissionNumbers(Protocol):
@@ -222,6 +226,8 @@ class Collector(BaseCollector):
             yield _counter("dstreams_http_connections_full", "Times that the limit was reached.", admission.full)
         yield _gauge("dstreams_http_stalled_clients", "Clients that take less than they are sent.", total("stalled"))
         yield _gauge("dstreams_http_unsent_bytes", "Written, and not taken by the system yet.", total("unsent_bytes"))
+        yield _gauge("dstreams_http_body_bytes", "What has come of large request bodies.", total("body_bytes"))
+        yield _counter("dstreams_http_refused_bodies", "Bodies there was no room for.", total("refused_bodies"))
         yield _counter("dstreams_http_cut_clients", "Clients cut because they took nothing.", total("cut_stalled"))
         yield _counter("dstreams_http_timed_out_requests", "Requests that came too slowly.", total("timed_out"))
         yield _counter("dstreams_http_refused_requests", "Requests that HTTP doesn't allow.", total("refused"))

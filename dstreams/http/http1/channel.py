@@ -45,6 +45,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dstreams.eventually import Decided, Eventually
+from dstreams.http.body_room import BUSY
 from dstreams.http.factories import ConnectionFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.deadline import Deadline
@@ -137,6 +138,8 @@ class HttpChannel(protocol.Protocol):
     _until: float = field(default=inf, init=False)
     """When a head, or the rest of a body that is dropped, must have arrived."""
     _body_since: float = field(default=0.0, init=False)
+    _held: int = field(default=0, init=False)
+    """What is counted of its body in ``Connections.bodies``."""
     _unread: int = field(default=0, init=False)
     """How many bytes are still to be dropped."""
     _linger: bool = field(default=False, init=False)
@@ -262,6 +265,7 @@ class HttpChannel(protocol.Protocol):
         self._registered = False
         self._deadline.cancel()
         self._reader.clear()
+        self._free_body()
         self._writer.stop()
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -455,6 +459,10 @@ class HttpChannel(protocol.Protocol):
             request.body = self._reader.take(length)
             self._respond(request)
             return
+        if not self._connections.bodies.admits(length):
+            may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
+            self._answer_early(self._busy(request), length if may_drain else None)
+            return
         if head.expects_continue and not available:
             self._outlet.write(CONTINUE)
         self._reader.begin_body(length, max_bytes)
@@ -471,9 +479,24 @@ class HttpChannel(protocol.Protocol):
         except BodyTooLarge:
             return self._refuse_too_large(request)
         if request.body is None:
-            return False
+            return self._hold_body(request)
+        if self._held:
+            self._free_body()
         self._respond(request)
         return True
+
+    def _hold_body(self, request: Request) -> bool:
+        """Count what has come of a body; whether it has to be answered now, because there is no room for more."""
+        held = self._connections.bodies.hold(self._held, self._reader.body_received)
+        self._held = max(0, held)
+        if held < 0:
+            self._reader.clear()
+            self._answer_early(self._busy(request), None)
+        return held < 0
+
+    def _free_body(self) -> None:
+        held, self._held = self._held, 0
+        self._connections.bodies.free(held)
 
     def _drain(self) -> bool:
         """Drop what has arrived of a body that was answered early."""
@@ -564,6 +587,12 @@ class HttpChannel(protocol.Protocol):
         self._answer_early(response, None)
         return True
 
+    def _busy(self, request: Request) -> Response:
+        try:
+            return self._application.refuse(request, 503, BUSY)
+        except Exception:
+            return self._apology("refusing a request failed")
+
     def _refuse_too_large(self, request: Request) -> bool:
         most = self._application.max_body_bytes
         return self._refuse(request, 413, f"A request body may have {most} bytes at most")
@@ -605,6 +634,7 @@ class HttpChannel(protocol.Protocol):
             the connection ends with this answer.
         """
         self._phase = _RESPONDING
+        self._free_body()
         if unread is None:
             self._writer.keep_alive, self._linger = False, True
         else:

@@ -8,6 +8,7 @@ from typing import Protocol
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from dstreams.http.body_room import BodyRoom
 from dstreams.http.messages import Observer
 
 
@@ -24,6 +25,8 @@ class HttpStatistics:
     :param cut_stalled: connections cut since the start, because the client took nothing.
     :param timed_out: requests answered with 408 since the start.
     :param refused: requests refused since the start because HTTP doesn't allow them, the timed-out included.
+    :param body_bytes: what has come of large bodies that aren't complete.
+    :param refused_bodies: bodies refused since the start because there was no room for them.
     """
 
     connections: int
@@ -35,6 +38,8 @@ class HttpStatistics:
     cut_stalled: int
     timed_out: int
     refused: int
+    body_bytes: int
+    refused_bodies: int
 
 
 class Connection(Protocol):
@@ -75,9 +80,11 @@ class Connections:
     """The live connections, and counters of what doesn't show in them.
 
     :param observer: told of every request; ``None`` when nobody wants to know, which costs nothing.
+    :param bodies: how much of their bodies may be arriving.
     """
 
     observer: Observer | None = field(default=None, repr=False)
+    bodies: BodyRoom = field(factory=BodyRoom, repr=False)
     live: set[Connection] = field(factory=set, init=False)
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
@@ -142,6 +149,8 @@ class Connections:
             cut_stalled=self.cut_stalled,
             timed_out=self.timed_out,
             refused=self.refused,
+            body_bytes=self.bodies.used,
+            refused_bodies=self.bodies.refused,
         )
 
     def _waiting_no_more(self, done: Deferred[None]) -> None:

@@ -54,6 +54,8 @@ class HttpLimits:
         would reset the connection and destroy the answer (RFC 9112 section 9.6). It costs
         little.
     :param drain_timeout: how long either may take.
+    :param max_buffered_bytes: what may have come, on all connections together, of request bodies that are larger than
+        64 KiB and not complete; more is 503.
     :param read_ahead_bytes: what is kept of the requests that follow an unanswered one; then the transport is
         asked to wait. One read of Twisted's, so that a pipeline is never idle.
     """
@@ -70,4 +72,5 @@ class HttpLimits:
     drain_bytes: int = 1024 * 1024
     linger_bytes: int = 64 * 1024 * 1024
     drain_timeout: float = 5.0
+    max_buffered_bytes: int = 512 * 1024 * 1024
     read_ahead_bytes: int = 64 * 1024

@@ -38,6 +38,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dstreams.eventually import Decided, Eventually
+from dstreams.http.body_room import BUSY
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.heads import HeadFault
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES, HttpLimits
@@ -266,7 +267,7 @@ class Http2Connection(protocol.Protocol):
             with suppress(ProtocolError):  # it has taken it back by itself
                 self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
-        stream = self._streams[number] = Http2Stream(self, number, self._wheel.seconds())
+        stream = self._streams[number] = Http2Stream(self, number, self._wheel.seconds(), self._connections.bodies)
         if self._connections.observer is not None:
             stream.asked_at = time.perf_counter()
         stream.is_open = event.stream_ended is None
@@ -289,6 +290,8 @@ class Http2Connection(protocol.Protocol):
             self._answer(stream, early)
         elif length is not None and length > most:
             self._refuse_too_large(stream)
+        elif not self._connections.bodies.admits(length):
+            self._answer(stream, self._busy(request))
         else:
             if b"expect" in request.headers:
                 self._send_continue(stream)
@@ -308,9 +311,12 @@ class Http2Connection(protocol.Protocol):
         if stream is None:
             self._drop(number, len(data))
         elif stream.is_reading:
-            stream.receive(data, self._wheel.seconds())
+            has_room = stream.receive(data, self._wheel.seconds())
             if stream.received > self._application.max_body_bytes:
                 self._refuse_too_large(stream)
+            elif not has_room:
+                assert stream.request is not None
+                self._answer(stream, self._busy(stream.request))
 
     def _drop(self, number: int, count: int) -> None:
         """A part of a body that was answered early has come."""
@@ -425,6 +431,12 @@ class Http2Connection(protocol.Protocol):
             _log.failure("refusing a request failed")
             response = internal_error()
         self._answer(stream, response)
+
+    def _busy(self, request: Request) -> Response:
+        try:
+            return self._application.refuse(request, 503, BUSY)
+        except Exception:
+            return self._apology(request, "refusing a request failed")
 
     def _refuse_too_large(self, stream: Http2Stream) -> None:
         self._refuse(stream, 413, f"A request body may have {self._application.max_body_bytes} bytes at most")

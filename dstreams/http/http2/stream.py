@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dstreams.eventually import Decided
+from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.writer import stop_body
 from dstreams.http.messages import Body, Frame, Request, Response
@@ -38,12 +39,14 @@ class Http2Stream:
     :param owner: the connection.
     :param id: the stream's number.
     :param now: when it began.
+    :param bodies: how much of all requests' bodies may be arriving.
     :param request: the request; ``None`` when its head couldn't be read.
     """
 
     owner: Owner
     id: int
     now: float
+    bodies: BodyRoom
     request: Request | None = None
 
     asked_at: float = field(default=0.0, init=False)
@@ -70,6 +73,8 @@ class Http2Stream:
     queued: int = field(default=0, init=False)
     """How many bytes are to be sent."""
     received: int = field(default=0, init=False)
+    held: int = field(default=0, init=False)
+    """What is counted of the request's body in ``bodies``."""
     _arrived: list[bytes] = field(factory=list, init=False)
     _queue: deque[bytes] = field(factory=deque, init=False)
 
@@ -80,11 +85,15 @@ class Http2Stream:
         self.is_reading = True
         self.last_byte = self.now
 
-    def receive(self, data: bytes, now: float) -> None:
-        """A part of the body."""
+    def receive(self, data: bytes, now: float) -> bool:
+        """A part of the body; whether there is room for it."""
         self.last_byte = now
         self.received += len(data)
-        self._arrived.append(data)
+        held = self.bodies.hold(self.held, self.received)
+        self.held = max(0, held)
+        if held >= 0:
+            self._arrived.append(data)
+        return held >= 0
 
     def complete(self) -> Request:
         """The body is complete: the request with it."""
@@ -92,14 +101,19 @@ class Http2Stream:
         assert request is not None
         self.is_reading = False
         request.body = b"".join(self._arrived)
-        self._arrived.clear()
+        self._let_go()
         return request
 
     def forget_request(self) -> None:
         """The request isn't needed any more, however much of it there was."""
         self.is_reading = False
-        self._arrived.clear()
+        self._let_go()
         self.request = None
+
+    def _let_go(self) -> None:
+        self._arrived.clear()
+        held, self.held = self.held, 0
+        self.bodies.free(held)
 
     # -- the response
 

@@ -409,6 +409,69 @@ class EarlyAnswerTests:
         assert connected.transport.disconnecting
 
 
+class BodyRoomTests:
+    """Large bodies on all connections share the room that there is."""
+
+    def crowd(self, count: int) -> list[Connected]:
+        """Connections of one listener with room for 300,000 bytes."""
+        application = FakeApplication(max_body_bytes=10**6)
+        factory = HttpFactory(application, TimerWheel(Clock()), HttpLimits(max_buffered_bytes=300_000))
+        return [Connected(application, factory=factory) for _ in range(count)]
+
+    def used(self, connected: Connected) -> int:
+        return connected.factory.statistics().body_bytes
+
+    def test_announced(self) -> None:
+        """A body that has no room is refused by its head; the connection goes on when the body is short enough."""
+        one, two, three = self.crowd(3)
+        one.send(announce(250_000, b"/echo"), b"x" * 200_000)
+        assert self.used(one) == 200_000
+        [answer] = read_answers(two.send(announce(200_000, b"/echo")))
+        assert (answer.status, answer.headers[b"x-refused"]) == (503, b"/echo")
+        assert answer.body == b"Too many large request bodies are arriving at the moment"
+        assert read_answers(two.send(b"x" * 200_000 + get(b"/echo")))[0].status == 200
+        [answer] = read_answers(three.send(announce(200_000, b"/echo", ExpectationTests.EXPECT)))
+        assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+        assert one.send(b"x" * 50_000).startswith(b"HTTP/1.1 200")
+        assert self.used(one) == 0
+        assert one.factory.statistics().refused_bodies == 2
+        assert one.factory.statistics().refused == 0
+
+    def test_small(self) -> None:
+        """Small ones, and those that come whole, always have room."""
+        one, two = self.crowd(2)
+        one.send(announce(300_000, b"/echo"), b"x" * 299_999)
+        assert two.send(announce(60_000, b"/echo"), b"x" * 30_000, b"x" * 30_000).startswith(b"HTTP/1.1 200")
+        assert two.send(announce(200_000, b"/echo") + b"x" * 200_000).startswith(b"HTTP/1.1 200")
+        assert self.used(one) == 299_999
+
+    def test_in_the_middle(self) -> None:
+        """A body that outgrows the room is answered before its end, and what has come of it is let go of at once."""
+        one, two = self.crowd(2)
+        one.send(announce(200_000, b"/echo"), b"x" * 150_000)
+        head = get(b"/echo", b"Transfer-Encoding: chunked", method=b"POST")
+        assert two.send(head, b"30d40\r\n", b"x" * 100_000, b"x" * 40_000) == b""
+        [answer] = read_answers(two.send(b"x" * 20_000))
+        assert (answer.status, answer.headers[b"connection"]) == (503, b"close")
+        assert self.used(one) == 150_000
+        two.send(b"x" * 30_000)
+        assert one.send(b"x" * 50_000).startswith(b"HTTP/1.1 200")
+
+    def test_given_up(self) -> None:
+        """What came of a body that is never completed counts no longer: lost, timed out, or malformed."""
+        one, two, three = self.crowd(3)
+        one.send(announce(200_000, b"/echo"), b"x" * 90_000)
+        two.send(announce(200_000, b"/echo"), b"x" * 90_000)
+        three.send(get(b"/echo", b"Transfer-Encoding: chunked", method=b"POST"), b"15f90\r\n", b"x" * 90_000)
+        assert self.used(one) == 270_000 + 7  # the chunk's size counts as well
+        one.lose()
+        assert self.used(one) == 180_007
+        two.channel._time_out("too slow")
+        assert self.used(one) == 90_007
+        assert three.send(b"!!").startswith(b"HTTP/1.1 400")
+        assert self.used(one) == 0
+
+
 class ExpectationTests:
     """``Expect: 100-continue``."""
 

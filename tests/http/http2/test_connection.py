@@ -11,6 +11,7 @@ from h2.settings import SettingCodes
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.connection import RESETS_AT_ONCE
@@ -815,3 +816,45 @@ class RobustnessTests:
         client.transport.full = True
         client.ask(b"GET", b"/a")
         assert client.transport.producerState == "paused"
+
+
+class BodyRoomTests:
+    """Large bodies on all streams and connections share the room that there is."""
+
+    def client(self, room: int) -> Client:
+        """A client of a server with so much room."""
+        clock, application = Clock(), FakeApplication(max_body_bytes=10**6)
+        self.connections = Connections(bodies=BodyRoom(room))
+        factory = Http2Factory(application, TimerWheel(clock), connections=self.connections)
+        return Client(application, clock=clock, factory=factory)
+
+    def test_announced(self) -> None:
+        """A body that has no room is refused by its head, and small ones aren't."""
+        client = self.client(100_000)
+        one = client.begin(b"POST", b"/echo", (b"content-length", b"90000"))
+        client.send(one, b"x" * 80_000)
+        assert self.connections.bodies.used == 80_000
+        two = client.begin(b"POST", b"/echo", (b"content-length", b"70000"))
+        assert client.reply(two).status == 503
+        assert client.reply(two).body == b"Too many large request bodies are arriving at the moment"
+        assert client.reply(client.ask(b"POST", b"/echo", (b"content-length", b"5"), body=b"hello")).status == 200
+        client.send(one, b"x" * 10_000, ends=True)
+        assert client.reply(one).status == 200
+        assert self.connections.bodies.used == 0
+
+    def test_in_the_middle(self) -> None:
+        """One that outgrows the room is answered before its end; what came of it, and of lost ones, is let go of."""
+        client = self.client(200_000)
+        one, two = client.begin(b"POST", b"/echo"), client.begin(b"POST", b"/echo")
+        client.send(one, b"x" * 100_000)
+        client.send(two, b"x" * 90_000)
+        assert self.connections.bodies.used == 190_000
+        client.send(two, b"x" * 20_000)
+        assert client.reply(two).status == 503
+        assert self.connections.bodies.used == 100_000
+        client.take_back(one)
+        assert self.connections.bodies.used == 0
+        three = client.begin(b"POST", b"/echo")
+        client.send(three, b"x" * 100_000)
+        client.lose()
+        assert self.connections.bodies.used == 0
