@@ -8,8 +8,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from bench.house import House, house, request
 from tests.cost.counting import TURNS, WARM, Work, count_calls, count_lines, measure_kept, measure_peak
-from tests.cost.house import House, house, request
 from tests.cost.scenarios import SCENARIOS
 
 TABLE = Path(__file__).with_name("budgets.json")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from bench.house import House, request
 from tests.cost.counting import Work
-from tests.cost.house import House, request
 
 _LARGE = 256 * 1024
 

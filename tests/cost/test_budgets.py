@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from bench.house import house
 from dstreams.http.application import StreamApplication
 from tests.cost import counting
 from tests.cost.budgets import TOLERANCES, complaints, load, measure, measurements
 from tests.cost.counting import PACKAGE, count_calls, count_lines, measure_kept, measure_peak
-from tests.cost.house import house
 from tests.cost.scenarios import append, fan_out
 
 MEASUREMENTS = measurements()

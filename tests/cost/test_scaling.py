@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from bench.house import House, house, request
 from dstreams.http.application import StreamApplication
 from tests.cost.counting import PACKAGE, Work, count_calls, count_lines, measure_peak
-from tests.cost.house import House, house, request
 from tests.cost.scenarios import SCENARIOS, append, fan_out
 
 FEW, MANY = 10, 10_000

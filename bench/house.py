@@ -1,4 +1,6 @@
-"""A server with real channels, engine and storage, on transports that only count."""
+"""A server in this process with real channels, engine and storage, on transports that only count: for what is measured,
+and for the tests that guard what requests cost.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ class HeldSyncs:
     name: str = "held"
     _under_way: list[Deferred[None]] = field(factory=list, init=False)
 
-    def sync(self, file: File) -> Deferred[None]:
+    def sync(self, file: File) -> Deferred[None]:  # noqa: ARG002
         done: Deferred[None] = Deferred()
         self._under_way.append(done)
         return done
