@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import Final
 
 from attrs import define, field
@@ -64,7 +64,8 @@ class Repeats:
     _later: Callable[[float, Callable[[], object]], object]
     _seconds: Callable[[], float] = time.monotonic
     _kinds: dict[Kind, _Told] = field(factory=dict, init=False)
-    _lock: Lock = field(factory=Lock, init=False)
+    _lock: RLock = field(factory=RLock, init=False)
+    _is_counting: bool = field(default=False, init=False)
     _armed: bool = field(default=False, init=False)
 
     def is_new(self, event: LogEvent) -> bool:
@@ -73,34 +74,56 @@ class Repeats:
             return True
         kind, now = _kind(event), self._seconds()
         with self._lock:
-            told = self._kinds.get(kind)
-            if told is None:
-                told = self._kinds[kind] = self._begin(now)
-            told.left = min(AT_ONCE, told.left + (now - told.at) / SECONDS)
-            told.at = now
-            if told.left >= 1:
-                told.left -= 1
+            if self._is_counting:
+                # This thread's own doing: an object that goes while an event is counted may log its last words, as a
+                # Deferred does whose failure nobody handled.
                 return True
-            told.omitted += 1
-            told.last = event
-            arm, self._armed = not self._armed, True
+            self._is_counting = True
+            try:
+                is_new, arm = self._count(kind, now, event)
+            finally:
+                self._is_counting = False
         if arm:
             self._later(SECONDS, self._due)
-        return False
+        return is_new
 
     def flush(self) -> bool:
         """Tell of what was left out since the last time; whether there was anything."""
         with self._lock:
-            kinds = [(kind, told.omitted, told.last) for kind, told in self._kinds.items() if told.omitted]
-            for kind, _, _ in kinds:
-                told = self._kinds[kind]
+            self._is_counting = True
+            try:
+                omitted = self._take_omitted()
+            finally:
+                self._is_counting = False
+        for count, last in omitted:
+            self._tell(_summary(count, last))
+        return bool(omitted)
+
+    def _count(self, kind: Kind, now: float, event: LogEvent) -> tuple[bool, bool]:
+        """Whether an event is to be logged, and whether a summary has to be asked for."""
+        told = self._kinds.get(kind)
+        if told is None:
+            told = self._kinds[kind] = self._begin(now)
+        told.left = min(AT_ONCE, told.left + (now - told.at) / SECONDS)
+        told.at = now
+        if told.left >= 1:
+            told.left -= 1
+            return True, False
+        told.omitted += 1
+        told.last = event
+        arm, self._armed = not self._armed, True
+        return False, arm
+
+    def _take_omitted(self) -> list[tuple[int, LogEvent]]:
+        """How many of each kind were left out since the last time, and the last of them."""
+        omitted, now = [], self._seconds()
+        for told in self._kinds.values():
+            if told.last is not None:
+                omitted.append((told.omitted, told.last))
                 # The line that tells of them is the one that was allowed meanwhile.
-                told.left, told.at, told.omitted, told.last = 0.0, self._seconds(), 0, None
-            self._armed = bool(kinds)
-        for _, omitted, last in kinds:
-            assert last is not None
-            self._tell(_summary(omitted, last))
-        return bool(kinds)
+                told.left, told.at, told.omitted, told.last = 0.0, now, 0, None
+        self._armed = bool(omitted)
+        return omitted
 
     def _begin(self, now: float) -> _Told:
         """A kind that is new; the oldest one goes for it, if need be, but none of which something is to be told."""

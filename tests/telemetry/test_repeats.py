@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 
 import pytest
 from attrs import define, field
@@ -12,6 +13,16 @@ from twisted.python.failure import Failure
 
 from dstreams.telemetry.fields import REQUESTS
 from dstreams.telemetry.repeats import AT_ONCE, MAX_KINDS, SECONDS, Repeats
+
+
+@define(eq=False)
+class LastWords:
+    """Says something when it goes, as a Deferred does whose failure nobody has handled."""
+
+    log: Logger
+
+    def __del__(self) -> None:
+        self.log.critical("unhandled")
 
 
 @define(eq=False)
@@ -149,6 +160,22 @@ class RepeatsTests:
             log.ask(LogLevel.warn, **{"ds.operation": "append"})
             log.ask(LogLevel.info, **{"ds.operation": "append"})
         assert len(log.take()) == 100
+
+    def test_last_words(self) -> None:
+        """What goes with an event that was left out may log something itself, in the middle of the next one."""
+        log = Log()
+
+        def storm() -> None:
+            for _ in range(AT_ONCE):
+                log.of().error("full")
+            for _ in range(3):
+                log.of().error("full", what=LastWords(log.of()))
+            log.of().error("done")
+
+        thread = Thread(target=storm, daemon=True)  # else a lock that is never free would hold up the tests' end
+        thread.start()
+        thread.join(20)
+        assert log.take()[AT_ONCE:] == ["unhandled", "unhandled", "done"]
 
     def test_at_the_end(self) -> None:
         """At the end what was left out is told at once."""
