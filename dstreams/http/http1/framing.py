@@ -53,9 +53,9 @@ by byte would otherwise have an object for each."""
 
 
 @define(eq=False)
-class _Arrived:
-    """What has arrived of a body. It is copied once, when the body is complete; a growing buffer would copy it again
-    and again.
+class Arrived:
+    """What has arrived of a body, whatever the version of HTTP. It is copied once, when the body is complete; a growing
+    buffer would copy it again and again.
     """
 
     _pieces: list[bytes | bytearray] = field(factory=list, init=False)
@@ -74,6 +74,10 @@ class _Arrived:
         """All of it."""
         return b"".join(self._pieces)
 
+    def clear(self) -> None:
+        """Let go of it."""
+        self._pieces.clear()
+
 
 @define(eq=False)
 class LengthDecoder:
@@ -83,7 +87,7 @@ class LengthDecoder:
     """
 
     _missing: int
-    _arrived: _Arrived = field(factory=_Arrived, init=False)
+    _arrived: Arrived = field(factory=Arrived, init=False)
 
     @property
     def complete(self) -> bool:
@@ -125,7 +129,7 @@ class ChunkedDecoder:
     _total: int = field(default=0, init=False)
     _extension_bytes: int = field(default=0, init=False)
     _trailer_bytes: int = field(default=0, init=False)
-    _arrived: _Arrived = field(factory=_Arrived, init=False)
+    _arrived: Arrived = field(factory=Arrived, init=False)
 
     @property
     def complete(self) -> bool:

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from dstreams.eventually import Decided
 from dstreams.http.body_room import BodyRoom
+from dstreams.http.http1.framing import Arrived
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.writer import stop_body
 from dstreams.http.messages import Body, Frame, Request, Response
@@ -75,7 +76,7 @@ class Http2Stream:
     received: int = field(default=0, init=False)
     held: int = field(default=0, init=False)
     """What is counted of the request's body in ``bodies``."""
-    _arrived: list[bytes] = field(factory=list, init=False)
+    _arrived: Arrived = field(factory=Arrived, init=False)
     _queue: deque[bytes] = field(factory=deque, init=False)
 
     # -- the request
@@ -92,7 +93,7 @@ class Http2Stream:
         held = self.bodies.hold(self.held, self.received)
         self.held = max(0, held)
         if held >= 0:
-            self._arrived.append(data)
+            self._arrived.add(data, 0, len(data))
         return held >= 0
 
     def complete(self) -> Request:
@@ -100,7 +101,7 @@ class Http2Stream:
         request = self.request
         assert request is not None
         self.is_reading = False
-        request.body = b"".join(self._arrived)
+        request.body = self._arrived.joined()
         self._let_go()
         return request
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from attrs import define
@@ -17,6 +19,7 @@ from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.connection import RESETS_AT_ONCE
 from dstreams.http.http2.conversation import MAX_STREAMS
 from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody
@@ -841,6 +844,19 @@ class BodyRoomTests:
         client.send(one, b"x" * 10_000, ends=True)
         assert client.reply(one).status == 200
         assert self.connections.bodies.used == 0
+
+    def test_short_frames(self) -> None:
+        """A body takes about as much memory as is counted of it, however short its frames are."""
+        body = Http2Stream(cast("Any", None), 1, 0.0, BodyRoom())
+        tracemalloc.start()
+        try:
+            for number in range(50_000):
+                body.receive(b"%02d" % (number % 100), 0.0)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert body.bodies.used == 100_000
+        assert taken < 200_000
 
     def test_in_the_middle(self) -> None:
         """One that outgrows the room is answered before its end; what came of it, and of lost ones, is let go of."""
