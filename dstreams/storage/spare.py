@@ -174,6 +174,8 @@ class Spare:
     async def _fill(self) -> None:
         try:
             self._filling = file = await self._run(self._create)
+            if self._stopping:
+                self.give_up()
             offset = 0
             # Unless it is given up meanwhile.
             while self._filling is file and offset < self.size:

@@ -521,6 +521,17 @@ class SpareTests:
         held.spare.prepare()
         assert not held.threads
 
+    def test_stop_before_it_is_filled(self) -> None:
+        """A stop doesn't wait until a spare is filled whose file is being made."""
+        held = Held()
+        held.spare.prepare()
+        over: list[object] = []
+        held.spare.stop().addCallback(over.append)
+        held.threads.step()
+        assert over == [None]
+        assert not held.threads
+        assert held.mount.list(FOLDER) == []
+
     def test_stop_of_one_that_is_ready(self) -> None:
         """A spare that is ready stays for the next start."""
         held = Held()
