@@ -52,6 +52,10 @@ _log = Logger()
 RECLAIM_DELAY = 60.0
 """Seconds from a delete to the checkpoint that gives its space back, unless one comes by itself."""
 
+MANY_SEGMENTS = 64
+"""A checkpoint is due after a start that has read more, however short they are: each start reads one more, and has all
+of them open at once."""
+
 LAYOUT = {"layout": "files", "format": FORMAT}
 
 
@@ -179,7 +183,9 @@ class FileStorage:
             disk, f"{directory}/journal", self._run, self._checkpoint_bytes,
             self._spare_after if self._syncer is not None else None, self._spare_piece,
         )  # fmt: skip
-        self._journal.begin(found, self._spare.adopt())
+        # Else the journal of a server that is always killed before its next checkpoint would grow without bound.
+        grown = self._checkpoint_bytes if len(found.read) > MANY_SEGMENTS else 0
+        self._journal.begin(found, self._spare.adopt(), grown)
         self._checkpoints = Checkpoints(
             disk, directory, self._journal, self._files, catalog_file, self._catalog, self._run, self._newest_id,
             self._spare, dirty, next_sequence, catalog_file.removed(),

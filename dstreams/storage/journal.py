@@ -98,7 +98,7 @@ class Journal:
     _end: int = field(default=0, init=False)
     # How long the file was when the segment was begun.
     _size: int = field(default=0, init=False)
-    # How much was written into the segments that were rolled over.
+    # How much was written into the segments that were rolled over, or that a start has read.
     _before: int = field(default=0, init=False)
     _first: int = field(default=0, init=False)
     _salt: int = field(default=0, init=False)
@@ -127,7 +127,9 @@ class Journal:
 
     @property
     def grown_bytes(self) -> int:
-        """How much is written since :meth:`begin_segment`, in the newest segment and those that it has rolled over."""
+        """How much is written since :meth:`begin_segment`: in the newest segment, in those that it has rolled over, and
+        by earlier processes, as far as a start has read it.
+        """
         return self._before + self._end
 
     @property
@@ -140,11 +142,12 @@ class Journal:
         """Whether no batch is in the newest segment."""
         return self._file is not None and self.next_sequence == self._first
 
-    def begin(self, found: Replay, spare: File | None = None) -> None:
-        """Begin to write behind what was read (J5).
+    def begin(self, found: Replay, spare: File | None = None, grown: int = 0) -> None:
+        """Begin to write behind what was read (J5), which counts as growth until the next :meth:`begin_segment`.
 
         :param found: read to its end.
         :param spare: as for :meth:`begin_segment`.
+        :param grown: as how much it counts at least.
         :raise OSError:
         :raise StorageError: when that can't be made durable, or no segment can be begun.
         """
@@ -164,6 +167,7 @@ class Journal:
                 self._disk.unlink(f"{self._directory}/{name}")
         self._disk.sync_directory(self._directory)
         self.begin_segment(found.last if self._synced else None, spare)
+        self._before = max(found.size, grown)
 
     def begin_segment(self, carried: Batch | None = None, spare: File | None = None) -> int:
         """Begin a new segment with the next batch.
@@ -175,6 +179,7 @@ class Journal:
         """
         first = self.next_sequence if carried is None else carried.sequence
         if self._file is not None and first == self._first:
+            self._before = 0
             return first  # nothing in it yet
         self._switch(first, carried, spare, or_plain=True)
         self._before = 0
@@ -349,6 +354,8 @@ class Replay:
     """The newest batch."""
     read: list[Segment] = field(factory=list, init=False)
     """The segments that hold the log."""
+    size: int = field(default=0, init=False)
+    """How many bytes the batches from the start on take."""
     beyond: list[str] = field(factory=list, init=False)
     """The names of segments behind the log's end: they hold nothing of it."""
 
@@ -367,6 +374,7 @@ class Replay:
                 sequence, offset = batch.sequence + 1, batch.end
                 if batch.sequence >= self._start:
                     self.last = batch
+                    self.size += batch.end - batch.offset
                     yield batch
             segment.release()
             if sequence != following:

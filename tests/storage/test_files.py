@@ -21,7 +21,7 @@ from dstreams.model.changes import Append
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailable
 from dstreams.protocol.producers import Producer
-from dstreams.storage import segments
+from dstreams.storage import files, segments
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.records import encode
@@ -214,6 +214,30 @@ class RestartTests:
             assert server.dump() == expected
             server.append("gone", b"[1]")
             expected = server.dump()
+
+
+class KilledAgainTests:
+    def test_journal_stays_bounded(self, server: Server) -> None:
+        """What a start has replayed makes a checkpoint due: no number of kills makes the journal grow without bound."""
+        server.create("/a", kind=TEXT)
+        for _ in range(30):
+            server.append("/a", b"x" * 500)
+            server.kill()
+        journal = server.directory / "journal"
+        assert sum(file.stat().st_size for file in journal.iterdir()) < 3 * server.checkpoint_bytes
+        assert server.read("/a") == b"x" * 15_000
+
+    def test_segments_stay_few(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Short segments, one of each life, make a checkpoint due by their number: a start has all of them open."""
+        monkeypatch.setattr(files, "MANY_SEGMENTS", 5)
+        server.checkpoint_bytes = 1 << 30
+        server.restart()
+        server.create("/a", kind=TEXT)
+        for _ in range(30):
+            server.append("/a", b"x")
+            server.kill()
+        assert len(list((server.directory / "journal").iterdir())) < 10
+        assert server.read("/a") == b"x" * 30
 
 
 class RefusalTests:

@@ -156,6 +156,18 @@ class AppendTests:
         assert log.journal.begin_segment() == 0
         assert log.journal.file is file
 
+    def test_growth_counts_from_an_empty_segment(self) -> None:
+        """Where a segment would be begun and nothing stands in the newest yet, the growth before it is over."""
+        log = Log()
+        log.open()
+        log.append(b"x" * 1000)
+        spare = log.mount.open(f"{FOLDER}/spare", create=True)
+        spare.truncate(2000)
+        assert log.journal.roll(spare)
+        assert log.journal.grown_bytes > 1000
+        log.journal.begin_segment()
+        assert log.journal.grown_bytes < 100
+
     def test_too_long_a_batch_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What couldn't be read back is not written; the journal goes on."""
         monkeypatch.setattr(journal, "MAX_BATCH_BYTES", 10)
