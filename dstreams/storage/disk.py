@@ -68,6 +68,9 @@ class Disk(Protocol):
     def rename(self, source: str, target: str) -> None:
         """Put a file in the place of another, at once or not at all."""
 
+    def hold_directory(self, path: str) -> None:
+        """Keep a directory open, so that it can be synced when the process has no descriptor left."""
+
     def sync_directory(self, path: str) -> None:
         """Make the entries of a directory survive a power loss."""
 
@@ -214,7 +217,7 @@ class OsDisk:
     """The operating system's file system (a ``Disk``)."""
 
     def __init__(self) -> None:
-        self._roots: dict[str, int] = {}
+        self._directories: dict[str, int] = {}
 
     def open(self, path: str, *, create: bool = False, write: bool = True) -> OsFile:
         flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
@@ -236,27 +239,31 @@ class OsDisk:
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
+    def hold_directory(self, path: str) -> None:
+        if path not in self._directories:
+            self._directories[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def sync_directory(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        held = self._directories.get(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if held is None else held
         try:
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            if held is None:
+                os.close(descriptor)
 
     def sync_all(self, path: str) -> None:
         # Kept open: the kernel reports a write that failed to every descriptor that was open then, but to a new one
         # only if nobody was told before. Another process on this file system may have been.
-        descriptor = self._roots.get(path)
-        if descriptor is None:
-            descriptor = self._roots[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        _syncfs(descriptor)
+        self.hold_directory(path)
+        _syncfs(self._directories[path])
 
     def free_bytes(self, path: str) -> int:
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
 
     def __del__(self) -> None:
-        for descriptor in self._roots.values():
+        for descriptor in self._directories.values():
             os.close(descriptor)
 
 

@@ -191,6 +191,9 @@ class FileStorage:
             self._spare, dirty, next_sequence, catalog_file.removed(),
         )  # fmt: skip
         self._reserve.make()
+        for folder in ("journal", "data"):
+            # A sync that fails for want of a descriptor would be taken for one that has lost something.
+            disk.hold_directory(f"{directory}/{folder}")
 
     def _load(self, catalog_file: CatalogFile, rebuild: Rebuild, progress: Progress) -> None:
         total = catalog_file.count()

@@ -314,6 +314,9 @@ class Mount:
             raise FileNotFoundError(errno.ENOENT, "no such directory", path)
         self.sync("sync_directory", path, folder.sync)
 
+    def hold_directory(self, path: str) -> None:
+        """There are always descriptors left here."""
+
     def sync_all(self, path: str) -> None:
         """As if ``path`` were the root of a file system of its own."""
         self.check_on()

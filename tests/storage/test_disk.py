@@ -136,6 +136,17 @@ class OsDiskTests:
         gc.collect()
         assert len(os.listdir("/proc/self/fd")) == before
 
+    def test_directories_are_synced_without_a_descriptor_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A directory that is held can be synced when the process may open nothing more."""
+        disk = OsDisk()
+        disk.hold_directory(str(tmp_path))
+        with monkeypatch.context() as short:
+            short.delattr(os, "open")
+            disk.sync_directory(str(tmp_path))
+            disk.sync_all(str(tmp_path))
+
     def test_sync_of_everything_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An error of syncfs is raised, with the system's number."""
         if not hasattr(ctypes.CDLL(None), "syncfs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 from pathlib import Path
@@ -214,6 +215,27 @@ class RestartTests:
             assert server.dump() == expected
             server.append("gone", b"[1]")
             expected = server.dump()
+
+
+class ShortageTests:
+    def test_no_descriptor_is_left(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A shortage of descriptors passes, whenever it comes: writing goes on with it, and checkpoints after it."""
+        server.create("/a", kind=TEXT)
+        for size in range(1, 3000, 200):
+            with monkeypatch.context() as short:
+                short.setattr(os, "open", none_left)
+                for _ in range(10):
+                    server.append("/a", b"x" * 300)
+                    assert server.store.failure is None
+            taken = server.store._checkpoints.count
+            server.append("/a", b"x" * size)
+            while server.store._checkpoints.count == taken:
+                server.append("/a", b"x" * 100)
+
+
+def none_left(*_: object, **__: object) -> int:
+    """What opening a file comes to when the process has all the files open that it may have."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class KilledAgainTests:
