@@ -11,7 +11,7 @@ from dstreams.config import Config
 from dstreams.services.admin import AdminService
 from dstreams.services.admission import admit
 from dstreams.services.configuration import ConfigService
-from dstreams.services.descriptors import ADMIN_CONNECTIONS, DescriptorService
+from dstreams.services.descriptors import ADMIN_CONNECTIONS, DescriptorService, watchable
 from dstreams.services.ending import end_process
 from dstreams.services.garbage import GarbageService
 from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
@@ -48,7 +48,11 @@ def build_server(
         TelemetryService(parts.lag, parts.traces, in_threads(reactor)),
         SignalService(reactor, patience, lambda: readiness.ready),
         ConfigService(reactor, warnings),
-        *([] if parts.admission is None else [DescriptorService(config, parts.admission)]),
+        *(
+            []
+            if parts.admission is None
+            else [DescriptorService(config, parts.admission, watchable=watchable(reactor))]
+        ),
         # Early, so that SIGHUP is listened to until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),

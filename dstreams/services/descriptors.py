@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 from twisted.application.service import Service
+from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import Logger
 
 from dstreams.config import Config
@@ -28,6 +30,14 @@ _HIGHEST = 1 << 20
 
 _MACOS_HIGHEST = 10_240
 """What macOS allows where it says that there is no limit (``OPEN_MAX``)."""
+
+WATCHED_BY_SELECT = 1024
+"""``select`` watches descriptors below this only (``FD_SETSIZE``); Twisted cuts connections that have higher ones."""
+
+
+def watchable(reactor: object) -> int:
+    """How many descriptors a reactor can watch. Twisted's choice for macOS is the one on ``select``."""
+    return WATCHED_BY_SELECT if isinstance(reactor, SelectReactor) else sys.maxsize
 
 
 def raise_limit() -> int:
@@ -74,30 +84,46 @@ class DescriptorService(Service):
 
     :param admission: told how many.
     :param raise_limit: gives the number of descriptors that the process may have.
+    :param watchable: how many the reactor can watch.
     """
 
     name: str | None = "descriptors"
 
-    def __init__(self, config: Config, admission: Admission, raise_limit: Callable[[], int] = raise_limit) -> None:
+    def __init__(
+        self,
+        config: Config,
+        admission: Admission,
+        raise_limit: Callable[[], int] = raise_limit,
+        watchable: int = sys.maxsize,
+    ) -> None:
         self._config = config
         self._admission = admission
         self._raise_limit = raise_limit
+        self._watchable = watchable
 
     def startService(self) -> None:
         """Before the storage opens, which asks for the same limit."""
         super().startService()
-        descriptors = self._raise_limit()
+        allowed = self._raise_limit()
+        descriptors = min(allowed, self._watchable)
         wanted, possible = self._config.server.max_connections, connections_for(self._config, descriptors)
         most = self._admission.most = min(wanted or possible, possible)
         _log.info(
-            "up to {most} connections at a time: the process may have {descriptors} file descriptors",
+            "up to {most} connections at a time: the {who} {descriptors} file descriptors",
             most=most,
+            who="process may have" if descriptors == allowed else "reactor on select can watch",
             descriptors=descriptors,
         )
         if wanted > possible:
-            _log.warn(
-                "server.max_connections = {wanted} can't be reached; raise the hard limit on file descriptors to"
-                " {needed} (LimitNOFILE, ulimit -Hn), or lower the key",
-                wanted=wanted,
-                needed=wanted + descriptors - possible,
-            )
+            self._warn(wanted, wanted + descriptors - possible)
+
+    def _warn(self, wanted: int, needed: int) -> None:
+        """What is configured can't be had."""
+        remedy = f"raise the hard limit on file descriptors to {needed} (LimitNOFILE, ulimit -Hn)"
+        if needed > self._watchable:
+            remedy = "choose a reactor that isn't on select (twistd --reactor=)"
+        _log.warn(
+            "server.max_connections = {wanted} can't be reached; {remedy}, or lower the key",
+            wanted=wanted,
+            remedy=remedy,
+        )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from dstreams.config import Config
@@ -19,6 +21,7 @@ from dstreams.services.descriptors import (
     OWN_DESCRIPTORS,
     DescriptorService,
     connections_for,
+    watchable,
 )
 from tests.servers import ROOT
 
@@ -72,11 +75,13 @@ class ConnectionsForTests:
 class DescriptorServiceTests:
     """Settling it at the start."""
 
-    def started(self, config: Config, descriptors: int) -> tuple[int, list[str], list[str]]:
+    def started(
+        self, config: Config, descriptors: int, watchable: int = sys.maxsize
+    ) -> tuple[int, list[str], list[str]]:
         """How many are let in then; what is said, and what is warned of."""
         admission = Admission(int, float, "server.max_connections")
         with capturedLogs() as events:
-            DescriptorService(config, admission, lambda: descriptors).startService()
+            DescriptorService(config, admission, lambda: descriptors, watchable).startService()
         told = [(event["log_level"], formatEvent(event)) for event in events]
         return (
             admission.most,
@@ -104,6 +109,23 @@ class DescriptorServiceTests:
             " (LimitNOFILE, ulimit -Hn), or lower the key"
         )
         assert self.started(configured(most=5000), 5064)[::2] == (5000, [])
+
+    def test_select(self) -> None:
+        """A reactor on select watches few descriptors, however many there are; then more of them don't help."""
+        line = "up to 960 connections at a time: the reactor on select can watch 1024 file descriptors"
+        assert self.started(configured(), 20_000, watchable(SelectReactor.__new__(SelectReactor))) == (960, [line], [])
+        most, _, warnings = self.started(configured(most=5000), 20_000, 1024)
+        assert most == 960
+        (warning,) = warnings
+        assert warning == (
+            "server.max_connections = 5000 can't be reached; choose a reactor that isn't on select (twistd --reactor=),"
+            " or lower the key"
+        )
+        assert self.started(configured(), 256, 1024)[0] == 256 - OWN_DESCRIPTORS
+
+    def test_other_reactors(self) -> None:
+        """Other reactors watch whatever there is."""
+        assert watchable(PollReactor.__new__(PollReactor)) == sys.maxsize
 
 
 class RaiseLimitTests:
