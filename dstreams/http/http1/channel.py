@@ -487,7 +487,10 @@ class HttpChannel(protocol.Protocol):
 
     def _hold_body(self, request: Request) -> bool:
         """Count what has come of a body; whether it has to be answered now, because there is no room for more."""
-        held = self._connections.bodies.hold(self._held, self._reader.body_received)
+        bodies, received = self._connections.bodies, self._reader.body_received
+        if received > bodies.most:  # to come again later wouldn't help it
+            return self._refuse_too_large(request)
+        held = bodies.hold(self._held, received)
         self._held = max(0, held)
         if held < 0:
             self._reader.clear()

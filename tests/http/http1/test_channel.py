@@ -457,6 +457,14 @@ class BodyRoomTests:
         two.send(b"x" * 30_000)
         assert one.send(b"x" * 50_000).startswith(b"HTTP/1.1 200")
 
+    def test_larger_than_all_the_room(self) -> None:
+        """A chunked body for which there is never room gets no answer that asks for it again."""
+        head = get(b"/echo", b"Transfer-Encoding: chunked", method=b"POST")
+        [one] = self.crowd(1)
+        [answer] = read_answers(one.send(head, b"493e1\r\n", b"x" * 200_000, b"x" * 100_001))
+        assert answer.status == 413
+        assert self.used(one) == 0
+
     def test_given_up(self) -> None:
         """What came of a body that is never completed counts no longer: lost, timed out, or malformed."""
         one, two, three = self.crowd(3)
