@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from attrs import frozen
 
@@ -102,9 +102,12 @@ def on_loopback(text: str) -> str:
 def is_loopback(interface: str) -> bool:
     """Whether only this machine can reach what listens there; a name isn't looked up."""
     try:
-        return ip_address(interface).is_loopback
+        address = ip_address(interface)
     except ValueError:
         return interface == "localhost"
+    # Python before 3.13 doesn't look into ::ffff:127.0.0.1, by which a socket of both families is asked over IPv4.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def known_types() -> list[str]:

@@ -64,6 +64,7 @@ class PlaceTests:
         [
             ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("", False),
             ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("a.b", False),
+            ("::ffff:127.0.0.1", True), ("::ffff:10.0.0.1", False),
         ],
     )  # fmt: skip
     def test_is_loopback(self, interface: str, expected: bool) -> None:

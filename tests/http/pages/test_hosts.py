@@ -37,7 +37,17 @@ class AllowedHostsTests:
     """What is judged, and how."""
 
     @pytest.mark.parametrize(
-        "host", [b"localhost", b"LocalHost:9090", b"127.0.0.1:9090", b"127.8.8.8", b"[::1]:9090", b"[::1]", None]
+        "host",
+        [
+            b"localhost",
+            b"LocalHost:9090",
+            b"127.0.0.1:9090",
+            b"127.8.8.8",
+            b"[::1]:9090",
+            b"[::1]",
+            b"[::ffff:127.0.0.1]",
+            None,
+        ],
     )
     def test_loopback(self, host: bytes | None) -> None:
         """On a loopback address it answers under the names that are always this machine's."""
