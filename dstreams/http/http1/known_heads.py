@@ -105,10 +105,13 @@ class Heads:
             return None
         first = self._series.heads.get(series)
         if first is None:
-            first = self._by_fields(series)
-            if first is None:
+            like = self._by_fields(series)
+            if like is None:
                 return None
+            # The very head that is answered: what is found out about it then is known to those that follow.
+            first = _numbered(like, digits)
             self._series.add(series, first)
+            return first
         return _numbered(first, digits)
 
     def _by_fields(self, head: bytes) -> RequestHead | None:

@@ -166,6 +166,16 @@ class SeriesTests:
         assert heads.read(numbered(b"0")).path == b"/s"
         assert heads.read(numbered(b"1", path=b"/t")).path == b"/t"
 
+    def test_facts_of_another_series(self) -> None:
+        """What is found out about the first of a series holds for the rest of it also where its fields were known."""
+        heads = Heads(LIMITS)
+        heads.read(numbered(b"0"))
+        first = heads.read(numbered(b"5", path=b"/t"))
+        assert first.headers[b"producer-seq"] == b"5"
+        first.facts.name = "t"
+        assert heads.read(numbered(b"6", path=b"/t")).facts.name == "t"
+        assert heads.read(numbered(b"7", path=b"/u")).facts.name == ""
+
     def test_two_numbers(self) -> None:
         """Two such headers are refused, whichever series is known."""
         heads = Heads(LIMITS)
