@@ -126,6 +126,8 @@ class CatalogFile:
         self._database.close()
 
     def _unreadable(self, error: Exception) -> StorageError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            return StorageFull(f"the catalog {self._path} can't be opened: the disk is full; make room on it")
         return StorageError(
             f"the catalog {self._path} can't be read ({error}); restore it from a backup,"
             " or run 'durable-streams check' to see what is left"

@@ -156,6 +156,7 @@ class FileStorage:
         self._catalog = catalog
         self._files = DataFiles(disk, f"{directory}/data", self._run)
         self._reserve = Reserve(disk, directory, self._reserve_bytes)
+        self._reserve.lend()
         catalog_file = CatalogFile(f"{directory}/catalog.db", self._connect)
         try:
             self._recover(catalog_file, progress)

@@ -41,6 +41,11 @@ class Reserve:
     def _path(self) -> str:
         return f"{self._directory}/{NAME}"
 
+    def lend(self) -> None:
+        """Free the room for a start on a full disk, which needs some itself; :meth:`make` takes it again."""
+        if self._disk.free_bytes(self._directory) < self.size:
+            self._remove()
+
     def make(self) -> None:
         """Take up the room, if there is any. May run in a thread."""
         if self.is_there:

@@ -102,6 +102,25 @@ def test_without_a_free_page(mode: str, disk: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("disk", ["8m"], indirect=True)
+@pytest.mark.parametrize("mode", ["file-fast", "file-durable"])
+def test_start_without_a_free_page(mode: str, disk: Path, tmp_path: Path) -> None:
+    """A server that is killed on a full disk starts again there, so that streams can be deleted."""
+    environ = {"DS_STORAGE__MODE": mode, "DS_STORAGE__DATA_DIR": str(disk / "data")}
+    environ["DS_STORAGE__CHECKPOINT_BYTES"] = "500000"
+    with twistd_server(tmp_path, environ=environ) as server:
+        count = fill(server)
+        server.process.kill()
+        server.process.wait()
+    take_the_rest(disk)
+    with twistd_server(tmp_path, environ=environ) as server:
+        assert ask(server, "HEAD", "/v1/stream/s0") == 200
+        for number in range(1, count):
+            assert ask(server, "DELETE", f"/v1/stream/s{number}") == 204
+        wait_for_room(server)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("disk", ["48m"], indirect=True)
 def test_acid(disk: Path, tmp_path: Path) -> None:
     """The last room of a disk is for deletes, which give back what appends then take."""
