@@ -16,6 +16,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from bench.client import STREAM_PREFIX, append_once, create_streams, expect_success, fill_stream
+from bench.pages import fetch_pages
 from bench.servers import RunningServer, running
 from bench.workload import CPU, RATE, Figures, LoadFailure, Measure, Run, Step
 
@@ -33,6 +34,9 @@ _WARM_FIRST, _FIRST = 1, 50_000_000
 
 _MESSAGE_BYTES = 1024
 """The length of the messages that are read."""
+
+_HEAVY_BYTES = 100_000
+"""Appends of so many bytes fill memory faster than a virtual machine gets it from its host."""
 
 _SCRIPT = Path(__file__).with_name("requests.lua")
 
@@ -95,6 +99,9 @@ class Requests:
         # What was written for this, and what the server before left behind, isn't this run's to write.
         step("waiting for the disk")
         os.sync()
+        if self.kind == "append" and self.body_bytes >= _HEAVY_BYTES:
+            step("fetching memory")
+            fetch_pages(2 * CELL_BYTES)
 
 
 @frozen
