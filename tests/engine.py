@@ -30,7 +30,7 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.protocol.offsets import format_offset
-from dstreams.storage.interface import ByteSource, Charges, Storage, StorageError
+from dstreams.storage.interface import ByteSource, Charges, FileRange, Storage, StorageError
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
@@ -68,6 +68,11 @@ class FakeSink:
         if self.room is not None:
             self.room -= 1
         return self.room is None or self.room > 0
+
+    sends_files = False
+
+    def send_file(self, part: FileRange) -> int:
+        raise AssertionError("it can't")
 
     def write_frame(self, frame: Frame) -> bool:
         self.frames.append(frame)
@@ -470,6 +475,9 @@ class FetchingSource:
 
     def read(self, start: int, end: int) -> Deferred[bytes]:
         return self._storage.later(lambda: self._inner.read(start, end))  # type: ignore[return-value]
+
+    def in_file(self, start: int, end: int) -> FileRange | None:
+        return self._inner.in_file(start, end)
 
     def is_boundary(self, position: int) -> Deferred[bool]:
         return self._storage.later(lambda: self._inner.is_boundary(position))  # type: ignore[return-value]

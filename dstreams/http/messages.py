@@ -18,6 +18,7 @@ from attrs import define, field
 from dstreams.eventually import Eventually
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import ReadQuery
+from dstreams.storage.interface import FileRange
 from dstreams.streams.appending import AppendRequest
 
 
@@ -127,6 +128,16 @@ class Sink(Protocol):
 
     def write_frame(self, frame: Frame) -> bool:
         """Send bytes shared with other readers; otherwise as :meth:`write`."""
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether :meth:`send_file` may do anything."""
+
+    def send_file(self, part: FileRange) -> int:
+        """Send bytes of a file that nobody has read, as many as can be sent at once.
+
+        :return: how many it were. 0 when the client doesn't keep up, or anything else is the matter: write them.
+        """
 
     def finish(self) -> None:
         """The body is complete. Nothing may be written afterwards; :meth:`Body.stop` isn't called."""

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from dstreams.eventually import Eventually, as_deferred
 from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
 from dstreams.protocol.headers import SINGLETONS
+from dstreams.storage.interface import FileRange
 from dstreams.streams.streams import Streams
 
 _log = Logger()
@@ -182,6 +183,12 @@ class _RequestSink:
     def write_frame(self, frame: Frame) -> bool:
         """Send bytes shared with other readers."""
         return self.write(frame.data)
+
+    sends_files = False
+
+    def send_file(self, part: FileRange) -> int:  # noqa: ARG002 (the interface's)
+        """See :meth:`Sink.send_file`."""
+        return 0
 
     def finish(self) -> None:
         """The body is complete."""

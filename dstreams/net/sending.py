@@ -13,6 +13,7 @@ uvloop's own           the usual
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -141,6 +142,25 @@ class SendingHalf:
         except TypeError:
             raise TypeError("Data must be bytes") from None
         self._write(data)
+
+    def send_file(self, descriptor: int, offset: int, size: int) -> int:
+        """Have the kernel send bytes of a file from its page cache, as many as the socket takes now.
+
+        For half the processor time of reading and writing them, or less (docs/explanation/performance.md). It waits for
+        the disk where they aren't in the page cache.
+
+        :param descriptor: the file's.
+        :param offset: where the bytes begin in it; ``size`` how many there are.
+        :return: how many were sent; 0 when they have to be written: because something else is still to be sent, because
+            the socket is full, or because the connection isn't what it should be, which writing will tell.
+        """
+        transport = self._transport
+        if transport is None or self._write != transport.write or transport.get_write_buffer_size():
+            return 0
+        try:
+            return os.sendfile(self.socket.fileno(), descriptor, offset, size)
+        except OSError:
+            return 0
 
     def loseWriteConnection(self) -> None:
         """Tell the peer that nothing more comes, when everything is sent."""

@@ -30,7 +30,7 @@ from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.storage import index
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
-from dstreams.storage.interface import StorageError
+from dstreams.storage.interface import FileRange, StorageError
 from dstreams.storage.pieces import Chunk
 from dstreams.storage.recent import Recent
 from dstreams.storage.rope import Rope
@@ -249,6 +249,15 @@ class StreamBytes:
             return data
 
         return self._files.fetch(now)
+
+    def in_file(self, start: int, end: int) -> FileRange | None:
+        """Where the bytes from ``start`` on lie, unless they have to be read."""
+        if start >= self._written:
+            return None
+        file, offset, size = self._open(0), start - self._start, min(end, self._written) - start
+        if file.fileno() < 0 or not (file.pread_nowait(1, offset) and file.pread_nowait(1, offset + size - 1)):
+            return None
+        return FileRange(file, offset, size)
 
     def is_boundary(self, position: int) -> bool | Deferred[bool]:
         """Whether a message ends at ``position``."""

@@ -36,6 +36,26 @@ class Charges:
     producer: int = 0
 
 
+class Descriptor(Protocol):
+    """Something that has a file descriptor, as long as it exists."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+@frozen
+class FileRange:
+    """Bytes that lie in a file, and are in the page cache as far as that can be told quickly.
+
+    :param offset: where they begin in the file.
+    :param size: how many there are.
+    """
+
+    file: Descriptor
+    offset: int
+    size: int
+
+
 class ByteSource(Protocol):
     """The stored bytes of one stream incarnation and the index of its message ends.
 
@@ -46,6 +66,12 @@ class ByteSource(Protocol):
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
         """The bytes from ``start`` up to ``end``."""
+
+    def in_file(self, start: int, end: int) -> FileRange | None:
+        """Where the bytes from ``start`` on lie, up to ``end`` or fewer; ``None`` when they have to be read.
+
+        They may be fewer in the file than they should be; reading them tells what is wrong then.
+        """
 
     def is_boundary(self, position: int) -> bool | Deferred[bool]:
         """Whether a message ends at ``position``."""

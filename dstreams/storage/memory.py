@@ -60,6 +60,9 @@ class MemoryStream:
             return b""
         return self._data.read(start, end)
 
+    def in_file(self, start: int, end: int) -> None:
+        """They don't."""
+
     def is_boundary(self, position: int) -> bool:
         """Whether a message ends at ``position``."""
         return index.is_boundary(self._entries, position)

@@ -17,7 +17,7 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import InvalidOffset
 from dstreams.storage.index import APPEND_END
-from dstreams.storage.interface import ByteSource, Sources
+from dstreams.storage.interface import ByteSource, FileRange, Sources
 
 
 @define(eq=False)
@@ -92,6 +92,13 @@ class Slice:
             waiting = [_as_deferred(part) for part in parts]
             return gatherResults(waiting, consumeErrors=True).addCallbacks(b"".join, _cause)
         return b"".join(cast("list[bytes]", parts))
+
+    def in_file(self, start: int, end: int) -> FileRange | None:
+        """Where the stored bytes from ``start`` on lie, up to ``end`` or fewer; ``None`` when they have to be read."""
+        for piece in self._pieces:
+            if piece.begin <= start < piece.end:
+                return piece.source.in_file(start, min(end, piece.end))
+        return None
 
 
 def take(storage: Sources, catalog: Catalog, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import tempfile
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface.verify import verifyObject
 
+from dstreams.http.http1.outlet import Outlet
 from dstreams.net.connection import Connection
 from tests.net.peers import Recorder, connected, current_reactor, turns, until
 
@@ -167,3 +171,76 @@ async def test_sending_a_descriptor() -> None:
     assert os.read(reading, 10) == b"x"
     os.close(reading)
     os.close(descriptors[0])
+
+
+@contextmanager
+def file_of(data: bytes) -> Iterator[int]:
+    """A file's descriptor."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_is_sent() -> None:
+    """Bytes of a file arrive in their place between what is written."""
+    server = Recorder()
+    async with connected(server) as pair:
+        with file_of(b"0123456789") as descriptor:
+            assert Outlet(server.transport).sends_files
+            assert server.transport.send_file(descriptor, 2, 3) == 3
+            server.transport.write(b"after")
+            await until(lambda: not server.transport.is_writing)
+            assert server.transport.send_file(descriptor, 8, 99) == 2
+            assert server.transport.send_file(descriptor, 10, 1) == 0
+            assert await pair.client_reads(10) == b"234after89"
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_for_a_slow_client() -> None:
+    """The socket takes what it has room for; what is written then says when there is more."""
+    server = Recorder()
+    data = os.urandom(4_000_000)
+    async with connected(server, receive_buffer_bytes=4096) as pair:
+        server.transport.registerProducer(server, True)
+        with file_of(data) as descriptor:
+            sent = 0
+            while part := server.transport.send_file(descriptor, sent, len(data) - sent):
+                sent += part
+            assert 0 < sent < len(data)
+            server.transport.write(data[sent : sent + 100_000])
+            assert server.calls[-1] == "pause"
+            assert server.transport.send_file(descriptor, sent + 100_000, 1) == 0
+            assert await pair.client_reads(sent + 100_000) == data[: sent + 100_000]
+            await until(lambda: server.calls[-1] == "resume")
+            assert server.transport.send_file(descriptor, sent + 100_000, 1) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_for_a_client_that_has_gone() -> None:
+    """Nothing is sent and nothing is raised: the connection tells its end by itself."""
+    server = Recorder()
+    async with connected(server) as pair:
+        transport = server.transport
+        pair.reset()
+        with file_of(b"0123456789") as descriptor:
+            while transport.send_file(descriptor, 0, 10):
+                pass
+            await until(lambda: server.lost)
+            assert transport.send_file(descriptor, 0, 10) == 0
+
+
+@pytest.mark.parametrize("end", ["loseConnection", "abortConnection", "loseWriteConnection"])
+def test_file_after_the_end(end: str) -> Any:
+    """On a connection that is being closed nothing is sent."""
+
+    async def case() -> None:
+        server = Recorder()
+        async with connected(server):
+            transport = server.transport
+            getattr(transport, end)()
+            with file_of(b"0123456789") as descriptor:
+                assert transport.send_file(descriptor, 0, 10) == 0
+
+    return pytest_twisted.ensureDeferred(case)()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.storage import data_files, recent, rope
 from dstreams.storage.data_files import DataFiles, StreamBytes
+from dstreams.storage.disk import OsDisk, OsFile
 from dstreams.storage.interface import StorageError
 from tests.crash.disk import Fault, Mount, Platter
 from tests.crash.machine import Threads
@@ -243,6 +246,49 @@ class OpenFileTests:
         assert not source.is_boundary(START)
         assert shelf.mount.trace == []
         assert shelf.files.release(1)
+
+
+class InFileTests:
+    """What the kernel may send without its being read."""
+
+    def shelf(self, directory: Path) -> Shelf:
+        """Twenty bytes in a file of the operating system's, and eight in memory."""
+        shelf = Shelf()
+        shelf.files = DataFiles(OsDisk(), str(directory), shelf.threads.run)
+        shelf.create()
+        shelf.append(b"0123456789abcdefghij")
+        shelf.write()
+        shelf.append(b"inmemory")
+        return shelf
+
+    def test_where_bytes_lie(self, tmp_path: Path) -> None:
+        """Bytes in the file are found there, up to where memory goes on; those in memory aren't."""
+        source = self.shelf(tmp_path).source()
+        for start, end, size in ((0, 5, 5), (3, 20, 17), (10, 28, 10)):
+            found = source.in_file(START + start, START + end)
+            assert found is not None
+            assert (found.offset, found.size) == (start, size)
+            assert os.pread(found.file.fileno(), 99, start) == b"0123456789abcdefghij"[start:]
+        assert source.in_file(START + 20, START + 28) is None
+
+    def test_cold_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What isn't in the page cache has to be read: the kernel would wait for the disk."""
+        source = self.shelf(tmp_path).source()
+        read, cold = OsFile.pread_nowait, {0, 19}
+        monkeypatch.setattr(OsFile, "pread_nowait", lambda *args: None if args[2] in cold else read(*args))
+        for start, end, found in ((0, 19, False), (1, 19, True), (1, 20, False)):
+            assert (source.in_file(START + start, START + end) is not None) == found
+
+    def test_short_file(self, tmp_path: Path) -> None:
+        """Where bytes are missing they have to be read, which tells of it."""
+        shelf = self.shelf(tmp_path)
+        os.truncate(shelf.files.paths(1)[0], 12)
+        assert shelf.source().in_file(START, START + 20) is None
+        assert shelf.source().in_file(START, START + 12) is not None
+
+    def test_disk_without_descriptors(self) -> None:
+        """A disk that isn't the operating system's has nothing to send from."""
+        assert filled().source().in_file(START, START + 3) is None
 
 
 class DeletedStreamTests:

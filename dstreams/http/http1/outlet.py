@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field
@@ -63,6 +64,22 @@ class Outlet:
         self._size += len(data)
         if self._size >= WRITE_PIECE_BYTES:
             self.flush()
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether the transport can send a file."""
+        # Its class is asked: what wraps a transport, to encrypt for example, passes on what it hasn't itself.
+        return hasattr(type(self._transport), "send_file")
+
+    def send_file(self, descriptor: int, offset: int, size: int) -> int:
+        """Have the kernel send bytes of a file, as many as it takes at once; how many it were.
+
+        0 unless all that was written before is with the kernel.
+        """
+        if self._pieces or self.blocked:
+            return 0
+        send: Callable[..., int] = self._transport.send_file  # type: ignore[attr-defined]
+        return send(descriptor, offset, size)
 
     def cork(self) -> bool:
         """Hold back what is written; whether that was so before."""

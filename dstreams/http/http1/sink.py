@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.messages import Frame, Sink
+from dstreams.storage.interface import FileRange
 
 _log = Logger()
 
@@ -52,6 +53,19 @@ class ChannelSink:
             return self.write(frame.data)
         self._outlet.write(frame.chunked)
         return self._takes_more()
+
+    @property
+    def sends_files(self) -> bool:
+        """See :meth:`Sink.sends_files`."""
+        return self._missing is not None and self._outlet.sends_files
+
+    def send_file(self, part: FileRange) -> int:
+        """See :meth:`Sink.send_file`."""
+        if not self._open or self._missing is None or part.size > self._missing:
+            return 0
+        sent = self._outlet.send_file(part.file.fileno(), part.offset, part.size)
+        self._missing -= sent
+        return sent
 
     def finish(self) -> None:
         """See :meth:`Sink.finish`."""

@@ -15,6 +15,7 @@ from dstreams.http.http1.framing import Arrived
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.writer import stop_body
 from dstreams.http.messages import Body, Frame, Request, Response
+from dstreams.storage.interface import FileRange
 
 _log = Logger()
 
@@ -194,6 +195,12 @@ class Http2Stream:
     def write_frame(self, frame: Frame) -> bool:
         """See :meth:`Sink.write_frame`."""
         return self.write(frame.data)
+
+    sends_files = False
+
+    def send_file(self, part: FileRange) -> int:  # noqa: ARG002 (the interface's)
+        """See :meth:`Sink.send_file`."""
+        return 0
 
     def finish(self) -> None:
         """See :meth:`Sink.finish`."""

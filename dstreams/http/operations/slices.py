@@ -21,6 +21,12 @@ _log = Logger()
 PIECE_BYTES = 256 * 1024
 """How much of a large answer is fetched and handed to the transport at a time: what one stalled client can pin."""
 
+FILE_BYTES = 512 * 1024
+"""How much the kernel is asked to send from a file at a time. Whether it is in the page cache is looked up before."""
+
+COPIED_BYTES = 128 * 1024
+"""How much is written between what the kernel sends from a file: so much that the transport asks for a pause."""
+
 
 def answer(
     context: Context, request: Request, found: Slice, cursor: int | None = None
@@ -85,8 +91,9 @@ class SliceBody:
     def resume(self) -> None:
         """Send on until the client is slower than we are."""
         while self._sink is not None and not self._fetching:
-            end = min(self._position + PIECE_BYTES, self._slice.end)
             try:
+                size = self._send_file(self._sink)
+                end = min(self._position + size, self._slice.end)
                 data = self._slice.read(self._position, end)
             except Exception:
                 self._failed(Failure())
@@ -97,6 +104,25 @@ class SliceBody:
                 return
             if not self._send(data, end):
                 return
+
+    def _send_file(self, sink: Sink) -> int:
+        """Send what lies in a file without reading it, as far as the client takes it.
+
+        The first piece is written, with the head before it. So is the last one, which may have to be changed, and one
+        where the client takes no more, since the transport tells when that is sent.
+
+        :return: how much is to be written next.
+        """
+        last = self._slice.end - COPIED_BYTES
+        while sink.sends_files and self._position < last:
+            part = self._slice.in_file(self._position, min(self._position + FILE_BYTES, last))
+            if part is None:
+                break
+            sent = sink.send_file(part) if self._position > self._slice.start else 0
+            if not sent:
+                return COPIED_BYTES
+            self._position += sent
+        return PIECE_BYTES
 
     def stop(self) -> None:
         """The client has gone."""

@@ -54,6 +54,9 @@ class StreamBytes:
             return self._memory.read(start, end)
         return self._ask(chunks.read, start, end)
 
+    def in_file(self, start: int, end: int) -> None:
+        """They lie in databases."""
+
     def is_boundary(self, position: int) -> bool | Deferred[bool]:
         """Whether a message ends at ``position``."""
         if position > self._written:
