@@ -4,8 +4,9 @@ perf counts in the kernel (``syscalls:sys_enter_*``) and stops nobody. strace do
 counts: under it, one of the peers put 1.3 appends into a sync, without it 17. The price is that perf must be
 there and allowed to count, which usually means root.
 
-Every kind of sync counts, checkpoints and databases included. Where a server syncs through kernel AIO, each
-``io_submit`` counts as one sync: ours submits nothing else, and the peers don't use it.
+Every kind of sync counts, checkpoints and databases included. Where a server syncs through io_uring or kernel AIO, each
+``io_uring_enter`` or ``io_submit`` counts as one sync: ours submits nothing else (libuv does, but only when connections
+come and go), and the peers use neither.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.load import CELL_BYTES, Requests, drive, judge
 from bench.servers import running
 from bench.workload import SHARED, Figures, LoadFailure, Measure, Run
 
-_CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "io_submit")
+_CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "io_submit", "io_uring_enter")
 
 _SECONDS = 2
 """Enough to count some thousands."""
