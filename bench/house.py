@@ -107,7 +107,6 @@ class House:
     clock: Clock = field(factory=Clock, init=False)
     parts: Assembly = field(init=False)
     _factory: HttpFactory = field(init=False)
-    transports: list[CountingTransport] = field(factory=list, init=False)
     connections: list[Connection] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:

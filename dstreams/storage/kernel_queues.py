@@ -112,14 +112,14 @@ class UringQueue:
 
     def _map(self, params: tuple[int, ...]) -> None:
         requests, results, features = params[0], params[1], params[5]
-        _, self._sq_tail, *_, array, _, _, _ = params[10:20]
-        self._cq_head, self._cq_tail, self._cq_mask, _, _, self._cqes, *_ = params[20:30]
+        self._sq_tail, array = params[11], params[16]
+        self._cq_head, self._cq_tail, mask, self._cqes = params[20], params[21], params[22], params[25]
         if not features & _SINGLE_MMAP:
             raise OSError(errno.ENOSYS, "an io_uring without IORING_FEAT_SINGLE_MMAP")
         size = max(array + requests * _U32.size, self._cqes + results * _CQE.size)
         self._rings = mmap.mmap(self._ring, size)
         self._sqes = mmap.mmap(self._ring, requests * _SQE.size, offset=_SQES_OFFSET)
-        self._cq_mask = self._number(self._cq_mask)
+        self._cq_mask = self._number(mask)
 
     def _number(self, place: int) -> int:
         return int(_U32.unpack_from(self._rings, place)[0])

@@ -108,13 +108,11 @@ class KernelSyncer:
         """Submit one fdatasync; there is never more than one under way."""
         assert self._file is None
         done: Deferred[None] = Deferred()
+        self._file, self._done = file, done
         try:
             self._queue.submit(file.fileno())
         except OSError as error:
-            self._file, self._done = file, done
             self._ended(error.errno or errno.EIO)
-        else:
-            self._file, self._done = file, done
         return done
 
     def fileno(self) -> int:

@@ -74,6 +74,16 @@ def grow(script: Script, size: int) -> None:
         script.settle()
 
 
+def a_store_that_fills_one() -> Script:
+    """A store whose spare has its first piece."""
+    script = a_store()
+    grow(script, 300)
+    script.append("a", b"begins it")
+    while "write" not in steps(script):
+        script.process.threads.step()
+    return script
+
+
 def steps(script: Script, path: str = SPARE) -> list[str]:
     """The kinds of calls that concerned a file so far."""
     return [step.kind for step in script.process.mount.trace if step.path == path]
@@ -178,12 +188,8 @@ class MakingTests:
 
     def test_commits_go_on_while_it_is_filled(self) -> None:
         """Appends are acknowledged between two pieces."""
-        script = a_store()
-        grow(script, 300)
-        script.append("a", b"begins it")
+        script = a_store_that_fills_one()
         threads = script.process.threads
-        while "write" not in steps(script):
-            threads.step()
         before = script.history.acknowledged
         script.append("a", b"meanwhile")
         while script.history.acknowledged == before:
@@ -381,12 +387,8 @@ class FullDiskTests:
 
     def test_one_that_is_being_filled(self) -> None:
         """So does one that isn't ready yet; no thread writes to it any more."""
-        script = a_store()
-        grow(script, 300)
-        script.append("a", b"begins it")
+        script = a_store_that_fills_one()
         threads = script.process.threads
-        while "write" not in steps(script):
-            threads.step()
         while script.process.streams._commits.under_way:
             threads.step(len(threads) - 1)
         full = [True]
@@ -405,12 +407,8 @@ class FullDiskTests:
 
     def test_room_for_a_checkpoint(self) -> None:
         """When a checkpoint finds no room, the spare goes, so that the next has some."""
-        script = a_store()
-        grow(script, 300)
-        script.append("a", b"begins it")
+        script = a_store_that_fills_one()
         threads = script.process.threads
-        while "write" not in steps(script):
-            threads.step()
         script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if "/data/" in step.path else None
         script.process.store.checkpoint()
         while script.process.store._checkpoints.error is None:
