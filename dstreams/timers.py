@@ -1,4 +1,4 @@
-"""Shared timers: thousands of deadlines, one delayed call.
+"""Shared timers, thousands of deadlines on one delayed call; and long work, divided between reactor turns.
 
 A live reader needs several deadlines (heartbeat, rotation, time-out), most of which never come due. A
 reactor timer for each costs a heap operation and a DelayedCall apiece; here a deadline is an entry in a
@@ -8,15 +8,28 @@ coarse slot, and the reactor is asked only for the next slot that holds anything
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 _log = Logger()
+
+SLICE_SECONDS = 0.005
+"""How long the work of :meth:`TimerWheel.in_slices` may take in one turn of the reactor, all of it together."""
+
+
+def slice_end(seconds: float = SLICE_SECONDS) -> Callable[[], bool]:
+    """Return a function that says whether a slice of work that begins now has lasted long enough."""
+    clock, end = time.perf_counter, time.perf_counter() + seconds
+    return lambda: clock() >= end
 
 
 class Scheduler(Protocol):
@@ -75,6 +88,8 @@ class TimerWheel:
     soon: Callable[[Callable[[], object]], object] = field(init=False)
     """Calls a function in the reactor's next turn."""
 
+    _cooperator: Cooperator = field(init=False)
+
     @seconds.default
     def _bind_seconds(self) -> Callable[[], float]:
         return self._scheduler.seconds
@@ -84,6 +99,31 @@ class TimerWheel:
         # Our own reactor's way, where it runs: a delayed call takes 5 us more there.
         found: Callable[[Callable[[], object]], object] | None = getattr(self._scheduler, "soon", None)
         return found or partial(self._scheduler.callLater, 0)
+
+    @_cooperator.default
+    def _make_cooperator(self) -> Cooperator:
+        return Cooperator(slice_end, lambda tick: cast("IDelayedCall", self.soon(tick)))
+
+    def in_slices(self, steps: Iterator[object]) -> Deferred[None]:
+        """Do long work a slice in each turn of the reactor; concurrent calls share the slice fairly.
+
+        :param steps: does a short part of the work, at most 1 ms, each time the next item is asked for.
+        :return: fires when ``steps`` is exhausted, and fails with what it raises. Cancelling it stops the work.
+        """
+        task = self._cooperator.cooperate(steps)  # begins in the next turn
+
+        def cancel(done: Deferred[None]) -> None:
+            done.errback(CancelledError())
+            task.stop()
+
+        done: Deferred[None] = Deferred(cancel)
+
+        def end(result: object) -> None:
+            if not done.called:  # it was cancelled
+                done.callback(result if isinstance(result, Failure) else None)
+
+        task.whenDone().addBoth(end)
+        return done
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` once, ``delay`` seconds from now or up to one slot later."""
