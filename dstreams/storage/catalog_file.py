@@ -3,30 +3,34 @@
 It is written only by checkpoints and read only at start. ``position`` is the number of the first journal batch that
 it may lack: recovery loads the catalog and replays the journal from there. A stream's row may be newer than that,
 since requests go on while a checkpoint runs; replaying what a row has already changes nothing.
+
+Every row of every table has a CRC-32 of its other columns, which reads verify: SQLite has none.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from zlib import crc32
 
 from attrs import define, field
 
 from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
-from dstreams.storage.directory import FORMAT
+from dstreams.storage.directory import FORMAT, other_format
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.stream_rows import Connect, Connection, StreamRow, connect
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoint (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, position INTEGER NOT NULL,
-    last_id INTEGER NOT NULL
+    last_id INTEGER NOT NULL, crc INTEGER NOT NULL
 )
 """
 
-_SCHEMA_REMOVED = "CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY)"
+_SCHEMA_REMOVED = "CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL)"
 """Deleted streams whose files may still be there."""
 
 
@@ -59,16 +63,39 @@ class CatalogFile:
             # SQLite says so and goes on. In the mode that it fell back to, a power loss may take back a commit.
             raise StorageError(f"{self._path}: SQLite can't use a write-ahead log here, but journal_mode {mode!r}")
         if found is not None and found[0] != FORMAT:
-            raise StorageError(f"{self._path} has format {found[0]}; this version reads format {FORMAT}")
+            raise other_format(self._path, found[0])
 
     def position(self) -> tuple[int, int]:
         """The first journal batch that the catalog may lack, and the highest stream id it knows of."""
-        found = self._database.execute("SELECT position, last_id FROM checkpoint").fetchone()
-        return (0, 0) if found is None else (found[0], found[1])
+        try:
+            found = self._database.execute("SELECT position, last_id, crc FROM checkpoint").fetchone()
+        except Exception as error:
+            raise self._unreadable(error) from error
+        if found is None:
+            return 0, 0
+        self._verify("the row of the checkpoint", found[:2], found[2])
+        return found[0], found[1]
 
     def removed(self) -> set[int]:
-        """The deleted streams whose files may still be there."""
-        return {row[0] for row in self._database.execute("SELECT id FROM removed")}
+        """The deleted streams whose files may still be there.
+
+        :raise StorageError: when a row is damaged: the files of another stream would be removed.
+        """
+        try:
+            rows = self._database.execute("SELECT id, crc FROM removed").fetchall()
+        except Exception as error:
+            raise self._unreadable(error) from error
+        for stream_id, checksum in rows:
+            self._verify(f"the row of the removed stream {stream_id}", (stream_id,), checksum)
+        return {row[0] for row in rows}
+
+    def _verify(self, what: str, numbers: Sequence[int], checksum: object) -> None:
+        try:
+            right = _checksum(*numbers) == checksum
+        except struct.error:
+            right = False
+        if not right:
+            raise self._unreadable(f"{what} is damaged: its checksum is wrong")
 
     def count(self) -> int:
         """How many streams there are."""
@@ -80,7 +107,7 @@ class CatalogFile:
         :raise StorageError:
         """
         try:
-            yield from stream_rows.load(self._database)
+            yield from stream_rows.load(self._database, self._path)
         except StorageError:
             raise
         except Exception as error:
@@ -100,7 +127,10 @@ class CatalogFile:
             self._database.execute("BEGIN IMMEDIATE")
             self._remove(removed)
             stream_rows.store(self._database, rows)
-            self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (FORMAT, position, last_id))
+            self._database.execute(
+                "INSERT OR REPLACE INTO checkpoint (one, format, position, last_id, crc) VALUES (1, ?, ?, ?, ?)",
+                (FORMAT, position, last_id, _checksum(position, last_id)),
+            )
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -111,7 +141,9 @@ class CatalogFile:
         """Remove deleted streams, and note that their files may still be there."""
         stream_rows.remove(self._database, stream_ids)
         self._database.execute("DELETE FROM removed")
-        self._database.executemany("INSERT INTO removed VALUES (?)", [(stream_id,) for stream_id in stream_ids])
+        self._database.executemany(
+            "INSERT INTO removed (id, crc) VALUES (?, ?)", [(each, _checksum(each)) for each in stream_ids]
+        )
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
@@ -125,10 +157,15 @@ class CatalogFile:
         """Close the database."""
         self._database.close()
 
-    def _unreadable(self, error: Exception) -> StorageError:
+    def _unreadable(self, error: object) -> StorageError:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             return StorageFull(f"the catalog {self._path} can't be opened: the disk is full; make room on it")
         return StorageError(
             f"the catalog {self._path} can't be read ({error}); restore it from a backup,"
             " or run 'durable-streams check' to see what is left"
         )
+
+
+def _checksum(*numbers: int) -> int:
+    """The CRC-32 of a row: of its numbers, as signed 64-bit ones."""
+    return crc32(struct.pack(f"<{len(numbers)}q", *numbers))

@@ -1,7 +1,7 @@
 """A data directory: whose it is, and what is in it.
 
-``store.json`` says which layout and format the directory has; it is written once, when the store is made. ``lock``
-is held as long as a process uses the store and names that process.
+``store.json`` says which layout and format the directory has; it is written once, when the store is made. Its member
+``crc`` is the CRC-32 of the others. ``lock`` is held as long as a process uses the store and names that process.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fcntl
 import os
 from contextlib import suppress
 from typing import Any, Final
+from zlib import crc32
 
 import orjson
 from attrs import define, field
@@ -20,9 +21,22 @@ from dstreams.storage.interface import StorageError
 MANIFEST = "store.json"
 LOCK = "lock"
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The format of both layouts: whatever changes in a table or in a file, it goes up. A store of another one is refused,
 since it might open and fail at the first write of a row that has changed."""
+
+
+def other_format(where: str, found: object) -> StorageError:
+    """The error for a store whose format this version doesn't read.
+
+    :param where: the file that says so.
+    :param found: its format.
+    """
+    return StorageError(
+        f"{where}: the store has format {found!r}, and this version reads format {FORMAT!r}. Move it: run"
+        " 'durable-streams export --output streams.json' with the version that made it, then 'durable-streams import"
+        " --input streams.json' with this version and a new storage.data_dir"
+    )
 
 
 class DirectoryInUse(StorageError):
@@ -141,11 +155,11 @@ def _sync_way(disk: Disk, directory: str) -> None:
 
 
 def write_members(disk: Disk, directory: str, name: str, members: dict[str, Any]) -> None:
-    """Write a small JSON file, durably: after a crash it is there as a whole or not at all."""
+    """Write a small JSON file with a checksum, durably: after a crash it is there as a whole or not at all."""
     path = f"{directory}/{name}"
     new = disk.open(path + ".new", create=True)
     new.truncate(0)
-    write_all(new, orjson.dumps(members) + b"\n", 0)
+    write_all(new, orjson.dumps(members | {"crc": _checksum(members)}) + b"\n", 0)
     new.sync()
     disk.rename(path + ".new", path)
     disk.sync_directory(directory)
@@ -163,16 +177,22 @@ def read_members(disk: Disk, path: str) -> dict[str, Any]:
         raise StorageError(f"{path} is damaged: {error}; restore it from a backup") from None
     if not isinstance(found, dict):
         raise StorageError(f"{path} is damaged: it holds no object; restore it from a backup")
+    checksum = found.pop("crc", None)
+    # Other formats are reported as such; formats 1 and 2 had no checksum.
+    other = checksum is None and found.get("format", FORMAT) != FORMAT
+    if checksum != _checksum(found) and not other:
+        raise StorageError(f"{path} is damaged: its checksum is wrong; restore it from a backup")
     return found
+
+
+def _checksum(members: dict[str, Any]) -> int:
+    return crc32(orjson.dumps(members, option=orjson.OPT_SORT_KEYS))
 
 
 def _compare(path: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     for member, value in expected.items():
         if found.get(member) != value and member == "format":
-            raise StorageError(
-                f"{path}: the store has format {found.get(member)!r}, and this version reads format {value!r}; export"
-                " the store with the version that made it, and import it into a new one"
-            )
+            raise other_format(path, found.get(member))
         if found.get(member) != value:
             raise StorageError(
                 f"{path}: the store has {member} {found.get(member)!r}, but {value!r} is asked for; change the"

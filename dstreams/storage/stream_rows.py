@@ -2,14 +2,19 @@
 
 A stream is one row of ``streams`` and one row of ``producers`` for each of its producers. The number of its forks
 isn't stored: it follows from the forks' own rows. ``noted`` is for ``acid`` (see ``acid.shard``), and 0 in a catalog.
+
+``crc`` is the CRC-32 of the row's other columns: SQLite doesn't notice a byte that the disk has changed.
+:func:`stream_crc` and :func:`producer_crc` say of which bytes. Every read of a row verifies it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from zlib import crc32
 
 import orjson
 from attrs import frozen
@@ -17,6 +22,7 @@ from attrs import frozen
 from dstreams.model.changes import ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import Producer
+from dstreams.storage.interface import StorageError
 from dstreams.storage.records import config_members, members_config
 
 SCHEMA = """
@@ -24,19 +30,35 @@ CREATE TABLE IF NOT EXISTS streams (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, config TEXT NOT NULL, tail INTEGER NOT NULL,
     messages INTEGER NOT NULL, closed INTEGER NOT NULL, closed_by TEXT, stream_seq BLOB,
     soft_deleted INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL, touched_at REAL NOT NULL,
-    noted INTEGER NOT NULL
+    noted INTEGER NOT NULL, crc INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS producers (
     stream_id INTEGER NOT NULL, producer TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
     PRIMARY KEY (stream_id, producer)
 ) WITHOUT ROWID;
 """
 
-_INSERT = f"INSERT OR REPLACE INTO streams VALUES ({','.join('?' * 13)})"  # noqa: S608 (only question marks)
+COLUMNS: Final = (
+    "id", "name", "config", "tail", "messages", "closed", "closed_by", "stream_seq", "soft_deleted", "created_at",
+    "updated_at", "touched_at", "noted",
+)  # fmt: skip
+"""What :func:`stream_crc` covers."""
+
+_COLUMNS = ", ".join((*COLUMNS, "crc"))
+_INSERT = f"INSERT OR REPLACE INTO streams ({_COLUMNS}) VALUES ({','.join('?' * 14)})"  # noqa: S608 (names of columns)
+_SELECT = f"SELECT {_COLUMNS} FROM streams"  # noqa: S608 (names of columns)
 _UPDATE = (
     "UPDATE streams SET tail = ?, messages = ?, closed = ?, closed_by = ?, stream_seq = ?, soft_deleted = ?,"
-    " updated_at = ?, touched_at = ?, noted = ? WHERE id = ?"
+    " updated_at = ?, touched_at = ?, noted = ?, crc = ? WHERE id = ?"
 )
+_ADVANCE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_at = ?, noted = ?, crc = ? WHERE id = ?"
+_SELECT_PRODUCERS = "SELECT stream_id, producer, epoch, seq, crc FROM producers ORDER BY stream_id"
+
+_STREAM_FIELDS = struct.Struct("<qqqqqdddqIIII")
+_PRODUCER_FIELDS = struct.Struct("<qqq")
+_NULL = 0xFFFFFFFF
+"""Stands for the length of a column that is NULL."""
 
 
 class Connection(Protocol):
@@ -61,6 +83,7 @@ def connect(path: str) -> Connection:
 class StreamRow:
     """One stream as it is stored.
 
+    :param values: see :func:`stream_values`.
     :param producers: the producers to store; those stored earlier stay.
     """
 
@@ -73,35 +96,67 @@ def row(state: StreamState, producers: Iterable[str]) -> StreamRow:
 
     :param producers: the ids of the producers that have changed since they were stored.
     """
-    tail, messages, closed, closed_by, stream_seq, soft_deleted, updated_at, touched_at = _changing(state)
-    return StreamRow(
-        (
-            state.id,
-            state.name,
-            orjson.dumps(config_members(state.config, state.fork)).decode(),
-            tail,
-            messages,
-            closed,
-            closed_by,
-            stream_seq,
-            soft_deleted,
-            state.created_at,
-            updated_at,
-            touched_at,
-        ),
-        producer_rows(state, producers),
+    return StreamRow(stream_values(state), producer_rows(state, producers))
+
+
+def stream_values(state: StreamState) -> tuple[Any, ...]:
+    """The columns of a stream's row, without ``noted`` and ``crc``."""
+    closed_by = state.closed_by
+    return (
+        state.id,
+        state.name,
+        orjson.dumps(config_members(state.config, state.fork)).decode(),
+        state.tail,
+        state.messages,
+        state.closed,
+        None if closed_by is None else orjson.dumps([closed_by.id, closed_by.epoch, closed_by.seq]).decode(),
+        state.stream_seq,
+        state.soft_deleted,
+        state.created_at,
+        state.updated_at,
+        state.touched_at,
     )
-
-
-def changed(state: StreamState) -> tuple[Any, ...]:
-    """What :func:`update` writes of a stream that is stored already: all that can change in its life."""
-    return (*_changing(state), state.id)
 
 
 def producer_rows(state: StreamState, producers: Iterable[str]) -> list[tuple[int, str, int, int]]:
     """Some of a stream's producers as rows; unknown ones are left out."""
     known = state.producers or {}
     return [(state.id, producer_id, *known[producer_id]) for producer_id in producers if producer_id in known]
+
+
+def stream_crc(  # noqa: PLR0913, PLR0917 (the columns)
+    stream_id: int, name: str, config: str, tail: int, messages: int, closed: int, closed_by: str | None,
+    stream_seq: bytes | None, soft_deleted: int, created_at: float, updated_at: float, touched_at: float, noted: int,
+) -> int:  # fmt: skip
+    """The checksum of a stream's row, of which this is given all other columns.
+
+    It is the CRC-32 of the numbers (id, tail, messages, closed, soft_deleted, created_at, updated_at, touched_at,
+    noted), the lengths of the texts (name, config, closed_by, stream_seq), and the texts.
+
+    :raise struct.error: (or TypeError, AttributeError) when a column holds what no stream has.
+    """
+    named, configured = name.encode(), config.encode()
+    if closed_by is None and stream_seq is None:
+        by = seq = b""
+        by_size = seq_size = _NULL
+    else:
+        by, seq = b"" if closed_by is None else closed_by.encode(), stream_seq or b""
+        by_size, seq_size = (
+            _NULL if closed_by is None else len(by), _NULL if stream_seq is None else len(stream_seq),
+        )  # fmt: skip
+    numbers = _STREAM_FIELDS.pack(
+        stream_id, tail, messages, closed, soft_deleted, created_at, updated_at, touched_at, noted,
+        len(named), len(configured), by_size, seq_size,
+    )  # fmt: skip
+    return crc32(numbers + named + configured + by + seq)
+
+
+def producer_crc(stream_id: int, producer_id: str, epoch: int, seq: int) -> int:
+    """The checksum of a producer's row: the CRC-32 of stream id, epoch, sequence number and producer id.
+
+    :raise struct.error: (or AttributeError) when a column holds what no producer has.
+    """
+    return crc32(_PRODUCER_FIELDS.pack(stream_id, epoch, seq) + producer_id.encode())
 
 
 def create_tables(database: Connection) -> None:
@@ -112,19 +167,47 @@ def create_tables(database: Connection) -> None:
 
 def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> None:
     """Add or replace streams."""
-    database.executemany(_INSERT, [(*each.values, noted) for each in rows])
+    stored = [(*each.values, noted) for each in rows]
+    database.executemany(_INSERT, [(*columns, stream_crc(*columns)) for columns in stored])
     store_producers(database, [values for each in rows for values in each.producers])
 
 
 def store_producers(database: Connection, producers: Sequence[tuple[int, str, int, int]]) -> None:
     """Add or replace producers."""
     if producers:
-        database.executemany("INSERT OR REPLACE INTO producers VALUES (?,?,?,?)", producers)
+        database.executemany(
+            "INSERT OR REPLACE INTO producers (stream_id, producer, epoch, seq, crc) VALUES (?,?,?,?,?)",
+            [(*values, producer_crc(*values)) for values in producers],
+        )
 
 
 def update(database: Connection, rows: Iterable[tuple[Any, ...]], noted: int = 0) -> None:
-    """Write what has changed of streams that are there; see :func:`changed`."""
-    database.executemany(_UPDATE, [(*changes, noted, stream_id) for *changes, stream_id in rows])
+    """Write what has changed of streams that are stored.
+
+    :param rows: see :func:`stream_values`.
+    """
+    stored = [(*values, noted) for values in rows]
+    database.executemany(
+        _UPDATE, [(*columns[3:9], *columns[10:], stream_crc(*columns), columns[0]) for columns in stored]
+    )
+
+
+def advance(database: Connection, tails: Mapping[int, tuple[int, int, float, int]], where: str) -> None:
+    """Write new tails of streams that are stored, unless their rows have noted as much already.
+
+    :param tails: by stream: its tail, its messages, the time of its last append, and ``noted``.
+    :param where: the database, for the error.
+    :raise StorageError: when a row is damaged.
+    """
+    rows = []
+    for stream_id, (tail, messages, at, noted) in tails.items():
+        found = database.execute(_SELECT + " WHERE id = ?", (stream_id,)).fetchone()
+        if found is None or found[12] >= noted:
+            continue
+        _verify(found, where)
+        columns = (*found[:3], tail, messages, *found[5:10], at, at, noted)
+        rows.append((tail, messages, at, at, noted, stream_crc(*columns), stream_id))
+    database.executemany(_ADVANCE, rows)
 
 
 def remove(database: Connection, stream_ids: Sequence[int]) -> None:
@@ -139,35 +222,57 @@ def count(database: Connection) -> int:
     return int(database.execute("SELECT count(*) FROM streams").fetchone()[0])
 
 
-def load(database: Connection) -> Iterator[StreamState]:
-    """Every stream's state, in the order of the ids, without fork counts."""
-    producers = database.execute("SELECT stream_id, producer, epoch, seq FROM producers ORDER BY stream_id")
+def load(database: Connection, where: str) -> Iterator[StreamState]:
+    """Every stream's state, in the order of the ids, without fork counts.
+
+    :param where: the database, for the error.
+    :raise StorageError: when a row is damaged.
+    """
+    producers = database.execute(_SELECT_PRODUCERS)
     waiting = next(producers, None)
-    for values in database.execute(
-        "SELECT id, name, config, tail, messages, closed, closed_by, stream_seq, soft_deleted, created_at,"
-        " updated_at, touched_at FROM streams ORDER BY id"
-    ):
-        state = _state(values)
-        while waiting is not None and waiting[0] <= state.id:
-            if waiting[0] == state.id:
+    for found in database.execute(_SELECT + " ORDER BY id"):
+        _verify(found, where)
+        state = _state(found)
+        stream_id = state.id
+        while waiting is not None and waiting[0] <= stream_id:
+            _verify_producer(waiting, where)
+            if waiting[0] == stream_id:
                 state.producers = state.producers or {}
                 state.producers[waiting[1]] = (waiting[2], waiting[3])
             waiting = next(producers, None)
         yield state
 
 
-def _changing(state: StreamState) -> tuple[Any, ...]:
-    closed_by = state.closed_by
-    return (
-        state.tail,
-        state.messages,
-        state.closed,
-        None if closed_by is None else orjson.dumps([closed_by.id, closed_by.epoch, closed_by.seq]).decode(),
-        state.stream_seq,
-        state.soft_deleted,
-        state.updated_at,
-        state.touched_at,
+_UNREADABLE = (struct.error, TypeError, AttributeError, ValueError)
+"""What computing a checksum raises when a column is of another type than it should be."""
+
+
+def _verify(found: Sequence[Any], where: str) -> None:
+    *columns, checksum = found
+    try:
+        if stream_crc(*columns) == checksum:
+            return
+    except _UNREADABLE:
+        pass
+    raise StorageError(
+        f"{where}: the row of stream {found[0]} ({found[1]!r}) is damaged: its checksum is wrong; {_ADVICE}"
     )
+
+
+def _verify_producer(found: Sequence[Any], where: str) -> None:
+    stream_id, producer_id, epoch, seq, checksum = found
+    try:
+        if producer_crc(stream_id, producer_id, epoch, seq) == checksum:
+            return
+    except _UNREADABLE:
+        pass
+    raise StorageError(
+        f"{where}: the row of producer {producer_id!r} of stream {stream_id} is damaged: its checksum is wrong;"
+        f" {_ADVICE}"
+    )
+
+
+_ADVICE = "restore the data directory from a backup"
 
 
 @lru_cache(maxsize=1024)

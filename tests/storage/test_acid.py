@@ -23,6 +23,7 @@ from dstreams.protocol.producers import Producer
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.chunks import CHUNK_BYTES, MERGE_BYTES
 from dstreams.storage.acid.group import home
+from dstreams.storage.directory import FORMAT
 from dstreams.storage.interface import StorageError
 from dstreams.storage.memory import MemoryStorage
 from tests.engine import START, Engine, offset
@@ -38,6 +39,7 @@ from tests.storage.acid_stores import (
     delete,
     engine,
     now,
+    reseal,
 )
 
 
@@ -638,6 +640,7 @@ def change_shard(statement: str) -> Callable[[Path], None]:
             database = sqlite3.connect(directory / "acid" / f"shard_{number:02x}.db")
             with database:
                 database.execute(statement)
+                reseal(database)
             database.close()
 
     return change
@@ -655,7 +658,7 @@ class RefusalTests:
             (truncate_shard, "shard_01.db can't be used: .*malformed"),
             (empty_shard, "shard_01.db is no shard of this server"),
             (fill_shard_with_garbage, "shard_01.db can't be used: .*not a database"),
-            (change_shard("PRAGMA user_version = 1"), "has format 1; this version reads format 2"),
+            (change_shard("PRAGMA user_version = 1"), f"has format 1, and this version reads format {FORMAT}"),
             (change_shard("UPDATE identity SET store = 'x'"), "is another shard"),
             (change_shard("UPDATE streams SET name = name || '!' WHERE name = 'plain'"), "another shard"),
             (change_shard("DELETE FROM streams WHERE name = 'json'"), "source of the fork 'fork'.* is missing"),
@@ -852,6 +855,7 @@ class ProblemTests:
         for shard in store._shards:
             shard.note()  # until then the chunks say it alone
             shard.database.execute(statement)
+            reseal(shard.database)
         assert any(problem in found for found in store.problems()), store.problems()
 
 

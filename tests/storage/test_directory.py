@@ -205,7 +205,7 @@ class FormatTests:
         shard.create("store")
         CatalogFile(f"{tmp_path}/catalog.db").close()
         catalog = connect(f"{tmp_path}/catalog.db")
-        assert (FORMAT, tables(shard.database), tables(catalog)) == (2, "6bbbd5d7", "7f2ca48b")
+        assert (FORMAT, tables(shard.database), tables(catalog)) == (3, "d25db1de", "d2925e89")
         shard.close(clean=False)
         catalog.close()
 
@@ -214,10 +214,16 @@ class FormatTests:
         """A store of an older version isn't opened: its first checkpoint would fail."""
         done = opened(tmp_path).close()
         assert done.called
-        manifest = tmp_path / MANIFEST
-        manifest.write_text(manifest.read_text().replace(f'"format":{FORMAT}', f'"format":{older}'))
+        (tmp_path / MANIFEST).write_text(f'{{"layout":"files","format":{older}}}\n')
         with pytest.raises(StorageError, match=f"the store has format {older}, and this version reads format {FORMAT}"):
             opened(tmp_path)
+
+    def test_how_to_move_an_older_store(self, tmp_path: Path) -> None:
+        """The refusal names the two commands that move its streams."""
+        (tmp_path / MANIFEST).write_text('{"layout":"files","format":2}\n')
+        found = refusal(tmp_path)
+        assert "run 'durable-streams export --output streams.json' with the version that made it" in found
+        assert "then 'durable-streams import --input streams.json' with this version" in found
 
 
 class ManifestTests:
@@ -231,8 +237,9 @@ class ManifestTests:
         ("manifest", "text"),
         [
             ('{"layout": "acid", "format": 1}', "the store has layout 'acid', but 'files' is asked for"),
-            ('{"layout": "files", "format": 99}', f"the store has format 99, and this version reads format {FORMAT};"),
-            ("{}", "the store has layout None"),
+            ('{"layout": "files", "format": 99}', f"the store has format 99, and this version reads format {FORMAT}."),
+            ("{}", "is damaged"),
+            (f'{{"layout": "files", "format": {FORMAT}}}', "is damaged: its checksum is wrong"),
             ("", "is damaged"),
             ('{"layout": "fi', "is damaged"),
             ("[]", "is damaged"),

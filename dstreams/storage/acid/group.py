@@ -32,7 +32,7 @@ class Batch:
     :param last_id: no stream that the group deletes has a higher id.
     :param removed: deleted streams that were stored.
     :param created: new streams.
-    :param changed: what has changed of other streams, as ``stream_rows.changed`` says. Not of one that only got
+    :param changed: what has changed of other streams, as ``stream_rows.stream_values`` says. Not of one that only got
         bytes: its chunks say so.
     :param producers: new and changed producers of streams that aren't new.
     :param replaced: (stream id, position): chunks that begin there or beyond go.
@@ -145,7 +145,7 @@ class Planner:
     def _write(self, group: Group, batch: Batch, state: StreamState) -> None:
         producers = state.producers
         if state.id in self._catalog.streams:
-            batch.changed.append(stream_rows.changed(state))
+            batch.changed.append(stream_rows.stream_values(state))
             if producers:
                 batch.producers += stream_rows.producer_rows(state, producers)
             return

@@ -110,7 +110,7 @@ class Recovery:
             shard.begin()
             if older.forks:
                 older.soft_deleted = True
-                shard.update([stream_rows.changed(older)])
+                shard.update([stream_rows.stream_values(older)])
             else:
                 ids = list(self._remove_family(older))
                 shard.remove(ids, max(ids))

@@ -42,7 +42,7 @@ from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
 from dstreams.storage.acid import chunks
 from dstreams.storage.acid.group import Batch
-from dstreams.storage.directory import FORMAT
+from dstreams.storage.directory import FORMAT, other_format
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect, Connection
 
@@ -83,7 +83,6 @@ _UNNOTED = (
     "SELECT id, stream_id, start + length(data), number + length(entries) / 8, at FROM chunks"
     " WHERE id > (SELECT noted FROM identity) ORDER BY id LIMIT ?"
 )
-_NOTE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_at = ? WHERE id = ? AND noted < ?"
 
 
 @define(eq=False)
@@ -175,7 +174,7 @@ class Shard:
             raise StorageError(f"{self.path} is no shard of this server; restore it from a backup")
         version = _value(self.database, "PRAGMA user_version")
         if version != FORMAT:
-            raise StorageError(f"{self.path} has format {version}; this version reads format {FORMAT}")
+            raise other_format(self.path, version)
         found = self.database.execute("SELECT store, shard FROM identity").fetchone()
         if found != (store, self.number):
             raise StorageError(
@@ -197,7 +196,7 @@ class Shard:
     def load(self) -> Iterator[StreamState]:
         """Every stream's state, without fork counts."""
         fresh = self._fresh()
-        for state in stream_rows.load(self.database):
+        for state in stream_rows.load(self.database, self.path):
             found = fresh.get(state.id)
             if found is not None:
                 state.tail, state.messages, state.updated_at = found
@@ -248,7 +247,7 @@ class Shard:
         stream_rows.store_producers(database, batch.producers)
 
     def update(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write the rows of streams in the transaction, see ``stream_rows.changed``: they tell of all of its chunks."""
+        """Write rows of streams (``stream_rows.stream_values``) in the transaction: they tell of all of its chunks."""
         stream_rows.update(self.database, rows, self._last_chunk)
 
     def _add(self, rows: Sequence[chunks.Row]) -> None:
@@ -304,9 +303,9 @@ class Shard:
         """
         found = self.database.execute(_UNNOTED, (NOTE_CHUNKS,)).fetchall()
         if found:
-            last = {each[1]: (*each[2:], each[4], each[1], each[0]) for each in found}
+            tails = {stream_id: (tail, messages, at, number) for number, stream_id, tail, messages, at in found}
             with self._unsynced():
-                self.database.executemany(_NOTE, last.values())
+                stream_rows.advance(self.database, tails, self.path)
                 self.database.execute("UPDATE identity SET noted = ?", (found[-1][0],))
         return len(found) == NOTE_CHUNKS
 
