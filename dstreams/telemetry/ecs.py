@@ -32,8 +32,8 @@ class EcsFormat:
 
     _version: str
     _pid: Callable[[], int] = os.getpid
-    _second: int = field(default=-1, init=False)
-    _second_text: bytes = field(default=b"", init=False)
+    # The last second and its text; one value, since several threads may log.
+    _second: tuple[int, bytes] = field(default=(-1, b""), init=False)
     # What requests' lines have in common, by level and message.
     _common: dict[tuple[object, str], bytes] = field(factory=dict, init=False)
 
@@ -84,10 +84,11 @@ class EcsFormat:
         if moment is None:
             moment = time.time()
         second = int(moment)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode("ascii")
-        return b"%b.%06dZ" % (self._second_text, (moment - second) * 1e6)
+        known, text = self._second
+        if second != known:
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode("ascii")
+            self._second = second, text
+        return b"%b.%06dZ" % (text, (moment - second) * 1e6)
 
 
 def _of_failure(failure: Failure) -> dict[str, object]:

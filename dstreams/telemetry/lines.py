@@ -1,9 +1,13 @@
-"""Writes log lines: at once, or several together when they are many."""
+"""Writes log lines in a thread of its own, so that an output that stands still never holds up the server."""
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from contextlib import suppress
+from io import RawIOBase
+from queue import SimpleQueue
+from threading import Event, RLock, Thread
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -13,6 +17,12 @@ FLUSH_SECONDS: Final = 0.1
 
 FLUSH_BYTES: Final = 64 * 1024
 """So many bytes don't wait any longer."""
+
+MAX_QUEUED_BYTES: Final = 4 * 1024 * 1024
+"""How many bytes of lines may wait for an output that doesn't take them; later lines are lost."""
+
+END_SECONDS: Final = 2.0
+"""How long the end of the process waits for an output that doesn't take the last lines."""
 
 
 class Output(Protocol):
@@ -25,63 +35,164 @@ class Output(Protocol):
 
 @define(eq=False)
 class LineWriter:
-    """Writes lines in their order.
+    """Writes lines in their order; any thread may call it.
 
-    A log that can't be written (the disk is full, the pipe's reader has gone) loses lines; it must not stop the server.
+    Until :meth:`start` a line is written by whoever logs it. Afterwards a thread writes, and what it has not written
+    yet is bounded: when the output takes no more (nobody reads the pipe), or can't be written (the disk is full),
+    lines are lost, and the server goes on.
 
     :param output: where they go.
     :param call_later: the reactor's; ``None`` writes every line at once.
-    :param lost: makes a line that tells how many were lost; it is written as soon as lines can be written again.
+    :param lost: makes a line that says how many lines were lost; it is written in their place, as soon as the output
+        takes lines again.
     """
 
     _output: Output
     _call_later: Callable[[float, Callable[[], object]], object] | None = None
     _lost: Callable[[int], bytes] | None = None
-    _dropped: int = field(default=0, init=False)
-    """How many lines were lost since that was last told."""
+    _failed: int = field(default=0, init=False)
+    """How many lines could not be written since the last line that said so; only the writing thread changes it."""
+    _refused: int = field(default=0, init=False)
+    """How many lines were not queued since the queue was full."""
     _held: list[bytes] = field(factory=list, init=False)
     _held_bytes: int = field(default=0, init=False)
     _armed: bool = field(default=False, init=False)
+    _thread: Thread | None = field(default=None, init=False)
+    # Its put() may interrupt itself, as a log line does that the garbage collector causes.
+    _queue: SimpleQueue[tuple[bytes, int] | Callable[[], object]] = field(factory=SimpleQueue, init=False)
+    _queued_bytes: int = field(default=0, init=False)
+    """How many bytes have been queued since the start, and how many of them the thread is done with."""
+    _done_bytes: int = field(default=0, init=False)
+    _lock: RLock = field(factory=RLock, init=False)
+
+    def start(self) -> None:
+        """Let a thread write from now on. Not before a fork: the child would be without the thread."""
+        with self._lock:
+            thread = Thread(target=self._run, name="log", daemon=True)
+            with suppress(RuntimeError):  # no more threads: the callers go on writing
+                thread.start()
+                self._thread = thread
 
     def write(self, line: bytes) -> None:
-        """Write a line now, after those that wait. Any thread may call it."""
-        if self._held:
-            self.flush()
-        self._put(line, 1)
+        """Write a line now, after those that wait."""
+        with self._lock:
+            self._flush_held()
+            self._put(line, 1)
 
     def write_soon(self, line: bytes) -> None:
         """Write a line within a tenth of a second, together with others; on the reactor's thread."""
         if self._call_later is None:
             self.write(line)
             return
-        self._held.append(line)
-        self._held_bytes += len(line)
-        if self._held_bytes >= FLUSH_BYTES:
-            self.flush()
-        elif not self._armed:
-            self._armed = True
-            self._call_later(FLUSH_SECONDS, self._due)
+        with self._lock:
+            self._held.append(line)
+            self._held_bytes += len(line)
+            if self._held_bytes >= FLUSH_BYTES:
+                self._flush_held()
+            elif not self._armed:
+                self._armed = True
+                self._call_later(FLUSH_SECONDS, self._due)
 
-    def flush(self) -> None:
-        """Write what waits."""
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function that changes the output, such as its rotation, between two lines."""
+        with self._lock:
+            self._flush_held()
+            if self._thread is None:
+                function()
+            else:
+                self._queue.put(function)
+
+    def flush(self, seconds: float = END_SECONDS) -> bool:
+        """Write what waits; return whether that was done within the given time."""
+        done = Event()
+        self.call(done.set)
+        return done.wait(seconds)
+
+    def _due(self) -> None:
+        with self._lock:
+            self._armed = False
+            self._flush_held()
+
+    def _flush_held(self) -> None:
         held, self._held, self._held_bytes = self._held, [], 0
         if held:
             self._put(b"".join(held), len(held))
 
-    def _due(self) -> None:
-        self._armed = False
-        self.flush()
-
     def _put(self, data: bytes, count: int) -> None:
-        if self._dropped and self._lost is not None:
-            data = self._lost(self._dropped) + data
+        """Write or queue lines; with the lock."""
+        if self._thread is None:
+            self._write(data, count)
+            return
+        waiting = self._queued_bytes - self._done_bytes
+        # Once full, it takes no lines until it is empty: else a slow reader would get one line that says how many are
+        # lost for each line that isn't.
+        if self._refused or (waiting and waiting + len(data) > MAX_QUEUED_BYTES):
+            self._refused += count
+        else:
+            self._queued_bytes += len(data)
+            self._queue.put((data, count))
+
+    def _run(self) -> None:
+        """Write what is queued; the thread's function."""
+        while True:
+            item = self._queue.get()
+            if callable(item):
+                with suppress(Exception):  # a file that can't be rotated: the lines go on into the old one
+                    item()
+                continue
+            data, count = item
+            self._write(data, count)
+            with self._lock:
+                self._done_bytes += len(data)
+                refused = 0
+                if self._done_bytes == self._queued_bytes:
+                    refused, self._refused = self._refused, 0
+            if refused:
+                self._failed += refused
+                self._write(b"", 0)
+
+    def _write(self, data: bytes, count: int) -> None:
+        if self._failed and self._lost is not None:
+            data = self._lost(self._failed) + data
         try:
             self._output.write(data)
             self._output.flush()
-        except (OSError, ValueError):  # ValueError: the file has been closed
-            self._dropped += count
+        except Exception:  # OSError; ValueError when the file was closed; and nothing may end the thread
+            self._failed += count
         else:
-            self._dropped = 0
+            self._failed = 0
+
+
+@define(eq=False)
+class Unbuffered:
+    """Writes to a raw file (an ``Output``), such as stdout's.
+
+    Without a buffer, whose lock would be held by a write that lasts: the interpreter needs that lock at its end.
+    """
+
+    _raw: RawIOBase
+    _torn: bool = field(default=False, init=False)
+    """Whether the last write failed in the middle of a line."""
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, however long that takes."""
+        left = memoryview(b"\n" + data if self._torn else data)
+        while left:
+            written = self._raw.write(left)
+            if written is None:  # another process that shares the terminal or pipe has made it non-blocking
+                _wait_writable(self._raw)
+                continue
+            self._torn = left[written - 1] != 0x0A if written else self._torn
+            left = left[written:]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+def _wait_writable(raw: RawIOBase) -> None:
+    poll = select.poll()
+    poll.register(raw, select.POLLOUT)
+    poll.poll()
 
 
 @define(eq=False)

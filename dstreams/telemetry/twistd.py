@@ -8,6 +8,7 @@ so ours goes to the same places. ``--logger`` names an observer of the operator'
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from twisted.python.logfile import LogFile
 from dstreams.config import LogFilter
 from dstreams.telemetry.ecs import EcsFormat
 from dstreams.telemetry.levels import LevelFilter
-from dstreams.telemetry.lines import LineWriter, Output, Syslog
+from dstreams.telemetry.lines import LineWriter, Output, Syslog, Unbuffered
 from dstreams.telemetry.observer import LogObserver
 from dstreams.telemetry.text import text_line
 
@@ -37,11 +38,13 @@ class Destination:
 
     :param for_people: whether ``auto`` means text: a terminal, and syslog, which expects one line of text.
     :param dated: whether a line needs its time.
+    :param rotate: begins a new file; ``None`` where there is no file.
     """
 
     output: Output
     for_people: bool
     dated: bool = True
+    rotate: Callable[[], object] | None = None
 
 
 def build_observer(
@@ -49,23 +52,33 @@ def build_observer(
 ) -> LogObserver:
     """The observer that writes this process's log; call it once, before twistd starts logging.
 
+    A thread writes the lines: of a daemon as soon as the reactor runs, since twistd forks before that.
+
     :param twistd_options: ``twistd``'s own options.
     :param log_format: ``observability.log_format``.
     :param log_filter: which events are logged.
     :param version: the server's version.
     :raise OSError: when the log file can't be opened.
     """
-    found = destination(twistd_options, reactor)
+    found = destination(twistd_options)
     form: Callable[[LogEvent], bytes] = EcsFormat(version)
     if log_format == "text" or (log_format == "auto" and found.for_people):
         form = partial(text_line, timestamp=found.dated)
     writer = LineWriter(found.output, reactor.callLater, lambda lost: form(_lost(lost)))
+    if twistd_options.get("nodaemon"):
+        writer.start()
+    else:
+        reactor.callWhenRunning(writer.start)
+    if found.rotate is not None:
+        _rotate_at_signal(partial(reactor.callFromThread, writer.call, found.rotate))
 
     def call_later(seconds: float, function: Callable[[], object]) -> None:
         reactor.callFromThread(partial(reactor.callLater, seconds, function))
 
     observer = LogObserver(LevelFilter(log_filter), form, writer, call_later)
     atexit.register(observer.flush)
+    # Once more, to be called before what a server that can't start registers: that ends the process.
+    reactor.addSystemEventTrigger("after", "shutdown", atexit.register, observer.flush)
     return observer
 
 
@@ -79,7 +92,7 @@ def _lost(lost: int) -> LogEvent:
     }
 
 
-def destination(twistd_options: Mapping[str, Any], reactor: Any) -> Destination:
+def destination(twistd_options: Mapping[str, Any]) -> Destination:
     """Where ``twistd`` would log."""
     if twistd_options.get("syslog"):
         return Destination(Syslog(twistd_options.get("prefix") or "twisted"), for_people=True, dated=False)
@@ -89,14 +102,18 @@ def destination(twistd_options: Mapping[str, Any], reactor: Any) -> Destination:
             sys.exit("a daemon can't log to stdout; leave --logfile=- out, or add -n")
         # Not a reference to sys.stdout when a line is written: that leads back into the log by then.
         stdout: Any = sys.stdout
-        return Destination(getattr(stdout, "buffer", stdout), for_people=stdout.isatty())
-    return Destination(_rotated(os.path.abspath(name or DEFAULT_FILE), reactor), for_people=False)
+        buffer = getattr(stdout, "buffer", stdout)
+        raw = getattr(buffer, "raw", buffer)  # with python -u there is no buffer
+        if isinstance(raw, io.RawIOBase):
+            stdout.flush()
+            return Destination(Unbuffered(raw), for_people=stdout.isatty())
+        return Destination(buffer, for_people=stdout.isatty())
+    # Like twistd's, it is rotated when it is large, and at SIGUSR1.
+    file: LogFile = LogFile.fromFullPath(os.path.abspath(name or DEFAULT_FILE))
+    return Destination(file, for_people=False, rotate=file.rotate)
 
 
-def _rotated(path: str, reactor: Any) -> LogFile:
-    """A file that begins anew when it is large, as twistd's does, and when SIGUSR1 says so."""
-    file: LogFile = LogFile.fromFullPath(path)
+def _rotate_at_signal(rotate: Callable[[], object]) -> None:
     # In a thread that isn't the main one no signal can be caught, and there it wasn't twistd that started us.
     if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: reactor.callFromThread(file.rotate))
-    return file
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: rotate())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import importlib.util
 import json
@@ -15,7 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -305,6 +308,70 @@ class PlaceTests:
             log = server.log.read_text()
         assert "request completed with client error" in log
         assert "ds.operation=health" not in log
+
+
+@pytest.mark.parametrize("reactor", ["default", "epoll"])
+def test_unread_output(tmp_path: Path, reactor: str) -> None:
+    """A pipe that nobody reads holds up no request; its lines are whole and in order, and the lost ones counted."""
+    requests, longest = 15_000, 0.0
+    with unread_server(tmp_path, reactor) as (process, port, reading):
+        with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as pinger:
+            sock = socket.create_connection(("127.0.0.1", port), 20)
+            with sock, sock.makefile("rb") as answers:
+                for number in range(0, requests, 100):
+                    head = b"HEAD /v1/stream/%d HTTP/1.1\r\nHost: a\r\n\r\n"
+                    sock.sendall(b"".join(head % (number + each) for each in range(100)))
+                    begin = time.perf_counter()
+                    pinger.request("HEAD", "/v1/stream/pinger")
+                    pinger.getresponse().read()
+                    longest = max(longest, time.perf_counter() - begin)
+                    ends = 0
+                    while ends < 100:
+                        ends += answers.readline() == b"\r\n"
+        process.terminate()
+        data = bytearray()
+        while piece := os.read(reading, 65_536):
+            data += piece
+        assert process.wait(20) == 0
+    assert longest < 1.0
+    events = json_log(data.decode())
+    [lost] = [event for event in events if "lines before this one could not be written" in str(event["message"])]
+    paths = [str(event["url.path"]) for event in events if event.get("http.request.method") == "HEAD"]
+    written = [path for path in paths if "pinger" not in path]
+    assert written == [f"/v1/stream/{number}" for number in range(len(written))]
+    assert requests <= len(paths) + int(str(lost["labels.lost"])) < requests + 200
+
+
+def test_stop_with_unread_output(tmp_path: Path) -> None:
+    """A pipe that nobody reads doesn't keep the process from ending, with the usual status."""
+    with unread_server(tmp_path) as (process, port, _):
+        for _ in range(50):
+            ask(f"http://127.0.0.1:{port}/healthz")
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@contextmanager
+def unread_server(directory: Path, reactor: str = "default") -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """A server that logs to a pipe of a page: its process, its port, and the descriptor to read the pipe from."""
+    port = free_port()
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        [*COMMAND, "-n", *([] if reactor == "default" else [f"--reactor={reactor}"]), "durable-streams"],
+        cwd=directory,
+        env=child_environment(**JSON | {"DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}"}),
+        stdout=writing,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(writing)
+    try:
+        until_ready(port)
+        yield process, port, reading
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
 
 
 @pytest.mark.parametrize("reactor", ["default", "epoll"])

@@ -30,11 +30,21 @@ DAEMON = {"nodaemon": False, "logfile": None, "syslog": False}
 
 
 class FakeReactor(Clock):
-    """Calls from threads at once."""
+    """Calls from threads at once; notes what is to be called when it runs and after its end."""
 
-    def callFromThread(self, function: object) -> None:
-        assert callable(function)
-        function()
+    def __init__(self) -> None:
+        super().__init__()
+        self.when_running: list[Callable[[], object]] = []
+        self.at_end: list[tuple[object, ...]] = []
+
+    def callWhenRunning(self, function: Callable[[], object]) -> None:
+        self.when_running.append(function)
+
+    def addSystemEventTrigger(self, *trigger: object) -> None:  # noqa: N802 (Twisted's name)
+        self.at_end.append(trigger)
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        function(*arguments)
 
 
 @define(eq=False)
@@ -66,7 +76,7 @@ def find() -> Iterator[Callable[[dict[str, object]], Destination]]:
     outputs: list[Output] = []
 
     def find(options: dict[str, object]) -> Destination:
-        found = destination(options, FakeReactor())
+        found = destination(options)
         outputs.append(found.output)
         return found
 
@@ -121,20 +131,51 @@ class DestinationTests:
         assert isinstance(found.output, Syslog)
         assert (found.for_people, found.dated) == (True, False)
 
-    def test_rotation(self, find: Find, tmp_path: Path) -> None:
-        """SIGUSR1 begins the file anew and keeps the old one."""
-        found = find(DAEMON | {"logfile": str(tmp_path / "a.log")})
-        found.output.write(b"old\n")
-        os.kill(os.getpid(), signal.SIGUSR1)
-        found.output.write(b"new\n")
-        assert (tmp_path / "a.log").read_bytes() == b"new\n"
-        assert (tmp_path / "a.log.1").read_bytes() == b"old\n"
+    def test_real_stdout(self, find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lines go past stdout's buffer, after what that has held."""
+        with (tmp_path / "out").open("w") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            stdout.write("first\n")
+            find(FOREGROUND).output.write(b"second\n")
+            assert (tmp_path / "out").read_bytes() == b"first\nsecond\n"
 
-    def test_other_use_of_the_signal(self, find: Find, tmp_path: Path) -> None:
+
+class RotationTests:
+    """SIGUSR1."""
+
+    def test_rotation(self, tmp_path: Path) -> None:
+        """The signal begins the file anew and keeps the old one; no line is lost, also when a thread writes."""
+        reactor, name = FakeReactor(), tmp_path / "a.log"
+        made = build_observer(DAEMON | {"logfile": str(name)}, "text", LogFilter(), "1.0", reactor)
+        log = Logger("dstreams", observer=made)
+        log.info("old")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        log.info("newer")
+        assert b"old" in (tmp_path / "a.log.1").read_bytes()
+        [start] = reactor.when_running
+        start()
+        for number in range(200):
+            log.info("line {number}", number=number)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        log.info("newest")
+        made.flush()
+        assert [line.split(b"] ")[1] for line in name.read_bytes().splitlines()] == [b"newest"]
+        kept = (tmp_path / "a.log.1").read_bytes().splitlines()
+        assert [line.split(b"] ")[1] for line in kept] == [b"newer", *(b"line %d" % number for number in range(200))]
+        assert b"old" in (tmp_path / "a.log.2").read_bytes()
+        found = made.writer._output
+        assert isinstance(found, LogFile)
+        made.writer.call(found.close)
+        made.flush()
+
+    def test_other_use_of_the_signal(self, tmp_path: Path) -> None:
         """A SIGUSR1 that means something else already isn't taken away."""
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        find(DAEMON | {"logfile": str(tmp_path / "a.log")})
+        made = observer(DAEMON | {"logfile": str(tmp_path / "a.log")})
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        found = made.writer._output
+        assert isinstance(found, LogFile)
+        found.close()
 
 
 class ObserverTests:
@@ -155,7 +196,9 @@ class ObserverTests:
         """Text on a terminal, JSON elsewhere, unless one of them is asked for."""
         stdout = FakeTerminal(is_terminal)
         monkeypatch.setattr(sys, "stdout", stdout)
-        Logger("dstreams", observer=observer(FOREGROUND, log_format)).info("hello")
+        made = observer(FOREGROUND, log_format)
+        Logger("dstreams", observer=made).info("hello")
+        made.flush()
         line = stdout.buffer.getvalue()
         assert line.startswith(b"{") == is_json
         assert b"hello" in line
@@ -166,9 +209,11 @@ class ObserverTests:
         """Events below the level aren't written."""
         stdout = FakeTerminal(is_terminal=False)
         monkeypatch.setattr(sys, "stdout", stdout)
-        log = Logger("dstreams", observer=observer(FOREGROUND, level="warn"))
+        made = observer(FOREGROUND, level="warn")
+        log = Logger("dstreams", observer=made)
         log.info("quiet")
         log.error("loud")
+        made.flush()
         assert [json.loads(line)["message"] for line in stdout.buffer.getvalue().splitlines()] == ["loud"]
 
     def test_requests_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +225,7 @@ class ObserverTests:
         Logger(REQUESTS, observer=made).info("request completed", log_fields={})
         assert stdout.buffer.getvalue() == b""
         reactor.advance(FLUSH_SECONDS)
+        made.flush()
         assert b"request completed" in stdout.buffer.getvalue()
 
     def test_lost_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +241,14 @@ class ObserverTests:
 
         stdout = FakeTerminal(is_terminal=False, buffer=Full())
         monkeypatch.setattr(sys, "stdout", stdout)
-        log = Logger("dstreams", observer=observer(FOREGROUND))
+        made = observer(FOREGROUND)
+        log = Logger("dstreams", observer=made)
         log.info("one")
         log.info("two")
+        made.flush()
         Full.full = False
         log.info("three")
+        made.flush()
         lost, three = (json.loads(line) for line in stdout.buffer.getvalue().splitlines())
         assert lost["message"] == "2 log lines before this one could not be written"
         assert lost["log.level"] == "error"
@@ -226,6 +275,16 @@ class ObserverTests:
         ]
         assert lines[-1]["log.level"] == "error"
         assert lines[-1]["labels.count"] == "7"
+
+    def test_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last lines are written before what was registered for the end of the process while the reactor ran."""
+        registered: list[object] = []
+        monkeypatch.setattr(sys, "stdout", FakeTerminal(is_terminal=True))
+        monkeypatch.setattr(twistd.atexit, "register", registered.append)
+        reactor = FakeReactor()
+        made = build_observer(FOREGROUND, "text", LogFilter(), "1.0", reactor)
+        assert registered == [made.flush]
+        assert reactor.at_end == [("after", "shutdown", registered.append, made.flush)]
 
     def test_interface(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is what Twisted calls a log observer."""
