@@ -130,6 +130,15 @@ def _listeners(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
         yield Finding("admin.endpoint", why, "server.endpoints" if server.endpoints else "server.bind_address")
 
 
+def _credentials(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
+    """Browsers refuse credentials for ``*``; and ``null`` is the origin of a sandboxed frame of any site."""
+    if config.http.cors_credentials:
+        for origin, meaning in {"*": "all origins", "null": "null, which any site can be"}.items():
+            if origin in config.http.origins:
+                why = f"isn't allowed for {meaning}: {{other}}; list the origins that may send credentials"
+                yield Finding("http.cors_credentials", why, "http.cors_origins")
+
+
 def _production(config: Config, profile: DeploymentProfile) -> Iterator[Finding]:
     http = config.http
     if profile.production and http.origins == ("*",) and not http.allow_wildcard_cors:
@@ -145,6 +154,7 @@ CROSS_RULES: tuple[Rule, ...] = (
     _proxy,
     _identity,
     _listeners,
+    _credentials,
     _production,
 )
 """The rules, in the order in which their findings are reported."""

@@ -56,7 +56,7 @@ Every value by itself:
 - `server.bind_address` is an IP address and a port; names aren't looked up. `server.endpoints` are endpoint strings
   of a known type, none twice, no two for the same port. `admin.endpoint` is either.
 - `http.cors_origins` holds origins exactly as browsers send them: scheme and host in lower case, no default
-  port, no path, none twice.
+  port, no path, none twice. `http.cors_allow_headers` holds names of headers, none twice, and no `*`.
 - `http.stream_base_path` and `admin.base_path` begin with `/` and don't end with it, except for `/` alone. They consist
   of plain segments, without a query, percent-encoding, `.` or `..`, and don't begin with one of the server's own pages:
   {reserved}. With the streams at the root, these pages win over streams of the same names.
@@ -75,6 +75,7 @@ The keys together:
   other key of `proxy` is used. `proxy.identity.mode` `header` needs `transport.mode` `mtls` and a `header_name`, which
   is used with it only.
 - The admin listener has another port than the one for clients.
+- With `http.cors_credentials`, `http.cors_origins` lists origins: neither `*` nor `null`, which any site can be.
 - In the profiles `prod`, `prod-tls` and `prod-mtls`, `http.cors_origins` isn't `*` without `http.allow_wildcard_cors`.
 
 Whether files of certificates exist and can be used, and whether a port is free, is found out when the server starts.

@@ -105,6 +105,16 @@ class Http:
         "*", "The origins whose scripts may use the server, separated by commas, or `*` for all of them."
     )
     allow_wildcard_cors: bool = key(False, "Whether `*` for `http.cors_origins` is meant: silences the warning.")
+    cors_credentials: bool = key(
+        False,
+        "Whether scripts of the listed origins may send cookies, client certificates and HTTP authentication along.",
+    )
+    cors_allow_headers: tuple[str, ...] = key(
+        (),
+        "Names of request headers that scripts of other origins may send, besides those of the protocol,"
+        " `Authorization`, and those of tracing (`traceparent`, `tracestate`, `baggage`).",
+        example=("x-request-id",),
+    )
     stream_base_path: str = key("/v1/stream", "The path below which the streams are; `/` puts them at the root.")
     cache: str = key(
         "no-store",

@@ -108,6 +108,12 @@ def _header_name(text: str) -> str | None:
     return None
 
 
+def _request_header(text: str) -> str | None:
+    if text == "*" or not _TOKEN.fullmatch(text):
+        return "isn't the name of a header; write each one out, such as x-request-id"
+    return None
+
+
 def _admin_endpoint(text: str) -> str | None:
     if text.isascii() and text.isdigit():
         return f"isn't an address; write 127.0.0.1:{text}"
@@ -122,6 +128,7 @@ VALUE_RULES: Mapping[str, Rule] = {
     "server.bind_address": _raises(parse_bind_address),
     "server.endpoints": _each(check_endpoint),
     "http.cors_origins": check_origins,
+    "http.cors_allow_headers": _each(_request_header, str.lower),
     "http.stream_base_path": check_base_path,
     "storage.data_dir": _directory,
     "storage.acid_shard_count": _power_of_two,

@@ -77,7 +77,7 @@ class StreamApplication:
     def __attrs_post_init__(self) -> None:
         settings = self._context.settings
         self.max_body_bytes = settings.max_body_bytes
-        self._cors = Cors(settings.cors_origins)
+        self._cors = Cors(settings.cors_origins, settings.cors_credentials, settings.cors_allow_headers)
         self._prefix = settings.prefix
 
     def judge(self, request: Request) -> Response | None:

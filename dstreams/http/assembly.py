@@ -98,6 +98,8 @@ def http_settings(config: Config) -> HttpSettings:
         name_limits=NameLimits(config.limits.max_stream_name_bytes, config.limits.max_stream_name_segments),
         cache=config.http.cache,
         cors_origins=config.http.origins,
+        cors_credentials=config.http.cors_credentials,
+        cors_allow_headers=config.http.cors_allow_headers,
         long_poll_timeout=float(connection.long_poll_timeout_secs),
         sse_lifetime=float(connection.sse_reconnect_interval_secs),
         max_body_bytes=min(config.limits.max_stream_bytes, config.limits.max_buffered_bytes),

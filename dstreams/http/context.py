@@ -17,6 +17,8 @@ class HttpSettings:
     :param base_path: where the streams are mounted: ``/v1/stream``, or ``/``.
     :param cache: ``no-store``, ``private`` or ``public``: who may keep the answers to reads.
     :param cors_origins: ``("*",)``, or the origins whose scripts may use this server.
+    :param cors_credentials: whether scripts of the listed origins may send credentials.
+    :param cors_allow_headers: request headers that scripts may send besides those of the protocol.
     :param long_poll_timeout: seconds until a long-poll is answered with 204.
     :param sse_lifetime: seconds after which an SSE reader is asked to come back, 0 for never.
     :param sse_heartbeat: seconds of silence after which an SSE reader gets a comment.
@@ -28,6 +30,8 @@ class HttpSettings:
     name_limits: NameLimits = field(factory=NameLimits)
     cache: str = "no-store"
     cors_origins: tuple[str, ...] = ("*",)
+    cors_credentials: bool = False
+    cors_allow_headers: tuple[str, ...] = ()
     long_poll_timeout: float = 30.0
     sse_lifetime: float = 60.0
     sse_heartbeat: float = 15.0

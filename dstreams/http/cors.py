@@ -21,19 +21,26 @@ class Cors:
     """The policy of one server.
 
     :param origins: ``("*",)`` for everybody, or the origins that are let in.
+    :param credentials: whether scripts of the listed origins may send cookies and the like; never with ``*``.
+    :param allow_headers: request headers that scripts may send besides the protocol's.
     """
 
     _origins: tuple[str, ...]
+    _credentials: bool = False
+    _allow_headers: tuple[str, ...] = ()
     _everybody: bytes | None = field(init=False)
     _admitted: dict[bytes, bytes] = field(init=False)
+    _preflight: bytes = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         anyone = "*" in self._origins
         self._everybody = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSE if anyone else None
+        common = b"Vary: Origin\r\n" + (b"Access-Control-Allow-Credentials: true\r\n" if self._credentials else b"")
         self._admitted = {
-            origin.encode(): b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n%b" % (origin.encode(), _EXPOSE)
+            origin.encode(): b"Access-Control-Allow-Origin: %b\r\n%b%b" % (origin.encode(), common, _EXPOSE)
             for origin in self._origins
         }
+        self._preflight = _preflight_lines(self._allow_headers)
 
     def lines(self, request: Request | None) -> bytes:
         """The header lines that an answer needs.
@@ -50,8 +57,13 @@ class Cors:
 
     def preflight(self) -> Response:
         """The answer to OPTIONS: what is allowed; :meth:`lines` says to whom."""
-        head = (
-            b"Access-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\nAccess-Control-Max-Age: %d\r\n"
-            b"Allow: %b\r\n"
-        ) % (ALLOWED_METHODS, b", ".join(ALLOWED_REQUEST_HEADERS), PREFLIGHT_MAX_AGE, ALLOWED_METHODS)
-        return Response(204, head)
+        return Response(204, self._preflight)
+
+
+def _preflight_lines(allow_headers: tuple[str, ...]) -> bytes:
+    known = {name.lower() for name in ALLOWED_REQUEST_HEADERS}
+    added = [name.encode() for name in allow_headers if name.encode().lower() not in known]
+    return (
+        b"Access-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\nAccess-Control-Max-Age: %d\r\n"
+        b"Allow: %b\r\n"
+    ) % (ALLOWED_METHODS, b", ".join([*ALLOWED_REQUEST_HEADERS, *added]), PREFLIGHT_MAX_AGE, ALLOWED_METHODS)

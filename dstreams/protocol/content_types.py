@@ -27,6 +27,14 @@ would be tried in exponentially many ways.
 """
 
 
+_ACTIVE: Final = re.compile(r"text/html|(text|application)/xml|.+\+xml|multipart/x-mixed-replace")
+"""Media types that a browser shows as a page, in which scripts run: HTML, XML with its kinds (XHTML, SVG, MathML, with
+style sheets and XSLT), and a sequence of pages."""
+
+_SANDBOX: Final = b"Content-Security-Policy: sandbox; default-src 'none'\r\n"
+"""Keeps a page that somebody has stored from acting in the name of this server's origin, and from loading anything."""
+
+
 @frozen
 class ContentType:
     """A content type, as sent and as compared.
@@ -42,7 +50,7 @@ class ContentType:
     sse_encoding: SseEncoding = field(init=False, eq=False)
     """How the bytes travel in server-sent events (PROTOCOL section 5.8)."""
     line: bytes = field(init=False, eq=False, repr=False)
-    """The header line of an answer that carries them, with its CRLF."""
+    """The header line of an answer that carries them; where a browser could run scripts, a second one: a sandbox."""
 
     @is_json.default
     def _decide_json(self) -> bool:
@@ -56,7 +64,8 @@ class ContentType:
 
     @line.default
     def _write_line(self) -> bytes:
-        return b"Content-Type: %b\r\n" % self.value.encode("latin-1")
+        line = b"Content-Type: %b\r\n" % self.value.encode("latin-1")
+        return line + _SANDBOX if _ACTIVE.fullmatch(self.media_type) else line
 
 
 DEFAULT: Final = ContentType("application/octet-stream", "application/octet-stream")

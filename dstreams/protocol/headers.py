@@ -100,6 +100,9 @@ ALLOWED_REQUEST_HEADERS: Final[tuple[bytes, ...]] = (
     PRODUCER_ID,
     PRODUCER_EPOCH,
     PRODUCER_SEQ,
+    b"traceparent",
+    b"tracestate",
+    b"baggage",
 )
 """Request headers that a script of another origin may send (``Access-Control-Allow-Headers``)."""
 

@@ -272,6 +272,24 @@ class ListenerTests:
         assert f"is where clients are listened for, too: {other}" in found
 
 
+class CredentialsTests:
+    """Cookies and the like are for known origins."""
+
+    @pytest.mark.parametrize(
+        ("origins", "meaning"), [("*", "all origins"), ("null", "null, which"), ("https://a, null", "null, which")]
+    )
+    def test_any_site(self, origins: str, meaning: str) -> None:
+        """They aren't allowed where any site could use them."""
+        (found,) = problems({"http.cors_origins": origins, "http.cors_credentials": True})
+        assert found.startswith(f"http.cors_credentials = true (here): isn't allowed for {meaning}")
+        assert f"http.cors_origins = '{origins}' (here); list" in found
+        assert problems({"http.cors_origins": origins}) == []
+
+    def test_listed(self) -> None:
+        """They are for listed origins."""
+        assert problems({"http.cors_origins": "https://a, http://b:8080", "http.cors_credentials": True}) == []
+
+
 class ProductionTests:
     """What only production profiles ask for."""
 

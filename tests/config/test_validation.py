@@ -144,6 +144,20 @@ class RuleTests:
         """An entry that no browser would ever send is refused, where possible with what it sends."""
         assert reason in why("http.cors_origins", origins)
 
+    @pytest.mark.parametrize("names", [(), ("x-request-id",), ("X-Request-ID", "b3"), ("authorization",)])
+    def test_allowed_headers(self, names: tuple[str, ...]) -> None:
+        """Names of headers, also such as are allowed already."""
+        assert problems("http.cors_allow_headers", names) == []
+
+    @pytest.mark.parametrize("name", ["", "*", "a b", "a,b", "x:", "x\r\ny: z", "é", "a\0"])
+    def test_bad_allowed_headers(self, name: str) -> None:
+        """What isn't a name is refused, and so is the wildcard."""
+        assert "isn't the name of a header" in why("http.cors_allow_headers", (name,))
+
+    def test_allowed_headers_twice(self) -> None:
+        """A name is there once, in whatever letter case."""
+        assert "means the same as item [0]" in why("http.cors_allow_headers", ("X-A", "x-a"))
+
     @pytest.mark.parametrize("count", [3, 6, 255])
     def test_shard_count(self, count: int) -> None:
         """A shard count that isn't a power of two is refused."""

@@ -316,6 +316,33 @@ class CommonHeaderTests:
                 assert reply.body == b""
 
 
+class SandboxTests:
+    """Stored pages."""
+
+    @pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "application/xml"])
+    def test_page(self, content_type: str) -> None:
+        """Every answer with the content type of a page puts it into a sandbox, whoever asks and however."""
+        engine = Engine()
+        replies = [
+            engine.put("s", b"<script>", content_type),
+            engine.head("s"),
+            engine.get("s"),
+            engine.get("s", "now"),
+            engine.ask("GET", "s", b"", "offset=-1&live=long-poll"),
+        ]
+        for reply in replies:
+            assert reply.headers["content-type"] == content_type
+            assert reply.headers["content-security-policy"] == "sandbox; default-src 'none'"
+        for reply in [engine.sse("s"), engine.post("s", b"", content_type), engine.get("missing")]:
+            assert "content-security-policy" not in reply.headers
+
+    def test_others(self) -> None:
+        """Other types have no policy."""
+        engine = Engine()
+        assert "content-security-policy" not in engine.put("s", b"x", "text/plain").headers
+        assert "content-security-policy" not in engine.get("s").headers
+
+
 class CachingTests:
     """Who may keep an answer (PROTOCOL 10.1)."""
 

@@ -41,11 +41,14 @@ PROTOCOL_QUESTIONS = {
     "producer-id",
     "producer-epoch",
     "producer-seq",
+    "traceparent",
+    "tracestate",
+    "baggage",
 }
 
 
-def listed(origins: str = ORIGIN) -> Engine:
-    return Engine(settings=HttpSettings(cors_origins=tuple(origins.split(","))))
+def listed(origins: str = ORIGIN, *, credentials: bool = False) -> Engine:
+    return Engine(settings=HttpSettings(cors_origins=tuple(origins.split(",")), cors_credentials=credentials))
 
 
 def words(value: str) -> set[str]:
@@ -132,6 +135,32 @@ class ListedTests:
         assert reply.headers["vary"] == "Origin"
 
 
+class CredentialsTests:
+    """``http.cors_credentials``."""
+
+    def test_listed(self) -> None:
+        """Listed origins may send credentials, with every request and after a preflight; others may not."""
+        engine = listed(credentials=True)
+        for reply in [*every_kind(engine, origin=ORIGIN), engine.ask("OPTIONS", "s", origin=ORIGIN)]:
+            assert reply.headers["access-control-allow-credentials"] == "true"
+            assert reply.headers["access-control-allow-origin"] == ORIGIN
+            assert reply.headers["vary"] == "Origin"
+        for reply in [*every_kind(engine, origin="http://evil.example"), *every_kind(engine)]:
+            assert "access-control-allow-credentials" not in reply.headers
+            assert "access-control-allow-origin" not in reply.headers
+
+    def test_off(self) -> None:
+        """Without the key nobody may."""
+        for reply in every_kind(listed(), origin=ORIGIN):
+            assert "access-control-allow-credentials" not in reply.headers
+
+    def test_everybody(self) -> None:
+        """An application that doesn't check its configuration never combines them with ``*``."""
+        for reply in every_kind(listed("*", credentials=True), origin=ORIGIN):
+            assert reply.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in reply.headers
+
+
 class PreflightTests:
     """OPTIONS."""
 
@@ -152,6 +181,13 @@ class PreflightTests:
         engine = Engine()
         engine.ask("OPTIONS", "s", origin=ORIGIN)
         assert engine.head("s").status == 404
+
+    def test_allowed_headers(self) -> None:
+        """The operator's headers come after the protocol's, each once."""
+        engine = Engine(settings=HttpSettings(cors_allow_headers=("X-Request-ID", "authorization", "b3")))
+        allowed = engine.ask("OPTIONS", "s", origin=ORIGIN).headers["access-control-allow-headers"]
+        assert allowed.endswith(", baggage, X-Request-ID, b3")
+        assert allowed.lower().count("authorization") == 1
 
     def test_listed(self) -> None:
         """With a list only its origins are let in."""

@@ -131,6 +131,25 @@ class EncodingTests:
         content_type = parse_content_type(raw)
         assert (content_type.is_json, content_type.sse_encoding) == (is_json, encoding)
 
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"text/html", b"Text/HTML; charset=utf-8", b"application/xhtml+xml", b"image/svg+xml", b"text/xml",
+            b"application/xml;charset=x", b"application/rss+xml", b"multipart/x-mixed-replace; boundary=a",
+        ],
+    )  # fmt: skip
+    def test_active(self, raw: bytes) -> None:
+        """What a browser could run scripts of is put into a sandbox."""
+        policy = b"Content-Security-Policy: sandbox; default-src 'none'\r\n"
+        assert parse_content_type(raw).line == b"Content-Type: %b\r\n%b" % (raw, policy)
+
+    @pytest.mark.parametrize(
+        "raw", [b"text/plain", b"application/json", b"text/htmlx", b"application/xml-dtd", b"image/png", b"x/html"]
+    )
+    def test_passive(self, raw: bytes) -> None:
+        """Nothing else has a policy."""
+        assert parse_content_type(raw).line == b"Content-Type: %b\r\n" % raw
+
     def test_default(self) -> None:
         """A stream created without a type is plain bytes."""
         assert parse_content_type(b"application/octet-stream") == DEFAULT
