@@ -30,7 +30,8 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.protocol.offsets import format_offset
-from dstreams.storage.interface import ByteSource, Charges, FileRange, Storage, StorageError
+from dstreams.storage.damage import DamageLog
+from dstreams.storage.interface import ByteSource, Charges, FileRange, Storage, StorageError, Verified
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
@@ -334,6 +335,7 @@ class DelayedStorage:
     closed: bool = field(default=False, init=False)
     _inner: MemoryStorage = field(factory=MemoryStorage, init=False)
     failure: str | None = field(default=None, init=False)
+    damage: DamageLog = field(factory=DamageLog, init=False)
     _under_way: Deferred[None] | None = field(default=None, init=False)
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
@@ -355,6 +357,9 @@ class DelayedStorage:
 
     def source(self, state: StreamState) -> ByteSource:
         return self._inner.source(state)
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        return self._inner.scrub()
 
     def close(self) -> None:
         assert self._under_way is None, "closed while a commit is under way"
@@ -390,12 +395,13 @@ class FetchingStorage:
 
     :param inner: what commits, and keeps the bytes.
     :param at_once: whether it answers without waiting after all.
-    :param failing: whether it fails instead.
+    :param failing: whether it fails instead, with ``error``.
     """
 
     inner: Storage = field(factory=MemoryStorage)
     at_once: bool = False
     failing: bool = False
+    error: Exception = field(factory=lambda: StorageError("the test's disk can't be read"))
     fetched: int = 0
     cancelled: int = 0
     name: str = field(default="fetching", init=False)
@@ -411,6 +417,13 @@ class FetchingStorage:
     @property
     def failure(self) -> str | None:
         return self.inner.failure
+
+    @property
+    def damage(self) -> DamageLog:
+        return self.inner.damage
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        return self.inner.scrub()
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
         self.inner.open(catalog, progress)
@@ -435,7 +448,7 @@ class FetchingStorage:
         """The result of ``look`` when it is called for."""
         if self.at_once:
             if self.failing:
-                raise StorageError("the test's disk can't be read")
+                raise self.error
             return look()
         done: Deferred[object] = Deferred(self._cancel)
 
@@ -444,7 +457,7 @@ class FetchingStorage:
             if done.called:
                 return
             if self.failing:
-                done.errback(StorageError("the test's disk can't be read"))
+                done.errback(self.error)
             else:
                 done.callback(look())
 

@@ -145,6 +145,12 @@ class Storage:
         least=4096,
         most=1 << 40,
     )
+    scrub_bytes_per_second: int = key(
+        1_048_576,
+        "How much of what is stored is read each second and compared with its checksums, from end to end once a day, or"
+        " as often as the rate allows; 0: nothing.",
+        most=1 << 40,
+    )
     acid_shard_count: int = key(
         4,
         "Into how many databases `acid` divides the streams: a power of two, fixed for a directory.",

@@ -24,6 +24,7 @@ from dstreams.http.operations.read import read
 from dstreams.protocol.names import parse_name
 from dstreams.protocol.problems import (
     BY_STATUS,
+    DataDamaged,
     InternalError,
     MethodNotAllowed,
     NotFound,
@@ -31,6 +32,7 @@ from dstreams.protocol.problems import (
     Unavailable,
     render,
 )
+from dstreams.storage.interface import StorageDamaged
 
 _log = Logger()
 
@@ -110,8 +112,7 @@ class StreamApplication:
         except ProtocolError as error:
             response = problem_response(error, request)
         except Exception as error:
-            _log.failure("answering a request failed")
-            response = problem_response(InternalError(), request, error)
+            response = _unexpected(Failure(error), request)
         if isinstance(response, Response):
             response.head = (facts.lines or self._lines(request)) + response.head
         elif isinstance(response, Decided):
@@ -188,6 +189,12 @@ def _failed(failure: Failure, request: Request) -> Response:
         return problem_response(Unavailable("The request was cancelled"), request)
     if isinstance(failure.value, ProtocolError):
         return problem_response(failure.value, request)
+    return _unexpected(failure, request)
+
+
+def _unexpected(failure: Failure, request: Request) -> Refusal:
+    if isinstance(failure.value, StorageDamaged):  # the storage logs it, once for each stream
+        return problem_response(DataDamaged(), request, failure.value)
     _log.failure("answering a request failed", failure)
     return problem_response(InternalError(), request, failure.value)
 

@@ -126,7 +126,7 @@ def assemble(
 
     clocks = clocks or Clocks()
     wheel = TimerWheel(scheduler)
-    streams = Streams(storage, wheel, store_limits(config), clocks)
+    streams = Streams(storage, wheel, store_limits(config), clocks, config.storage.scrub_bytes_per_second)
     context = Context(streams, http_settings(config), wheel, clocks)
     instruments = build_instruments(config, storage, streams, scheduler, ready, syncs)
 

@@ -217,6 +217,12 @@ class InternalError(ProtocolError, status=500, code="INTERNAL_ERROR", slug="inte
     default_detail = "The server failed to process this request."
 
 
+class DataDamaged(ProtocolError, status=500, code="DATA_DAMAGED", slug="data-damaged", title="Stored Data Damaged"):
+    """Stored bytes that this request needs fail their checksum; the log says which."""
+
+    default_detail = "What is stored of the stream there is damaged. Other parts of it can still be read."
+
+
 class NotImplementedByServer(
     ProtocolError, status=501, code="NOT_IMPLEMENTED", slug="not-implemented", title="Not Implemented"
 ):

@@ -18,7 +18,7 @@ the data files, so it can be interrupted and repeated.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -35,10 +35,11 @@ from dstreams.storage import journal
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.collector import loading
+from dstreams.storage.damage import DamageLog
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull
+from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull, Verified
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild, replay_change
@@ -91,6 +92,7 @@ class FileStorage:
     _spare_piece: int = field(default=PIECE_BYTES, kw_only=True)
     persistent: bool = field(default=True, init=False)
     charges: Charges = field(factory=Charges, init=False)
+    damage: DamageLog = field(factory=DamageLog, init=False)
     _syncer: Syncer | None = field(default=None, init=False)
     _catalog: Catalog = field(init=False)
     _journal: Journal = field(init=False)
@@ -324,6 +326,10 @@ class FileStorage:
     def source(self, state: StreamState) -> ByteSource:
         """The bytes of a stream."""
         return self._files.source(state)
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        """Nothing yet."""
+        return iter(())
 
     def checkpoint(self) -> Deferred[None]:
         """Write everything into the data files and the catalog now."""

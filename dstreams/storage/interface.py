@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -13,6 +13,9 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 
+if TYPE_CHECKING:
+    from dstreams.storage.damage import DamageLog
+
 
 class StorageError(Exception):
     """A commit or a read failed; the text is for the log, not for clients."""
@@ -20,6 +23,31 @@ class StorageError(Exception):
 
 class StorageFull(StorageError):
     """There is no room for the bytes of this commit."""
+
+
+class StorageDamaged(StorageError):
+    """Stored bytes aren't those that were written, or are missing.
+
+    :param stream_id: the stream that they belong to.
+    :param place: what tells this damage from other damage of the stream: a file and a position in it.
+    """
+
+    def __init__(self, text: str, stream_id: int, place: str) -> None:
+        super().__init__(text)
+        self.stream_id = stream_id
+        self.place = place
+
+
+@frozen
+class Verified:
+    """What a step of a scrub has done.
+
+    :param size: how many bytes it has read; a file or a row more counts as a page at least.
+    :param damaged: the damage that it has found.
+    """
+
+    size: int
+    damaged: Sequence[StorageDamaged] = ()
 
 
 @frozen
@@ -58,6 +86,8 @@ class FileRange:
 
 class ByteSource(Protocol):
     """The stored bytes of one stream incarnation and the index of its message ends.
+
+    What is read is verified: damaged bytes are never returned, but raise :class:`StorageDamaged`.
 
     A source stays readable as long as somebody holds it, also after its stream was deleted. Every method
     answers at once where it can, and with a Deferred where the bytes must be fetched first. Positions are
@@ -124,6 +154,17 @@ class Storage(Sources, Protocol):
     @property
     def failure(self) -> str | None:
         """Why the store takes no more changes until it is opened again, ``None`` while it does."""
+
+    @property
+    def damage(self) -> DamageLog:
+        """The damage found since the start."""
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        """Verify all that is stored, once: a step each time the next item is asked for.
+
+        A step reads at most about a megabyte, in a thread if it has to wait, and is over when its Deferred fires; only
+        then the next one may be asked for. Streams may come and go meanwhile.
+        """
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
         """Make the store ready, and fill the catalog with what it holds.

@@ -25,6 +25,7 @@ from dstreams.progress import Progress, silently
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
 from dstreams.storage.interface import Storage
+from dstreams.storage.scrub import Scrubber
 from dstreams.streams import appending, creating, deleting, reading
 from dstreams.streams.appending import Appended, AppendRequest
 from dstreams.streams.commits import Commits
@@ -56,6 +57,10 @@ class StreamStatistics:
     :param expired: how many were removed since the start because their time was over.
     :param waiting_changes: changes accepted and not durable yet.
     :param waiting_bytes: the payload of these.
+    :param damaged_places: how many damaged places were found in what is stored since the start.
+    :param damaged_streams: how many streams have one.
+    :param scrubbed_bytes: how many bytes a scrub has read since the start, ``scrub_pass_bytes`` how many of them in its
+        newest pass, ``scrub_passes`` how many passes were complete.
     """
 
     streams: int
@@ -66,6 +71,11 @@ class StreamStatistics:
     expired: int
     waiting_changes: int
     waiting_bytes: int
+    damaged_places: int
+    damaged_streams: int
+    scrubbed_bytes: int
+    scrub_pass_bytes: int
+    scrub_passes: int
 
 
 @define(eq=False)
@@ -73,12 +83,15 @@ class Streams:
     """The engine.
 
     :param wheel: timers for live readers and expiry.
+    :param scrub_rate: how many stored bytes are verified each second; 0: none.
     """
 
     _storage: Storage
     _wheel: TimerWheel
     _limits: StoreLimits = field(factory=StoreLimits)
     _clocks: Clocks = field(factory=Clocks)
+    _scrub_rate: int = 0
+    _scrubber: Scrubber = field(init=False)
     _commits: Commits = field(init=False)
     _durable: Catalog = field(init=False)
     _accepted: Catalog = field(init=False)
@@ -104,6 +117,7 @@ class Streams:
             self._persist_renewals if self._storage.persistent else None,
         )
         self._listing = Listing(self._durable, self._is_shown, self._wheel)
+        self._scrubber = Scrubber(self._storage, self._wheel, self._scrub_rate)
 
     def open(self, progress: Progress = silently) -> None:
         """Open the storage and rebuild the state of all streams from it.
@@ -116,13 +130,15 @@ class Streams:
         for state in self._durable.streams.values():
             self._expiry.track(state, idle_at_rest(state, now))
         self._usage.recount(self._durable)
+        self._scrubber.start()
 
     def close(self) -> Deferred[None]:
         """Wait for the commits under way, then close the storage."""
         self._expiry.persist_renewals()
+        scrubbed = self._scrubber.stop()
         done = as_deferred(self._resting(None))
         done.addErrback(lambda failure: _log.failure("the last commit failed", failure))
-        return done.addCallback(lambda _: self._storage.close())
+        return done.addCallback(lambda _: scrubbed).addCallback(lambda _: self._storage.close())
 
     @property
     def failure(self) -> str | None:
@@ -142,6 +158,11 @@ class Streams:
             expired=self._expired,
             waiting_changes=changes,
             waiting_bytes=size,
+            damaged_places=self._storage.damage.places,
+            damaged_streams=self._storage.damage.streams,
+            scrubbed_bytes=self._scrubber.read_bytes,
+            scrub_pass_bytes=self._scrubber.pass_bytes,
+            scrub_passes=self._scrubber.passes,
         )
 
     def time_commits(self, times: CommitTimes) -> None:

@@ -53,6 +53,16 @@ class StreamNumbers(Protocol):
     def waiting_changes(self) -> int: ...
     @property
     def waiting_bytes(self) -> int: ...
+    @property
+    def damaged_places(self) -> int: ...
+    @property
+    def damaged_streams(self) -> int: ...
+    @property
+    def scrubbed_bytes(self) -> int: ...
+    @property
+    def scrub_pass_bytes(self) -> int: ...
+    @property
+    def scrub_passes(self) -> int: ...
 
 
 class ConnectionNumbers(Protocol):
@@ -200,6 +210,11 @@ class Collector(BaseCollector):
             "dstreams_commit_waiting_changes", "Changes accepted and not committed yet.", numbers.waiting_changes
         )
         yield _gauge("dstreams_commit_waiting_bytes", "The payload of these.", numbers.waiting_bytes)
+        yield _counter("dstreams_damaged_places", "Damage found in what is stored.", numbers.damaged_places)
+        yield _gauge("dstreams_damaged_streams", "Streams with damage that was found.", numbers.damaged_streams)
+        yield _counter("dstreams_scrub_bytes", "Bytes that the scrub has read.", numbers.scrubbed_bytes)
+        yield _gauge("dstreams_scrub_pass_bytes", "How many of them in its newest pass.", numbers.scrub_pass_bytes)
+        yield _counter("dstreams_scrub_passes", "Passes over everything that is stored.", numbers.scrub_passes)
         streaming = sum(each.streaming for each in listeners)
         sse = numbers.readers.get("sse", 0)
         readers = GaugeMetricFamily("dstreams_readers", "Readers that wait or are being sent much.", labels=["kind"])

@@ -6,7 +6,7 @@ long as the driver likes, and checkpoints interleave with everything else, the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -20,9 +20,10 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
+from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File
 from dstreams.storage.files import FileStorage
-from dstreams.storage.interface import ByteSource, Charges, StorageError
+from dstreams.storage.interface import ByteSource, Charges, StorageError, Verified
 from dstreams.storage.sync import Syncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
@@ -108,6 +109,13 @@ class Recorder:
     @property
     def failure(self) -> str | None:
         return self.store.failure
+
+    @property
+    def damage(self) -> DamageLog:
+        return self.store.damage
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        return self.store.scrub()
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
         self.store.open(catalog, progress)

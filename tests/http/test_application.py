@@ -16,6 +16,7 @@ from dstreams.http.application import StreamApplication
 from dstreams.http.context import HttpSettings
 from dstreams.http.messages import Request, Response
 from dstreams.protocol.names import NameLimits
+from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
 from tests.engine import START, WALL, Engine, FakeSink, FetchingStorage, Reply, offset
 
@@ -273,6 +274,18 @@ class ProblemTests:
         storage.fetch_all()
         self.check(reply, 500, "INTERNAL_ERROR", "/v1/stream/s")
         failures.clear()
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_damage(self, at_once: bool) -> None:
+        """Damaged bytes have a code of their own; the storage logs them, and the answer doesn't repeat its text."""
+        storage = FetchingStorage(error=StorageDamaged("/data/secret is damaged", 1, "here"))
+        engine = Engine(storage)
+        engine.put("s", b"x")
+        storage.failing, storage.at_once = True, at_once
+        reply = engine.get("s")
+        storage.fetch_all()
+        self.check(reply, 500, "DATA_DAMAGED", "/v1/stream/s")
+        assert b"secret" not in reply.body
 
 
 class CommonHeaderTests:

@@ -35,6 +35,7 @@ VOCABULARY = [
     ("Misdirected", 421, "MISDIRECTED", "misdirected", "Misdirected Request"),
     ("HeadersTooLarge", 431, "HEADERS_TOO_LARGE", "headers-too-large", "Request Header Fields Too Large"),
     ("InternalError", 500, "INTERNAL_ERROR", "internal", "Internal Server Error"),
+    ("DataDamaged", 500, "DATA_DAMAGED", "data-damaged", "Stored Data Damaged"),
     ("NotImplementedByServer", 501, "NOT_IMPLEMENTED", "not-implemented", "Not Implemented"),
     ("Unavailable", 503, "UNAVAILABLE", "unavailable", "Service Unavailable"),
     (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
@@ -28,9 +28,10 @@ from dstreams.storage.acid.tails import Tail, Tails
 from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
 from dstreams.storage.collector import loading
+from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import Charges, StorageError, StorageFull
+from dstreams.storage.interface import Charges, StorageError, StorageFull, Verified
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, in_threads, run_inline
 
@@ -84,6 +85,7 @@ class AcidStorage:
     immediate: bool = field(init=False)
     persistent: bool = field(init=False)
     charges: Charges = field(init=False)
+    damage: DamageLog = field(factory=DamageLog, init=False)
     failure: str | None = field(default=None, init=False)
     """Why the store takes no more changes, if so."""
     _shards: list[Shard] = field(init=False)
@@ -260,6 +262,10 @@ class AcidStorage:
             return done
 
         return StreamBytes(fetch, stream_id, tail.written, tail.data, tail.entries, hold)
+
+    def scrub(self) -> Iterator[Deferred[Verified]]:
+        """Nothing yet."""
+        return iter(())
 
     # --- the rest ----------------------------------------------------------------------------------------------
 
