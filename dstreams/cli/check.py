@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from dstreams.config.problems import printable
 from dstreams.progress import on_terminal
 from dstreams.storage.check import Report, check_acid, check_files, repair_files
 from dstreams.storage.directory import DirectoryLock, read_manifest
@@ -44,7 +45,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.repair and report.broken is not None:
             _repair(directory, report, options.yes)
     except (StorageError, OSError) as error:
-        print(f"durable-streams check: {error}", file=sys.stderr)
+        print(f"durable-streams check: {printable(str(error))}", file=sys.stderr)
         return 1
     finally:
         lock.release()
@@ -53,7 +54,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _print(report: Report) -> None:
     for problem in report.problems:
-        print(problem)
+        print(printable(problem))
     found = f"{len(report.problems)} problem(s)" if report.problems else "no problems"
     print(f"{report.streams} stream(s), {report.data_bytes} bytes, {report.batches} batch(es) in the journal: {found}")
 
@@ -61,7 +62,7 @@ def _print(report: Report) -> None:
 def _repair(directory: str, report: Report, yes: bool) -> None:
     print("a repair gives up:" if not yes else "giving up:")
     for each in report.dropped:
-        print(f"  {each}")
+        print(f"  {printable(each)}")
     if not yes:
         print("nothing was changed; add --yes to do it")
         return

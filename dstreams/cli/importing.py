@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import IO, Any
 
 from dstreams.cli.streams import add_source_options, configuration, open_server, run
+from dstreams.config.problems import printable
 from dstreams.http.assembly import store_limits
 from dstreams.progress import on_terminal
 from dstreams.protocol.names import NameLimits
@@ -59,7 +60,7 @@ def _import(options: argparse.Namespace) -> None:
                 target = nullcontext(ServerTarget(server))
                 imported = import_streams(file, target, on_conflict, _ANY_NAME, time.time(), on_terminal())
     for name, why in imported.skipped:
-        print(f"Skipping {why} stream: {name}", file=sys.stderr)
+        print(f"Skipping {why} stream: {printable(name)}", file=sys.stderr)
     print(
         f"Imported {imported.streams} stream(s), skipped {len(imported.skipped)}, {imported.messages} message(s) total",
         file=sys.stderr,

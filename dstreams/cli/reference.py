@@ -57,7 +57,8 @@ The table cuts long names and types. With `--json` every stream is an object wit
 `closed`), `message_count`, `total_bytes`, `content_type`, `created_at`, `updated_at`, `ttl_seconds` and
 `expires_at`; what isn't known is `null`. Times are UTC, RFC 3339. Messages and bytes are a stream's own: what a
 fork inherits isn't counted. `updated_at` is `null` until the first append or close. Expired streams, and deleted
-ones whose forks keep their bytes, aren't listed.""",
+ones whose forks keep their bytes, aren't listed. What a terminal might obey in a name (control characters, marks of
+direction) or can't show is escaped in the table, as in `\\u202e`.""",
     "export": """\
 A file gets the permissions 0600 and replaces what was there when the document is complete and on the disk.
 `--stream` for a stream that doesn't exist is an error. On stderr: `Exported N stream(s) with M message(s)`, if

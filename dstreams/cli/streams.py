@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 
 from dstreams.cli.configuration import add_options, load_configuration
 from dstreams.config import Config, ConfigError
+from dstreams.config.problems import printable_lines
 from dstreams.progress import interrupted, on_terminal
 from dstreams.storage.directory import DirectoryInUse
 from dstreams.storage.interface import StorageError
@@ -105,7 +106,7 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
         else:
             return 0
         interrupted()
-        print(f"durable-streams {name}: {problem}", file=sys.stderr)
+        print(f"durable-streams {name}: {printable_lines(problem)}", file=sys.stderr)
         return 1
 
     return checked

@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same, but for the ends of its lines."""
+    return "\n".join(line if line.isprintable() else printable(line) for line in text.split("\n"))
+
+
 @frozen
 class Problem:
     """One thing that is wrong.

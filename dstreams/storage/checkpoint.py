@@ -138,6 +138,8 @@ class Checkpoints:
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
     """Why the last one failed, if it did."""
+    # Whether it was logged that there is no room for one.
+    _told_full: bool = field(default=False, init=False)
 
     def begin_if_due(self, size: int) -> bool:
         """Begin one when the journal has grown by ``size`` bytes since the last one began.
@@ -216,8 +218,10 @@ class Checkpoints:
             return self.switched().addCallback(lambda _: self.stop())
         if self._journal.dead is not None:
             return self.finished()
-        if self._under_way is None and not (self.dirty.streams or self.dirty.removed):
-            return succeed(None)
+        if self._under_way is None:
+            if not (self.dirty.streams or self.dirty.removed):
+                return succeed(None)
+            self._told_full = False
         return self.run()
 
     def close(self) -> None:
@@ -229,15 +233,20 @@ class Checkpoints:
         self._waiting.tell()
 
     def _failed(self, failure: Failure) -> None:
-        _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
         error = failure.value
         assert error is not None
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(error, OSError):
             error = storage_error(error, "a checkpoint failed")
         self.error = error if isinstance(error, StorageError) else StorageError(f"a checkpoint failed: {error}")
-        if isinstance(self.error, StorageFull):
+        if not isinstance(self.error, StorageFull):
+            _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
+        else:
             self._spare.give_up()
+            if not self._told_full:  # once until one succeeds, since the log may lie on the same disk, and at the end
+                self._told_full = True
+                why = str(self.error)
+                _log.error("no room for a checkpoint; the journal keeps what it was to write: {why}", why=why)
         passing = isinstance(error, StorageFull) or (isinstance(cause, OSError) and is_passing(cause))
         if not passing:
             self._journal.fail(str(self.error))
@@ -256,7 +265,7 @@ class Checkpoints:
             self.dirty.merge(dirty)
             raise
         self.count += 1
-        self.error, self._retry_at = None, 0
+        self.error, self._retry_at, self._told_full = None, 0, False
         await self._clean_up(position)
 
     def _check_alive(self) -> None:

@@ -9,9 +9,11 @@ isn't stored: it follows from the forks' own rows. ``noted`` is for ``acid`` (se
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -75,7 +77,14 @@ Connect = Callable[[str], Connection]
 
 
 def connect(path: str) -> Connection:
-    """Open a database for one writer that is nobody else's and may live in any thread, one at a time."""
+    """Open a database for one writer that is nobody else's and may live in any thread, one at a time.
+
+    A new one is only for its owner, as the store's other files are; SQLite makes its WAL the same.
+    """
+    if path != ":memory:":
+        with suppress(OSError):  # it is there already, or SQLite says what is wrong
+            # Never opens one that is there: closing any descriptor of it would give up SQLite's locks on it.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 

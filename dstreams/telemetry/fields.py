@@ -18,9 +18,9 @@ REQUESTS: Final = "dstreams.requests"
 """The namespace of the events that tell of one request each."""
 
 
-_UNSAFE: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-"""In UTF-8, what JSON lets stand and others obey: terminals U+0080 to U+009F, and many readers of lines also U+0085,
-U+2028 and U+2029 as their ends."""
+_UNSAFE: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""In UTF-8, what JSON leaves as it is and others obey: terminals U+0080 to U+009F and the marks of direction (U+200E,
+U+200F, U+202A to U+202E, U+2066 to U+2069), and many readers of lines also U+0085, U+2028 and U+2029 as their ends."""
 
 
 @define(eq=False)

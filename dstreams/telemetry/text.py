@@ -7,6 +7,7 @@ import re
 
 from twisted.logger import LogEvent, eventAsText, formatTime
 
+from dstreams.config.problems import printable, printable_lines
 from dstreams.telemetry.fields import REQUESTS, structured
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
@@ -21,7 +22,7 @@ def text_line(event: LogEvent, *, timestamp: bool = True) -> bytes:
     if event.get("log_namespace") == REQUESTS:
         text = event["log_format"]
     else:
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        text = printable_lines(eventAsText(event, includeTimestamp=False, includeSystem=False))
     level = event.get("log_level")
     source = f"[{event.get('log_namespace') or '-'}#{'info' if level is None else level.name}] "
     begin = f"{formatTime(event.get('log_time'))} {source}" if timestamp else source
@@ -33,4 +34,4 @@ def text_line(event: LogEvent, *, timestamp: bool = True) -> bytes:
 def _shown(value: object) -> str:
     """A value on one line, without characters that a terminal might obey."""
     text = str(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text)
+    return text if _BARE.fullmatch(text) else printable(json.dumps(text))

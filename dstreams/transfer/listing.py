@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from attrs import frozen
 
+from dstreams.config.problems import printable
 from dstreams.model.state import StreamState
 from dstreams.transfer.records import timestamp
 
@@ -73,9 +74,9 @@ class Listed:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What the table shows of it."""
+        """What the table shows of it; what a terminal might obey is escaped."""
         return (
-            self.name,
+            printable(self.name),
             self._status,
             "-" if self.messages is None else str(self.messages),
             _size(self.total_bytes),

@@ -230,6 +230,20 @@ class ImportTests:
         )
         assert payloads(export(used)) == {"a": b"one|two", "b": b"", "c": b"new"}
 
+    def test_names_for_terminals(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What a terminal might obey in a name is escaped, in every command that shows one."""
+        path = write(directory.parent / "in.json", document(stream("a\u202eb", b"x"), stream("c\u200bd")))
+        assert main(["import", "-i", path]) == 0
+        assert main(["import", "-i", path]) == 0
+        assert main(["import", "--on-conflict", "fail", "-i", path]) == 1
+        assert main(["export", "--stream", "\u202e"]) == 1
+        assert main(["list"]) == 0
+        shown = capsys.readouterr()
+        assert shown.err.count("a\\u202eb") == 2
+        assert "no stream '\\u202e'" in shown.err
+        assert "\na\\u202eb " in shown.out
+        assert all(line.isprintable() for line in (shown.err + shown.out).split("\n"))
+
     def test_conflicts(self, used: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """--on-conflict says what becomes of streams that are there."""
         path = write(used.parent / "in.json", document(stream("a", b"new"), stream("c", b"new")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.config.problems import LONGEST_SHOWN, nearest, shown
+from dstreams.config.problems import LONGEST_SHOWN, nearest, printable, printable_lines, shown
 from dstreams.config.schema import KEYS
 
 VARIABLES = [key.variable for key in KEYS.values()]
@@ -38,6 +38,15 @@ class NearestTests:
     def test_variables(self, wrong: str, meant: str | None) -> None:
         """So are they in variables."""
         assert nearest(wrong, VARIABLES) == meant
+
+
+class PrintableTests:
+    """Texts of others in lines of ours."""
+
+    def test_lines(self) -> None:
+        """What can't be printed is escaped, but for the ends of lines where there may be several."""
+        assert printable("ä\u202e\n日") == "ä\\u202e\\n日"
+        assert printable_lines("ä\u202e\n日\r") == "ä\\u202e\n日\\r"
 
 
 class ShownTests:

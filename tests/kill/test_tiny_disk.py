@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -118,6 +119,39 @@ def test_start_without_a_free_page(mode: str, disk: Path, tmp_path: Path) -> Non
         for number in range(1, count):
             assert ask(server, "DELETE", f"/v1/stream/s{number}") == 204
         wait_for_room(server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "disk", "said"),
+    [
+        ("file-fast", "8m", "no room for a checkpoint; the journal keeps what it was to write"),
+        ("file-durable", "8m", "no room for a checkpoint; the journal keeps what it was to write"),
+        ("acid", "48m", "no room to copy the WALs of 4 shards; they have it all"),
+    ],
+    indirect=["disk"],
+)
+def test_stop_without_a_free_page(mode: str, disk: Path, said: str, tmp_path: Path) -> None:
+    """A stop on a full disk says so in one line, and the next start has everything."""
+    environ = {
+        "DS_STORAGE__MODE": mode,
+        "DS_STORAGE__DATA_DIR": str(disk / "data"),
+        "DS_STORAGE__ACID_SHARD_COUNT": "4",
+        "DS_STORAGE__CHECKPOINT_BYTES": "500000",
+        "DS_OBSERVABILITY__RUST_LOG": "info,dstreams.requests=off",
+    }
+    with twistd_server(tmp_path, environ=environ) as server:
+        count = fill(server)
+        take_the_rest(disk)
+        ask(server, "POST", "/v1/stream/s0", BODY)
+        take_the_rest(disk)
+    stopping = server.log.read_text().partition("SIGTERM: stopping")[2].splitlines()[1:]
+    [line] = [line for line in stopping if "[dstreams." in line]
+    assert f"#error] {said}: " in line
+    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in stopping), "a traceback"
+    (disk / "other").unlink()
+    with twistd_server(tmp_path, environ=environ) as server:
+        assert {ask(server, "HEAD", f"/v1/stream/s{number}") for number in range(count)} == {200}
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from dstreams.model.changes import Append, Create, Delete, StreamConfig, Touch
 from dstreams.protocol.content_types import DEFAULT
@@ -220,6 +221,30 @@ class DueTests:
             script.settle()
         assert checkpoints(script).count == 1
         assert not script.refusals
+
+    def test_full_disk_is_logged_once(self) -> None:
+        """That there is no room is one line without a traceback, however many tries fail, and one more at the end."""
+        script, events = a_store(checkpoint_bytes=1000), list[LogEvent]()
+        script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if step.kind == "rename" else None
+
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] >= LogLevel.warn:
+                events.append(event)
+
+        globalLogPublisher.addObserver(observe)
+        try:
+            for _ in range(30):
+                script.append("a", b"x" * 60)
+                script.settle()
+            assert len(events) == 1
+            script.process.store.close()
+            script.settle()
+        finally:
+            globalLogPublisher.removeObserver(observe)
+        assert len(events) == 2
+        for event in events:
+            assert event["log_format"].startswith("no room for a checkpoint; the journal keeps what it was to write")
+            assert "log_failure" not in event
 
 
 class StepsTests:

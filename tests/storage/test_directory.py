@@ -33,6 +33,8 @@ from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connection, connect
 from dstreams.storage.sync import run_inline
 from tests.crash.disk import Fault, MachineOff, Mount, Platter
+from tests.engine import Engine
+from tests.transfer.stores import MODES
 
 LAYOUT = {"layout": "files", "format": FORMAT}
 
@@ -196,6 +198,29 @@ def tables(database: Connection) -> str:
     """What tells one schema from another."""
     found = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
     return f"{crc32(' '.join(' '.join(sql.split()) for (sql,) in found).encode()):08x}"
+
+
+class PermissionTests:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_only_for_the_owner(self, mode: str, tmp_path: Path) -> None:
+        """No file of a store can be read by others, whatever the process's umask is."""
+        umask = os.umask(0)
+        try:
+            engine = Engine(storage=MODES[mode](tmp_path / "store"))
+            engine.put("s", b"x")
+            engine.post("s", b"y")
+            made = modes(tmp_path / "store")
+            engine.streams.close()
+        finally:
+            os.umask(umask)
+        for found in (made, modes(tmp_path / "store")):
+            assert len(found) > 3
+            assert {name: oct(bits) for name, bits in found.items() if bits & 0o77} == {}
+
+
+def modes(directory: Path) -> dict[str, int]:
+    """The permissions of everything in a directory, and its own."""
+    return {str(path): path.stat().st_mode & 0o777 for path in [directory, *directory.rglob("*")]}
 
 
 class FormatTests:

@@ -105,9 +105,12 @@ class EcsTests:
 
     def test_obeyed_characters(self) -> None:
         """What a terminal or a reader of lines might obey is escaped; other letters stand as they are."""
-        members = {"a": "\x80\x9b31m\x85\u2028\u2029", "b": "Grüße \u00a0\u2027\u202a 日本"}
+        members = {"a": "\x80\x9b31m\x85\u2028\u2029\u202e\u2069\u200f", "b": "Grüße \u00a0\u2027\u202f\u2065 日本"}
         line = to_json(members)
-        assert line == b'{"a":"\\u0080\\u009b31m\\u0085\\u2028\\u2029","b":"%b"}' % members["b"].encode()
+        assert (
+            line
+            == b'{"a":"\\u0080\\u009b31m\\u0085\\u2028\\u2029\\u202e\\u2069\\u200f","b":"%b"}' % members["b"].encode()
+        )
         assert json.loads(line) == members
 
 

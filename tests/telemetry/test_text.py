@@ -42,12 +42,20 @@ class TextTests:
             b' ds.stream_id="a b" url.query="x=\\"1\\""\n'
         )
 
-    @pytest.mark.parametrize("nasty", ["a\nb", "\x1b[2J", "\x9b31m", "a=b", "", "\ud800", "\u2028", "\\"])
+    @pytest.mark.parametrize(
+        "nasty", ["a\nb", "\x1b[2J", "\x9b31m", "a=b", "", "\ud800", "\u2028", "\\", "\x7f", "\u202ea"]
+    )
     def test_one_line(self, nasty: str) -> None:
         """A client can't begin a line of its own, nor talk to the terminal."""
         line = text_line(logged("x", **{"ds.stream_id": nasty}), timestamp=False)
         assert line.startswith(b'[dstreams.http#info] x ds.stream_id="')
         assert re.fullmatch(rb"[ -~]+\n", line)
+
+    @pytest.mark.parametrize("nasty", ["\x1b[2J", "\x9b31m", "\x7f", "\u202e", "\u200b", "\ud800", "\u2028", "\r"])
+    def test_message_for_terminals(self, nasty: str) -> None:
+        """Nor can what a message mentions; only the ends of a traceback's lines are taken as they are."""
+        line = text_line(logged("it is {what}", what=f"a{nasty}b\n  c"), timestamp=False)
+        assert re.fullmatch(rb"\[dstreams.http#info\] it is a\\[ -~]+b\n  c\n", line)
 
     def test_failure(self) -> None:
         """A failure's traceback follows its line."""

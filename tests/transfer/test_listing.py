@@ -55,6 +55,16 @@ class TableTests:
         assert " x/yyyyyyyyyyyyyyyyyyy... -" in row
 
     @pytest.mark.parametrize(
+        "nasty",
+        ["\x1b", "\x07", "\x9b", "\x7f", "\n", "\u202e", "\u2066", "\u200e", "\u200f", "\u200b", "\ufeff", "\ud800"],
+    )
+    def test_terminal(self, nasty: str) -> None:
+        """What a terminal might obey, and what can't be seen, is escaped; letters of any script stay."""
+        row = list(as_table([listed(f"ä日本{nasty}x")]))[2]
+        assert row.startswith(f"ä日本{nasty.encode('unicode_escape').decode()}x ")
+        assert row.isprintable()
+
+    @pytest.mark.parametrize(
         ("size", "text"),
         [
             (0, "0 B"),
@@ -81,6 +91,10 @@ class JsonTests:
         ]
         found = json.loads("\n".join(as_json(given)))
         assert found == [each.members for each in given]
+
+    def test_name_as_it_is(self) -> None:
+        """Programs get the name itself."""
+        assert json.loads("\n".join(as_json([listed("a\u202eb")])))[0]["name"] == "a\u202eb"
 
     def test_members(self) -> None:
         """Every member is there, null where nothing is known."""

@@ -17,7 +17,7 @@ from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage.acid.check import problems
-from dstreams.storage.acid.faults import StoreFailed
+from dstreams.storage.acid.faults import StoreFailed, fault
 from dstreams.storage.acid.group import Group, Planner, home
 from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.readers import Readers
@@ -288,14 +288,23 @@ class AcidStorage:
     def _close(self) -> None:
         self._readers.close()
         self._writer.close()
+        full: list[StorageFull] = []
         for shard in self._shards:
             if self.failure is not None:
                 shard.abandon()
                 continue
             try:
                 shard.close(clean=True)
-            except Exception:
-                _log.failure("closing {path} failed; its WAL has it all", path=shard.path)
+            except Exception as error:
+                cause = fault(error, f"closing {shard.path}")
+                if isinstance(cause, StorageFull):
+                    full.append(cause)
+                else:
+                    _log.failure("closing {path} failed; its WAL has it all", path=shard.path)
+        if full:
+            _log.error(
+                "no room to copy the WALs of {count} shards; they have it all: {why}", count=len(full), why=str(full[0])
+            )
 
     def _release(self, result: _T) -> _T:
         if self._lock is not None:
