@@ -108,8 +108,8 @@ class MakeServiceTests:
         assert caught.value.code == 1
         assert capsys.readouterr().err.splitlines() == [
             (
-                "[load_config] unknown profile 'nowhere' (--profile): built in are default, dev, prod, prod-tls,"
-                " prod-mtls; one of your own needs the file config/nowhere.toml"
+                "[load_config] unknown profile 'nowhere' (--profile): the built-in ones are default, dev, prod,"
+                " prod-tls, prod-mtls; a custom profile needs the file config/nowhere.toml"
             ),
             "[validate_config] limits.max_stream_bytes = 0 (DS_LIMITS__MAX_STREAM_BYTES): must be at least 1",
         ]

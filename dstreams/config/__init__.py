@@ -1,6 +1,6 @@
-"""Configuration: one frozen tree, made from defaults, a profile, TOML files and the environment.
+"""Configuration: one frozen tree, built from defaults, a profile, TOML files and environment variables.
 
-Read :mod:`dstreams.config.schema` for the keys and :mod:`dstreams.config.layers` for how they are filled.
+:mod:`dstreams.config.schema` lists the keys, and :mod:`dstreams.config.layers` merges the sources.
 """
 
 from dstreams.config.addresses import BindAddress, parse_bind_address

@@ -10,7 +10,7 @@ PAGES = {"reference": reference, "default": default_file}
 
 
 def main(arguments: list[str]) -> None:
-    """Print one page."""
+    """Print the named page."""
     if len(arguments) != 1 or arguments[0] not in PAGES:
         raise SystemExit(f"usage: python -m dstreams.config {'|'.join(PAGES)}")
     sys.stdout.write(PAGES[arguments[0]]())

@@ -1,4 +1,4 @@
-"""From settings to the tree of section classes, and back."""
+"""Conversion between flat settings and the tree of section classes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _Section = TypeVar("_Section", bound=AttrsInstance)
 
 
 def build(settings: Mapping[str, Setting]) -> Config:
-    """The configuration that settings describe.
+    """Build the configuration tree from settings.
 
-    :param settings: every key by its path, each of the right type.
+    :param settings: every key by its path, each value of the key's type.
     """
     return _build(Config, settings, "")
 
 
 def settings_of(config: Config) -> dict[str, Setting]:
-    """The settings that a configuration made by a program amounts to; their types aren't checked."""
+    """Return the settings of a configuration that a program built itself. Types are not checked."""
     settings = {}
     for path, key in KEYS.items():
         value: object = config
@@ -34,7 +34,7 @@ def settings_of(config: Config) -> dict[str, Setting]:
 
 
 def _build(cls: type[_Section], settings: Mapping[str, Setting], place: str) -> _Section:
-    """A section, and the sections in it."""
+    """Build one section and the sections nested in it."""
     types = get_type_hints(cls)
     values: dict[str, object] = {}
     for attribute in fields(cls):

@@ -1,4 +1,4 @@
-"""What keys must fulfil together."""
+"""Rules that involve more than one configuration key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dstreams.config.schema import ALPN_PROTOCOLS, Config
 
 @frozen
 class Finding:
-    """A key that doesn't go with another one.
+    """A key whose value conflicts with another key's.
 
-    :param path: the key.
-    :param why: what is wrong and the remedy; ``{other}`` stands for the other key with its value and origin.
-    :param other: the other key, if it is about one.
-    :param index: which item of a list it is about, if it is about one.
+    :param path: the key to report.
+    :param why: what is wrong and how to fix it; ``{other}`` is replaced by the other key with its value and origin.
+    :param other: the other key, if there is one.
+    :param index: the index of the offending item, if the key is a list and only one item is wrong.
     """
 
     path: str
@@ -28,11 +28,11 @@ class Finding:
 
 
 Rule = Callable[[Config, DeploymentProfile], Iterator[Finding]]
-"""Each value is of its key's type, but needn't be right by itself."""
+"""A check of the whole configuration. Each value already has its key's type, but may be invalid by itself."""
 
 
 def _tls_files(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
-    """Which of the TLS files must and mustn't be given in each mode."""
+    """Require the TLS files that the transport mode needs, and reject those that it does not use."""
     transport = config.transport
     needed = {"http": 0, "tls": 2, "mtls": 3}[transport.mode]
     use = '"tls" or "mtls"' if transport.mode == "http" else '"mtls"'
@@ -40,15 +40,15 @@ def _tls_files(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
         given = getattr(transport.tls, name) is not None
         path = f"transport.tls.{name}"
         if not given and index < needed:
-            yield Finding(path, "is needed with {other}; give the path of a PEM file", "transport.mode")
+            yield Finding(path, "is required with {other}; give the path of a PEM file", "transport.mode")
         elif given and index >= needed:
-            why = f"has no use with {{other}}; set transport.mode = {use}, or leave it out"
+            why = f"is not used with {{other}}; set transport.mode = {use}, or remove this key"
             yield Finding(path, why, "transport.mode")
 
 
 def _http2_needs_tls(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     if config.transport.mode == "http" and "http2" in config.transport.http.versions:
-        why = 'has http2, which needs TLS, with {other}; set transport.mode = "tls" or "mtls", or leave http2 out'
+        why = 'has http2, which needs TLS, with {other}; set transport.mode = "tls" or "mtls", or remove http2'
         yield Finding("transport.http.versions", why, "transport.mode")
 
 
@@ -59,16 +59,16 @@ def _tls_versions(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
 
 
 def _alpn(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
-    """The handshake offers what is spoken, and nothing else."""
+    """Require that ALPN offers exactly the HTTP versions that the server speaks."""
     versions, offered = config.transport.http.versions, config.transport.tls.alpn_protocols
     if not versions or not set(versions) <= set(ALPN_PROTOCOLS):
         return
     for version, protocol in ALPN_PROTOCOLS.items():
         why = None
         if version in versions and protocol not in offered:
-            why = f"lacks {protocol}, which goes with {{other}}; add it, or leave the key out"
+            why = f"lacks {protocol}, which belongs to {{other}}; add it, or remove this key"
         elif protocol in offered and version not in versions:
-            why = f"has {protocol} without {version} in {{other}}; add that there, or leave {protocol} out"
+            why = f"has {protocol} without {version} in {{other}}; add {version} there, or remove {protocol} here"
         if why is not None:
             yield Finding("transport.tls.alpn_protocols", why, "transport.http.versions")
 
@@ -77,10 +77,10 @@ def _proxy(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     proxy = config.proxy
     if proxy.enabled:
         if proxy.forwarded_headers == "none":
-            why = "must be x-forwarded or forwarded with {other}; say which your proxy sends"
+            why = "must be x-forwarded or forwarded with {other}; choose the one that your proxy sends"
             yield Finding("proxy.forwarded_headers", why, "proxy.enabled")
         if not proxy.trusted_proxies:
-            why = "must not be empty with {other}; list your proxies' addresses or networks"
+            why = "must not be empty with {other}; list the addresses or networks of your proxies"
             yield Finding("proxy.trusted_proxies", why, "proxy.enabled")
         return
     used = {
@@ -91,7 +91,7 @@ def _proxy(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     }
     for path, is_used in used.items():
         if is_used:
-            why = "has no use with {other}; set proxy.enabled = true, or leave it out"
+            why = "is not used with {other}; set proxy.enabled = true, or remove this key"
             yield Finding(path, why, "proxy.enabled")
 
 
@@ -101,24 +101,24 @@ def _identity(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
         return
     if identity.mode == "header":
         if config.transport.mode != "mtls":
-            why = 'needs a proxy that shows a certificate, but {other}; set that to "mtls"'
+            why = 'needs a proxy that presents a client certificate, but {other}; set that to "mtls"'
             yield Finding("proxy.identity.mode", why, "transport.mode")
         if identity.header_name is None:
-            why = "is needed with {other}; name the header that your proxy sets"
+            why = "is required with {other}; name the header that your proxy sets"
             yield Finding("proxy.identity.header_name", why, "proxy.identity.mode")
     elif identity.header_name is not None:
-        why = 'has no use with {other}; set that to "header", or leave it out'
+        why = 'is not used with {other}; set that to "header", or remove this key'
         yield Finding("proxy.identity.header_name", why, "proxy.identity.mode")
 
 
 def _listeners(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
-    """No two listeners may want the same port."""
+    """Reject listeners that would bind the same port."""
     server, admin = config.server, config.admin
     places = [place_of(endpoint) for endpoint in server.endpoints]
     for index, place in enumerate(places):
         for earlier, other in enumerate(places[:index]):
             if place is not None and other is not None and collide(place, other):
-                why = f"wants port {place[1]}, as item [{earlier}] does; leave one out, or name other interfaces"
+                why = f"uses port {place[1]}, like item [{earlier}]; remove one, or bind different interfaces"
                 yield Finding("server.endpoints", why, index=index)
                 break
     if admin.endpoint is None:
@@ -126,7 +126,7 @@ def _listeners(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
     own = place_of(on_loopback(admin.endpoint))
     taken = tcp_places(server.bind_address, server.endpoints)
     if admin.endpoint in server.endpoints or (own is not None and any(collide(own, place) for place in taken)):
-        why = "is where clients are listened for, too: {other}; choose another port"
+        why = "conflicts with the listener for clients: {other}; choose another address or port"
         yield Finding("admin.endpoint", why, "server.endpoints" if server.endpoints else "server.bind_address")
 
 
@@ -142,7 +142,7 @@ def _credentials(config: Config, _: DeploymentProfile) -> Iterator[Finding]:
 def _production(config: Config, profile: DeploymentProfile) -> Iterator[Finding]:
     http = config.http
     if profile.production and http.origins == ("*",) and not http.allow_wildcard_cors:
-        why = f"isn't allowed in the profile {profile}; list the origins, or set http.allow_wildcard_cors = true"
+        why = f"is not allowed in the profile {profile}; list the origins, or set http.allow_wildcard_cors = true"
         yield Finding("http.cors_origins", why)
 
 
@@ -157,4 +157,4 @@ CROSS_RULES: tuple[Rule, ...] = (
     _credentials,
     _production,
 )
-"""The rules, in the order in which their findings are reported."""
+"""All rules, in the order in which their findings are reported."""

@@ -1,4 +1,4 @@
-"""Twisted's server endpoint strings in the configuration: as much as can be told of them without a reactor."""
+"""Checks of Twisted server endpoint strings that need no reactor."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dstreams.config.addresses import BindAddress, parse_bind_address
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 _BUILT_IN = ("ssl", "tcp", "unix")
-"""What Twisted knows without a plugin; unlike the others, only in lower case."""
+"""Endpoint types that Twisted knows without a plugin. Unlike plugins' types, they must be in lower case."""
 
 _LOOPBACK_SIX = r"\:\:1"
-"""In an endpoint string."""
+"""The IPv6 loopback address, escaped for an endpoint string."""
 
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 
 
 @frozen
 class Endpoint:
-    """An endpoint string, taken apart.
+    """A parsed endpoint string.
 
-    :param type: its first part: ``tcp``.
-    :param arguments: the parts without a name, in their order.
-    :param named: the others.
+    :param type: the part before the first colon, such as ``tcp``.
+    :param arguments: the positional arguments, in order.
+    :param named: the arguments of the form ``name=value``.
     """
 
     type: str
@@ -36,21 +36,21 @@ class Endpoint:
 
     @property
     def where(self) -> tuple[str, int] | None:
-        """The interface and port of a TCP endpoint, ``None`` for every other. The interface may be empty."""
+        """The interface and port of a TCP endpoint; ``None`` for other types. The interface may be empty."""
         text = self.argument(0, "port")
         if self.type.lower() not in ("tcp", "tcp6", "ssl", "dstls") or not _PORT.fullmatch(text):
             return None
         return self.argument(1, "interface"), int(text)
 
     def argument(self, index: int, name: str) -> str:
-        """One argument, by its position or its name; empty when it isn't there."""
+        """Return an argument given by position or by name, or an empty string when it is missing."""
         return self.arguments[index] if len(self.arguments) > index else self.named.get(name, "")
 
 
 def split_endpoint(text: str) -> Endpoint:
-    """Take an endpoint string apart, as Twisted does: colons separate, a backslash keeps its next character.
+    """Parse an endpoint string as Twisted does: colons separate parts, a backslash escapes the next character.
 
-    Twisted's own function for it is private.
+    Twisted has a function for this, but it is private.
     """
     parts = [[""]]
     escaped = False
@@ -71,7 +71,7 @@ def split_endpoint(text: str) -> Endpoint:
 
 
 def check_endpoint(text: str) -> str | None:
-    """Why a server can't listen at an endpoint, ``None`` when nothing speaks against it."""
+    """Return why a server cannot listen on an endpoint, or ``None`` when no problem is found."""
     if not text.strip():
         return "is blank; write an endpoint such as tcp:4437"
     if ":" not in text or _is_address(text):
@@ -81,7 +81,7 @@ def check_endpoint(text: str) -> str | None:
     endpoint = split_endpoint(text)
     known = known_types()
     if endpoint.type not in known and (endpoint.type.lower() in _BUILT_IN or endpoint.type.lower() not in known):
-        return f"is of a type that isn't known here; known are {', '.join(known)}"
+        return f"has an unknown type; the known types are {', '.join(known)}"
     if endpoint.type.lower() in ("tcp", "tcp6", "ssl"):
         port = endpoint.argument(0, "port")
         if not _PORT.fullmatch(port) or int(port) > 65_535:
@@ -92,7 +92,7 @@ def check_endpoint(text: str) -> str | None:
 
 
 def on_loopback(text: str) -> str:
-    """An endpoint string, with the loopback interface where it is TCP and names none."""
+    """Return the endpoint string, bound to the loopback interface if it is TCP and names no interface."""
     endpoint = split_endpoint(text)
     if endpoint.where is None or endpoint.argument(1, "interface"):
         return text
@@ -100,19 +100,19 @@ def on_loopback(text: str) -> str:
 
 
 def is_loopback(interface: str) -> bool:
-    """Whether only this machine can reach what listens there; a name isn't looked up."""
+    """Whether only this machine can connect to a listener on this interface. Names are not resolved."""
     try:
         address = ip_address(interface)
     except ValueError:
         return interface == "localhost"
-    # Python before 3.13 doesn't look into ::ffff:127.0.0.1, by which a socket of both families is asked over IPv4.
+    # Python before 3.13 does not recognize ::ffff:127.0.0.1, the form that a dual-stack socket uses for IPv4.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
 
 
 def known_types() -> list[str]:
-    """The first parts of endpoint strings that Twisted and its plugins understand."""
-    # Here, because few configurations have endpoints, and looking for plugins takes time.
+    """Return the endpoint types that Twisted and its plugins provide."""
+    # Imported here because few configurations have endpoints, and the search for plugins takes time.
     from twisted.internet.interfaces import IStreamServerEndpointStringParser
     from twisted.plugin import getPlugins
 
@@ -120,23 +120,23 @@ def known_types() -> list[str]:
 
 
 def collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
-    """Whether two interfaces with ports can't both be listened on."""
+    """Whether two listeners, each given as interface and port, would conflict."""
     if one[1] != other[1] or one[1] == 0:
         return False
     return one[0] == other[0] or one[0] in _EVERYWHERE or other[0] in _EVERYWHERE
 
 
 def tcp_places(bind_address: str, endpoints: Iterable[str]) -> list[tuple[str, int]]:
-    """The interfaces and ports that the server listens on, as far as its keys tell.
+    """Return the interfaces and ports that the server listens on, as far as the configuration says.
 
-    :param endpoints: when there are some, the address isn't used.
+    :param endpoints: if there are any, the address is not used.
     """
     texts = list(endpoints) or [bind_address]
     return [place for place in map(place_of, texts) if place is not None]
 
 
 def place_of(text: str) -> tuple[str, int] | None:
-    """The interface and port of an address or an endpoint string, ``None`` when it has none."""
+    """Return the interface and port of an address or an endpoint string, or ``None`` when it has none."""
     try:
         address = parse_bind_address(text)
     except ValueError:
@@ -153,7 +153,7 @@ def _is_address(text: str) -> bool:
 
 
 def _as_endpoint(text: str) -> str:
-    """The remedy for an address, or a port, where an endpoint belongs."""
+    """Return the remedy for an address or a port given in place of an endpoint."""
     if _PORT.fullmatch(text):
         return f"isn't an endpoint; write tcp:{text}"
     try:

@@ -1,8 +1,8 @@
-"""The layer that ``DS_*`` environment variables give.
+"""The configuration layer of ``DS_*`` environment variables.
 
-A variable's name is the key's place in upper case, with two underscores between the levels:
-``DS_HTTP__CORS_ORIGINS``. Variables of other programs that happen to begin with ``DS_`` have no such pair
-and get a warning; one that has it and isn't ours is taken for a slip of the pen.
+A variable's name is the key's path in upper case, with two underscores between the levels:
+``DS_HTTP__CORS_ORIGINS``. A ``DS_`` variable without two underscores probably belongs to another program and only
+gets a warning. One with two underscores that is not a key is probably misspelt, so it is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting
 
 PROFILE_VARIABLE = "DS_PROFILE"
-"""Names the profile where the command line doesn't."""
+"""Names the profile when the command line does not."""
 
 _VARIABLES = {key.variable: key for key in KEYS.values()}
 _OLD_VARIABLES = {old.key.variable: old for old in LEGACY.values()}
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"\+?[0-9]{1,40}", re.ASCII)
 
 
 def read_environment(environ: Mapping[str, str]) -> Layer:
-    """The values of all variables that are keys."""
+    """Read the values of all variables that are keys."""
     layer = Layer()
     strangers = []
     for name, text in sorted(environ.items()):
@@ -48,7 +48,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def read_rust_log(environ: Mapping[str, str]) -> Layer:
-    """What the variable ``RUST_LOG`` says; as in the Rust server, one that can't be read counts for nothing."""
+    """Read the variable ``RUST_LOG``. As in the Rust server, an invalid value is ignored with a warning."""
     layer = Layer()
     text = environ.get("RUST_LOG", "")
     if text.strip():
@@ -77,7 +77,7 @@ def _read_legacy(layer: Layer, old: LegacyKey, text: str) -> None:
 
 
 def _refuse_unknown(layer: Layer, name: str, text: str) -> None:
-    """Note a variable that doesn't exist; the key that was meant is taken for failed."""
+    """Record an unknown variable as a problem. The key that was probably meant counts as failed."""
     meant = nearest(name, _VARIABLES)
     variable = f"{printable(name)} = {shown(text)}"
     layer.problems.append(load_problem(f"unknown environment variable {variable}: {remedy(meant)}"))
@@ -85,12 +85,12 @@ def _refuse_unknown(layer: Layer, name: str, text: str) -> None:
 
 
 def _parse(key: Key, text: str) -> Value:
-    """A variable's text as a value of the key's type; nothing is trimmed, nothing guessed.
+    """Convert a variable's text to the key's type. Nothing is trimmed or guessed.
 
-    :raise ValueError: with the remedy.
+    :raise ValueError: if that is not possible; the message says what to write.
     """
     if not _is_unicode(text):
-        raise ValueError("isn't UTF-8; write it in UTF-8")
+        raise ValueError("is not UTF-8; write it in UTF-8")
     if key.type is bool:
         return _parse_boolean(text)
     if key.type is int:
@@ -106,7 +106,7 @@ def _parse(key: Key, text: str) -> Value:
 
 
 def _parse_list(key: Key, text: str) -> tuple[str, ...]:
-    """The items between commas, without the blanks around them; empty ones don't count."""
+    """Split a list at commas. Spaces around items are removed, and empty items are ignored."""
     items = tuple(item for item in (each.strip() for each in text.split(",")) if item)
     if not key.declaration.words:
         return items
@@ -123,7 +123,7 @@ def _parse_list(key: Key, text: str) -> tuple[str, ...]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a variable's bytes were UTF-8; Python keeps those that weren't as half surrogate pairs."""
+    """Whether the variable's bytes were UTF-8; Python keeps other bytes as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,7 +139,7 @@ def _parse_boolean(text: str) -> bool:
 
 def _parse_number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise ValueError("must be a whole number in decimal digits, without blanks")
+        raise ValueError("must be a whole number in decimal digits, without spaces")
     number = int(text)
     if number > LARGEST:
         raise ValueError(f"must be at most {LARGEST}")

@@ -1,4 +1,4 @@
-"""Names of hosts, as an operator lists them and as a ``Host`` header has them."""
+"""Host names, as listed in the configuration and as sent in a ``Host`` header."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from ipaddress import ip_address
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 
-_REMEDY = "must be a host's name or IP address, without a port, such as metrics.example.org or 10.1.2.3"
+_REMEDY = "must be a host name or an IP address without a port, such as metrics.example.org or 10.1.2.3"
 
 
 def parse_host(text: str) -> str:
-    """Read a name or an IP address.
+    """Parse a host name or an IP address.
 
-    :return: the one form in which it is compared: names in lower case and without a dot at the end, IPv6 addresses
+    :return: the normalized form used for comparison: names in lower case and without a trailing dot, IPv6 addresses
         without brackets.
-    :raise ValueError: with the remedy.
+    :raise ValueError: if the text is neither; the message says what to write.
     """
-    if "%" in text:  # an IPv6 zone means something on one machine only
+    if "%" in text:  # an IPv6 zone has a meaning on one machine only
         raise ValueError(_REMEDY)
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
@@ -29,7 +29,7 @@ def parse_host(text: str) -> str:
 
 
 def host_of(header: str) -> str | None:
-    """The host in the value of a ``Host`` header, as :func:`parse_host` gives it; ``None`` when there is none in it."""
+    """Return the host in a ``Host`` header value, normalized by :func:`parse_host`, or ``None`` if there is none."""
     host, colon, port = header.rpartition(":")
     if not colon or port.endswith("]"):
         host = header

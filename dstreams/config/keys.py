@@ -1,4 +1,4 @@
-"""What a configuration key is, and how a section class declares one."""
+"""The definition of a configuration key, and the functions with which section classes declare keys."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import attrs
 from attrs import field, frozen
 
 Value = str | int | bool | tuple[str, ...] | None
-"""What a key can hold; ``None`` where nothing is set and there is no default."""
+"""The type of a key's value; ``None`` when a key without a default is not set."""
 
 LARGEST = 2**63 - 1
-"""The largest number of any key: what a signed 64-bit integer holds."""
+"""The largest number that any key accepts: the maximum of a signed 64-bit integer."""
 
 VARIABLE_PREFIX = "DS_"
 LEVEL_SEPARATOR = "__"
@@ -27,16 +27,16 @@ _S = TypeVar("_S")
 
 @frozen(kw_only=True)
 class Declaration:
-    """What a section class says about one of its keys.
+    """The description and the allowed values of a key.
 
-    :param about: one sentence for the reference.
-    :param words: the allowed words of a key that holds one, or some, of a few; empty for every other.
-    :param aliases: other spellings, and the words they stand for.
-    :param refused: words that are known and not allowed, with the remedy that validation gives.
-    :param least: the smallest number allowed.
-    :param most: the largest number allowed.
-    :param example: a value to show where there is no default.
-    :param secret: whether the value is shown to nobody.
+    :param about: one sentence for the reference page.
+    :param words: the allowed words, if the key accepts only certain words; otherwise empty.
+    :param aliases: alternative spellings, each with the word that it stands for.
+    :param refused: words that are recognized but not allowed, each with the remedy that validation reports.
+    :param least: the smallest allowed number.
+    :param most: the largest allowed number.
+    :param example: a value for the documentation of a key without a default.
+    :param secret: whether the value is masked wherever the configuration is shown.
     """
 
     about: str
@@ -49,18 +49,18 @@ class Declaration:
     secret: bool = False
 
     def word(self, text: str) -> str | None:
-        """The known word that ``text`` is or stands for, ``None`` when it is neither."""
+        """Return the known word that ``text`` is or stands for, or ``None`` if there is none."""
         word = self.aliases.get(text, text)
         return word if word in self.words or word in self.refused else None
 
 
 @frozen
 class Key:
-    """One key of the whole configuration.
+    """One configuration key.
 
-    :param path: the dotted place in a TOML file: ``server.bind_address``.
+    :param path: the dotted path in a TOML file, such as ``server.bind_address``.
     :param type: ``str``, ``int``, ``bool``, or ``tuple`` for a list of strings.
-    :param default: the value when no layer sets it; ``None`` for a string without a default.
+    :param default: the value when no layer sets the key; ``None`` for a string without a default.
     """
 
     path: str
@@ -70,25 +70,25 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The environment variable: ``DS_SERVER__BIND_ADDRESS``."""
+        """The name of the environment variable, such as ``DS_SERVER__BIND_ADDRESS``."""
         return VARIABLE_PREFIX + self.path.upper().replace(".", LEVEL_SEPARATOR)
 
     @property
     def kind(self) -> str:
-        """The type in words, after "must be": ``a whole number``."""
+        """The type in words, to follow "must be": ``a whole number``."""
         return _KINDS[self.type]
 
     def holds(self, value: object) -> bool:
-        """Whether a value is of the key's type."""
+        """Whether a value has the key's type."""
         if value is None:
             return self.default is None
-        # Compared exactly: to Python a boolean is a number.
+        # Types are compared exactly, because in Python a bool is also an int.
         return type(value) is self.type and (
             not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
         )
 
     def choice(self) -> str:
-        """The remedy for a word that isn't one of the key's."""
+        """Return the remedy for a word that is not allowed."""
         words = self.declaration.words
         return f"must be {words[0]}" if len(words) == 1 else f"must be one of {', '.join(words)}"
 
@@ -105,7 +105,7 @@ def key(
     example: str | tuple[str, ...] = "",
     secret: bool = False,
 ) -> _V:
-    """A field of a section class that is a configuration key; see :class:`Declaration`."""
+    """Declare a field of a section class as a configuration key; see :class:`Declaration`."""
     declaration = Declaration(
         about=about,
         words=words,
@@ -120,14 +120,14 @@ def key(
 
 
 def section(cls: type[_S]) -> _S:
-    """A field of a section class that is a section below it."""
+    """Declare a field of a section class as a nested section."""
     return attrs.field(factory=cls)
 
 
 def sections_below(cls: type[attrs.AttrsInstance], path: str = "") -> Iterator[tuple[str, type[attrs.AttrsInstance]]]:
-    """A section class with its path, then all the sections in it, in the order of their declaration.
+    """Yield a section class with its path, then all sections nested in it, in order of declaration.
 
-    :param path: where the section is; empty for the whole configuration.
+    :param path: the path of the section; empty for the whole configuration.
     """
     yield path, cls
     types = get_type_hints(cls)
@@ -137,7 +137,7 @@ def sections_below(cls: type[attrs.AttrsInstance], path: str = "") -> Iterator[t
 
 
 def keys_below(cls: type[attrs.AttrsInstance]) -> Iterator[Key]:
-    """All keys of a section class and of the sections in it, section by section."""
+    """Yield all keys of a section class and of its nested sections, section by section."""
     for path, holder in sections_below(cls):
         types = get_type_hints(holder)
         for attribute in attrs.fields(holder):
@@ -148,7 +148,7 @@ def keys_below(cls: type[attrs.AttrsInstance]) -> Iterator[Key]:
 
 
 def _type(annotation: object) -> type:
-    """The type that an annotation such as ``str | None`` or ``tuple[str, ...]`` is about."""
+    """Return the type behind an annotation such as ``str | None`` or ``tuple[str, ...]``."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return annotation
     if get_origin(annotation) is tuple:

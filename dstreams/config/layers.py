@@ -1,10 +1,10 @@
-"""The layers of a configuration, laid over each other: the later one wins, key by key.
+"""Merges the layers of the configuration. A later layer overrides an earlier one, key by key.
 
     built-in defaults < built-in profile < default.toml < PROFILE.toml < local.toml < the file of ``--config``
     < ``DS_*`` environment variables
 
-Nothing is coerced: a port isn't a string, and ``yes`` isn't a boolean. All problems of all layers are
-reported together.
+Values are never converted between types: a port is not a string, and ``yes`` is not a boolean. The problems of all
+layers are reported together.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from dstreams.config.toml_file import read_file
 from dstreams.config.validation import validate, warnings
 
 DIRECTORIES = ("config", "/etc/durable-streams")
-"""Where the files of the configuration directory are looked for when none is named; the first that exists."""
+"""Candidates for the configuration directory when none is named; the first that exists is used."""
 
 
 @frozen(kw_only=True)
 class ConfigLoadOptions:
-    """Where a configuration comes from, besides the environment.
+    """The sources of a configuration, besides the environment.
 
-    :param config_dir: the directory with ``default.toml``, ``PROFILE.toml`` and ``local.toml``, each of which may be
-        missing. When it is left out: ``./config`` if that exists, else ``/etc/durable-streams``.
-    :param profile: ``dev``, ``prod`` and so on; when it is left out, what the variable ``DS_PROFILE`` says.
-    :param config_override: a TOML file that wins over the directory's; it must exist.
+    :param config_dir: the directory of ``default.toml``, ``PROFILE.toml`` and ``local.toml``, each of which is
+        optional. Default: ``./config`` if that exists, else ``/etc/durable-streams``.
+    :param profile: a profile such as ``dev`` or ``prod``. Default: the value of the variable ``DS_PROFILE``.
+    :param config_override: a TOML file that overrides the directory's files; it must exist.
     """
 
     config_dir: str | None = None
@@ -46,12 +46,12 @@ class ConfigLoadOptions:
 
 @frozen(kw_only=True)
 class LoadedConfig:
-    """What the layers come to, also when that can't be used.
+    """The merged layers, with their problems; the configuration is usable only if there are none.
 
-    :param settings: every key by its path, with its value and where that was set.
+    :param settings: every key by its path, with its value and origin.
     :param files: the files that were read, the earliest layer first.
     :param problems: everything that is wrong, in any layer.
-    :param warnings: what an operator should know about it, one line each.
+    :param warnings: advice for the operator, one line each.
     """
 
     profile: DeploymentProfile
@@ -62,24 +62,24 @@ class LoadedConfig:
 
     @property
     def config(self) -> Config:
-        """The configuration itself; with problems, it can only be looked at."""
+        """The configuration tree. If there are problems, it may be displayed but not used."""
         return build(self.settings)
 
 
 def load_config(options: ConfigLoadOptions | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Build the configuration from all its layers, and check it.
+    """Build the configuration from all its layers and check it.
 
-    :param options: the defaults when left out.
-    :param environ: environment variables; those of the process when left out.
-    :raise ConfigError: with everything that is wrong, in any layer.
+    :param options: default: no directory, profile or file is named.
+    :param environ: environment variables; default: those of the process.
+    :raise ConfigError: if anything is wrong in any layer; it lists all problems.
     """
     return load(options or ConfigLoadOptions(), os.environ if environ is None else environ).config
 
 
 def load(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig:
-    """The same as :func:`load_config`, with where each value comes from.
+    """Do the same as :func:`load_config`, and return the origin of each value as well.
 
-    :raise ConfigError: with everything that is wrong, in any layer.
+    :raise ConfigError: if anything is wrong in any layer; it lists all problems.
     """
     loaded = read(options, environ)
     if loaded.problems:
@@ -88,7 +88,7 @@ def load(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
 
 
 def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig:
-    """Read all layers, and check what they come to."""
+    """Read and merge all layers, and check the result."""
     problems: list[Problem] = []
     profile = _profile(options, environ, problems)
     directory = _directory(options.config_dir, problems)
@@ -107,7 +107,7 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
     lost = bool(problems) or any(layer.lost for layer in layers)
     problems += [problem for layer in layers for problem in layer.problems]
     failed = {path for layer in layers for path in layer.failed}
-    # Without a whole layer there is no telling what goes with what.
+    # If a whole layer could not be read, conflicts between keys may come from the missing values.
     wrong = validate(settings, profile, failed=KEYS if lost else failed)
     said = [warning for layer in layers for warning in layer.warnings]
     said += _blank_profile(options, environ)
@@ -125,9 +125,9 @@ def read(options: ConfigLoadOptions, environ: Mapping[str, str]) -> LoadedConfig
 
 
 def merge(layers: list[Layer]) -> dict[str, Setting]:
-    """Every key's setting: that of the last layer which has it.
+    """Return each key's setting, taken from the last layer that sets it.
 
-    :param layers: without the defaults.
+    :param layers: all layers but the defaults.
     """
     settings = {path: Setting(key, key.default, "default") for path, key in KEYS.items()}
     for layer in layers:
@@ -140,26 +140,26 @@ def merge(layers: list[Layer]) -> dict[str, Setting]:
 
 
 def _unused_address(settings: Mapping[str, Setting]) -> Iterator[str]:
-    """A warning about an address that somebody has set and that endpoints replace."""
+    """Warn about an explicitly set bind address that is ignored because there are endpoints."""
     address, endpoints = settings["server.bind_address"], settings["server.endpoints"]
     if endpoints.value and not address.origin.startswith(("default", "profile ")):
-        yield f"{address.named()} has no effect, because {endpoints.named()} says where to listen; leave one out"
+        yield f"{address.named()} has no effect, because {endpoints.named()} says where to listen; remove one of them"
 
 
 def _undone(profile: DeploymentProfile, settings: Mapping[str, Setting], default_file: str | None) -> Iterator[str]:
-    """Warnings about values of a profile that the file meant for all profiles sets back to the built-in default.
+    """Warn about values of the profile that ``default.toml`` sets back to the built-in default.
 
-    So does the file that the Rust server ships, which spells out every default.
+    The file that the Rust server ships does this, because it spells out every default.
     """
     origin = f"file {printable(default_file)}" if default_file else None
     for path, value in PROFILES.get(profile.name, {}).items():
         setting = settings[path]
         if setting.origin == origin and setting.value == setting.key.default != value:
-            yield f"{setting.named()} undoes what the profile {profile} sets, {shown(value)}; comment it out there"
+            yield f"{setting.named()} overrides what the profile {profile} sets, {shown(value)}; comment it out there"
 
 
 def _followers(layer: Layer) -> Iterator[tuple[str, Setting]]:
-    """The keys that change with another one of the layer."""
+    """Yield settings that follow from another key of the same layer."""
     versions = layer.settings.get("transport.http.versions")
     if versions is not None:
         alpn = KEYS["transport.tls.alpn_protocols"]
@@ -182,14 +182,14 @@ def _profile(options: ConfigLoadOptions, environ: Mapping[str, str], problems: l
 
 
 def _blank_profile(options: ConfigLoadOptions, environ: Mapping[str, str]) -> Iterator[str]:
-    """A warning about a name that is blank: most likely it should come from a variable that isn't set."""
+    """Warn about a blank profile name: it probably comes from a variable that is not set."""
     name, origin = _profile_name(options, environ)
     if name is not None and not name.strip():
-        yield f"{origin} is blank, so that the profile default holds; name a profile, or leave it out"
+        yield f"{origin} is blank, so the profile is default; name a profile, or remove it"
 
 
 def _profile_name(options: ConfigLoadOptions, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The profile as it was written, and where."""
+    """Return the profile's name as it was written, and where."""
     if options.profile is not None:
         return str(options.profile), "--profile"
     return environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE
@@ -198,23 +198,23 @@ def _profile_name(options: ConfigLoadOptions, environ: Mapping[str, str]) -> tup
 def _no_such_profile(
     profile: DeploymentProfile, directory: str | None, options: ConfigLoadOptions, environ: Mapping[str, str]
 ) -> Problem:
-    """A profile of one's own without its file: most likely a misspelt name, which must not run with other values."""
+    """Report a custom profile that has no file: the name is probably misspelt, and other values must not be used."""
     name, origin = _profile_name(options, environ)
     near = nearest(profile.name, PROFILES)
-    hint = f"did you mean {near}?" if near else f"built in are {', '.join(PROFILES)}"
+    hint = f"did you mean {near}?" if near else f"the built-in ones are {', '.join(PROFILES)}"
     place = printable(str(Path(directory or options.config_dir or DIRECTORIES[0], f"{profile}.toml")))
-    return load_problem(unknown_profile(name or "", origin, f"{hint}; one of your own needs the file {place}"))
+    return load_problem(unknown_profile(name or "", origin, f"{hint}; a custom profile needs the file {place}"))
 
 
 def _directory(named: str | None, problems: list[Problem]) -> str | None:
-    """The configuration directory, ``None`` when there is none."""
+    """Return the configuration directory, or ``None`` if there is none."""
     for path in DIRECTORIES if named is None else (named,) if named.strip() else ():
         try:
             found = Path(path).is_dir()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             problems.append(
-                load_problem(f"configuration directory can't be looked into: {shown(path)}: {reason}; name another")
+                load_problem(f"configuration directory cannot be accessed: {shown(path)}: {reason}; name another")
             )
             return None
         if found:
@@ -226,7 +226,7 @@ def _directory(named: str | None, problems: list[Problem]) -> str | None:
 
 
 def _paths(directory: str | None, profile: DeploymentProfile, override: str | None) -> Iterator[tuple[str, str | None]]:
-    """The files to read, and by which option they were named; those of the directory may be missing."""
+    """Yield the files to read, each with the option that names it, or ``None`` for a file that may be missing."""
     if directory is not None:
         for name in dict.fromkeys(("default", profile.name, "local")):
             yield str(Path(directory, f"{name}.toml")), None

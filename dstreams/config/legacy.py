@@ -1,4 +1,4 @@
-"""The keys that the Rust server used to have and still accepts: read, and taken for those that replaced them."""
+"""Old keys that the Rust server still accepts. They are read, and set the keys that replaced them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dstreams.config.settings import Layer, Setting
 class LegacyKey:
     """An old key.
 
-    :param key: what is read.
-    :param successor: the key that is set by it.
-    :param convert: makes the successor's value; raises ``ValueError`` with the remedy.
+    :param key: the old key, as it is read.
+    :param successor: the key that it sets.
+    :param convert: converts the value for the successor; raises ``ValueError`` with the remedy.
     """
 
     key: Key
@@ -26,7 +26,7 @@ class LegacyKey:
 
 
 def _bind_address(port: Value) -> Value:
-    """The address that the Rust server makes of a port: all interfaces."""
+    """Return the address for a port, as the Rust server does: all IPv4 interfaces."""
     assert isinstance(port, int)
     if not 0 <= port <= 65_535:
         raise ValueError("must be a port from 0 to 65535")
@@ -54,25 +54,25 @@ LEGACY: Mapping[str, LegacyKey] = {
         _moved("log.rust_log", "observability.rust_log"),
     )
 }
-"""The old keys by their path."""
+"""The old keys, by path."""
 
 _OLD_TLS = ("tls.cert_path", "tls.key_path")
 
 
 def replace_legacy(layer: Layer) -> None:
-    """Turn the old keys of a layer into their successors; where both are set, the successor's own value holds."""
+    """Set the successors of a layer's old keys. A successor that the layer sets itself keeps its value."""
     for path, setting in layer.legacy.items():
         successor = LEGACY[path].successor
         if successor.path not in layer.settings:
             layer.settings[successor.path] = Setting(successor, setting.value, setting.origin)
-        layer.warnings.append(f"{path} ({setting.origin}) is an old name: write {successor.path}")
+        layer.warnings.append(f"{path} ({setting.origin}) is an old name; use {successor.path}")
 
 
 def old_tls_mode(layers: list[Layer], settings: Mapping[str, Setting]) -> Setting | None:
-    """The mode ``tls``, where old keys gave certificate and key and no layer has set a mode.
+    """Return the mode ``tls`` if old keys set certificate and key and no layer sets a mode, otherwise ``None``.
 
-    :param layers: without the defaults.
-    :param settings: what the layers come to.
+    :param layers: all layers but the defaults.
+    :param settings: the merged layers.
     """
     if any("transport.mode" in layer.settings for layer in layers):
         return None

@@ -1,7 +1,7 @@
-"""Which events are logged: a general level, and levels of their own for parts of the server.
+"""Filters for log events: a general level, and levels for single parts of the server.
 
-The text form is the one that Rust programs know from ``RUST_LOG``: items separated by commas, each a level
-(``info``), a target with its level (``dstreams.storage=debug``), or a target alone, which logs everything.
+The text form is that of ``RUST_LOG`` in Rust programs: items separated by commas, each a level (``info``), a target
+with its level (``dstreams.storage=debug``), or a target alone, which logs everything from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from dstreams.config.problems import BadItem, BadItems
 
 LEVELS = ("debug", "info", "warn", "error", "critical", "off")
-"""The levels from the most talkative to silence; all but ``off`` are Twisted's."""
+"""The levels, from the most to the least verbose. All but ``off`` are Twisted's."""
 
 _WORDS = {level: level for level in LEVELS} | {
     "trace": "debug",
@@ -25,15 +25,15 @@ _WORDS = {level: level for level in LEVELS} | {
 _TARGET = re.compile(r"[A-Za-z0-9_]+(?:(?:\.|::)[A-Za-z0-9_]+)*", re.ASCII)
 
 _RUST_CRATES = ("durable_streams_server", "durable_streams")
-"""What the Rust server calls its own events; here they are called ``dstreams``."""
+"""The names of the Rust server's own targets; they are replaced by ``dstreams``."""
 
 
 @frozen
 class LogFilter:
-    """What is logged.
+    """A general log level, with exceptions for single namespaces.
 
-    :param default: one of :data:`LEVELS`, for every namespace that no target covers.
-    :param targets: levels by namespace: ``{"dstreams.storage": "debug"}`` is also about
+    :param default: one of :data:`LEVELS`, for every namespace without a target.
+    :param targets: levels by namespace: ``{"dstreams.storage": "debug"}`` also applies to
         ``dstreams.storage.journal``.
     """
 
@@ -41,7 +41,7 @@ class LogFilter:
     targets: Mapping[str, str] = field(factory=dict)
 
     def level(self, namespace: str) -> str:
-        """The level of one namespace: that of the longest target which covers it."""
+        """Return the level of a namespace: that of the longest target that covers it."""
         while namespace:
             if namespace in self.targets:
                 return self.targets[namespace]
@@ -49,16 +49,17 @@ class LogFilter:
         return self.default
 
     def with_default(self, level: str | None) -> LogFilter:
-        """The same targets with another general level, if one is given."""
+        """Return a copy with another general level, or this filter if ``level`` is ``None``."""
         return self if level is None else evolve(self, default=level)
 
 
 def parse_log_filter(text: str) -> LogFilter:
-    """Read ``info``, ``warn,dstreams.storage=debug``, ``off``; upper case and blanks around items don't matter.
+    """Parse ``info``, ``warn,dstreams.storage=debug`` or ``off``; case and spaces around items do not matter.
 
-    As in Rust, what no item is about isn't logged, but for errors: ``dstreams.storage=debug`` alone.
+    As in Rust, only errors are logged from parts that no item covers, for example with ``dstreams.storage=debug``
+    alone.
 
-    :raise ValueError: with the remedy.
+    :raise ValueError: if the text has another form; the message says what to write.
     """
     default = "error"
     targets: dict[str, str] = {}
@@ -73,7 +74,7 @@ def parse_log_filter(text: str) -> LogFilter:
         if not equals and target.lower() in _WORDS:
             default = _WORDS[target.lower()]
         elif not _TARGET.fullmatch(target):
-            why = "isn't a level, nor target=level with a target such as dstreams.http"
+            why = "is neither a level nor target=level with a target such as dstreams.http"
             bad.append(BadItem(index, item, why))
         elif word.lower() not in _WORDS and (equals and word):
             bad.append(BadItem(index, item, f"has the level {word!r}; the levels are {', '.join(LEVELS)}"))
@@ -85,6 +86,6 @@ def parse_log_filter(text: str) -> LogFilter:
 
 
 def _namespace(target: str) -> str:
-    """A target as a namespace of Twisted's logger."""
+    """Convert a target to a namespace of Twisted's logger."""
     first, _, rest = target.replace("::", ".").partition(".")
     return ".".join(filter(None, ["dstreams" if first in _RUST_CRATES else first, rest]))

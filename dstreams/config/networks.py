@@ -1,4 +1,4 @@
-"""IP addresses and networks, as an operator lists them."""
+"""IP addresses and networks, as written in the configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_network(text: str) -> Network:
-    """Read ``10.0.0.0/8``, ``10.1.2.3``, ``fd00::/8`` or ``::1``; an address is the network that holds only it.
+    """Parse ``10.0.0.0/8``, ``10.1.2.3``, ``fd00::/8`` or ``::1``; an address is a network of one member.
 
-    The bits below the prefix needn't be zero. An IPv4 network written as an IPv6 one (``::ffff:10.0.0.0/104``) is
-    the IPv4 one, because that is how its members are compared.
+    The bits below the prefix need not be zero. An IPv4 network written as IPv6 (``::ffff:10.0.0.0/104``) becomes
+    the IPv4 network, because its members are compared as IPv4 addresses.
 
-    :raise ValueError: with the remedy.
+    :raise ValueError: if the text has another form; the message says what to write.
     """
-    # ipaddress would also read a netmask, and an IPv6 zone, which means something on one machine only.
+    # ipaddress would also accept a netmask, and an IPv6 zone, which has a meaning on one machine only.
     address, slash, prefix = text.partition("/")
     if "%" in address or (slash and not (prefix.isascii() and prefix.isdigit())):
         raise ValueError(_REMEDY)
@@ -28,10 +28,10 @@ def parse_network(text: str) -> Network:
 
 
 def parse_trusted(text: str) -> Network | None:
-    """Read an item of ``proxy.trusted_proxies``: a network, or ``unix`` for whoever connects to a UNIX socket.
+    """Parse an item of ``proxy.trusted_proxies``: a network, or ``unix`` for all clients of UNIX sockets.
 
-    :return: ``None`` for ``unix``.
-    :raise ValueError: with the remedy.
+    :return: the network; ``None`` for ``unix``.
+    :raise ValueError: if the text has another form; the message says what to write.
     """
     if text == UNIX:
         return None

@@ -1,4 +1,4 @@
-"""The origins whose scripts may use the server, as an operator writes them."""
+"""The origins whose scripts may use the server (CORS), as written in the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def check_origins(text: str) -> list[BadItem]:
-    """What is wrong with a list of origins.
+    """Return what is wrong with a list of origins.
 
     :param text: ``*``, or origins separated by commas.
     """
@@ -27,25 +27,25 @@ def check_origins(text: str) -> list[BadItem]:
     for index, origin in enumerate(origins):
         why = _check_origin(origin)
         if why is None and origin in origins[:index]:
-            why = f"is item [{origins.index(origin)}] once more; write it once"
+            why = f"repeats item [{origins.index(origin)}]; write it once"
         if why is not None:
             bad.append(BadItem(index, origin, why))
     return bad
 
 
 def _check_origin(origin: str) -> str | None:
-    """Why this isn't an origin as a browser sends it in its ``Origin`` header, or ``None`` when it is."""
+    """Return why this is not an origin as a browser sends it in its ``Origin`` header, or ``None`` if it is one."""
     if origin == "null":
         return None
     if not origin:
         return "is empty; write * or origins separated by single commas"
     if origin == "*":
-        return "stands beside origins; write * alone, or only origins"
+        return "is mixed with other origins; write * alone, or only origins"
     match = _ORIGIN.fullmatch(origin)
     if match is None:
-        return "isn't an origin such as https://app.example or http://localhost:3000"
+        return "is not an origin such as https://app.example or http://localhost:3000"
     scheme, port = match["scheme"].lower(), match["port"]
     sent = f"{scheme}://{match['host'].lower()}"
     if port is not None and port != _DEFAULT_PORTS.get(scheme):
         sent += f":{int(port)}"
-    return None if origin == sent else f"is what browsers send as {sent!r}; write that"
+    return None if origin == sent else f"is sent by browsers as {sent!r}; write it like that"

@@ -1,25 +1,25 @@
-"""Paths of URLs in the configuration, and the ones that are taken already."""
+"""URL paths in the configuration, and the paths that the server reserves."""
 
 from __future__ import annotations
 
 import re
 
 HEALTH_PATHS = ("/health", "/healthz", "/readyz")
-"""Where the health checks are."""
+"""The paths of the health checks."""
 
 METRICS_PATH = "/metrics"
-"""Where the metrics are."""
+"""The path of the metrics."""
 
 RESERVED_PATHS = (*HEALTH_PATHS, METRICS_PATH)
-"""Paths that are never streams; with the streams at the root, the streams of these names can't be reached."""
+"""Paths that are never streams. If the streams are at the root, streams with these names cannot be reached."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+", re.ASCII)
 
 
 def check_base_path(text: str) -> str | None:
-    """Why something can't be put below a path, ``None`` when it can.
+    """Return why a path cannot be a base path, or ``None`` if it can.
 
-    What passes has one form only: two paths are the same when their texts are.
+    Valid paths are normalized: two of them are the same path only if their texts are equal.
     """
     if text == "/":
         return None
@@ -32,11 +32,11 @@ def check_base_path(text: str) -> str | None:
         if not segment:
             return "has an empty segment; write single slashes"
         if segment in (".", ".."):
-            return f"has the segment {segment!r}, which clients remove from a path; leave it out"
+            return f"has the segment {segment!r}, which clients remove from a path; remove it"
         if not _SEGMENT.fullmatch(segment):
             return (
                 f"has the segment {segment!r}; letters, digits and -._~!$&'()*+,;=:@ are allowed,"
-                " without a query, percent-encoding or blanks"
+                " without a query, percent-encoding or spaces"
             )
     if f"/{segments[0]}" in RESERVED_PATHS:
         return f"overlaps with the server's own pages at {', '.join(RESERVED_PATHS)}; choose another path"

@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration, told to the person who has to mend it."""
+"""Problems of a configuration, as messages for the operator."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from attrs import frozen
 from dstreams.startup import StartupPhase
 
 LONGEST_SHOWN = 100
-"""How many characters of a value a problem shows."""
+"""Maximum number of characters of a value in a message."""
 
 _NEAR_LAST = 0.6
 _NEAR_WHOLE = 0.72
-"""How much alike names must be to be taken for each other: in their last part, or as a whole."""
+"""Minimum similarity, from 0 to 1, for a suggestion: of the names' last parts, or of the whole names."""
 
 
 def printable(text: str) -> str:
-    """A path or a name as it may stand in a line of text: what can't be printed is escaped."""
+    """Escape the unprintable characters of a path or a name, so that it fits in a line of text."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
@@ -29,26 +29,26 @@ def printable_lines(text: str) -> str:
 
 @frozen
 class Problem:
-    """One thing that is wrong.
+    """One thing that is wrong with the configuration.
 
-    :param phase: when it shows: while loading or while validating.
-    :param text: one line that names the key, its value, where that came from, and the remedy.
+    :param phase: whether it was found while loading or while validating.
+    :param text: one line with the key, its value, its origin, and the remedy.
     """
 
     phase: StartupPhase
     text: str
 
     def __str__(self) -> str:
-        """The line an operator sees: ``[phase] text``."""
+        """Return the line that the operator sees: ``[phase] text``."""
         return f"[{self.phase.value}] {self.text}"
 
 
 @frozen
 class BadItem:
-    """An item of a list that can't be used.
+    """A list item that cannot be used.
 
-    :param index: its place, from 0 on.
-    :param why: what is wrong and the remedy, without the key and the item.
+    :param index: its index, from 0.
+    :param why: what is wrong and how to fix it, without the key and the item.
     """
 
     index: int
@@ -57,13 +57,13 @@ class BadItem:
 
 
 Why = str | Sequence[BadItem]
-"""What is wrong with a value, and the remedy: of the whole, or of some of its items."""
+"""What is wrong with a value and how to fix it: one text for the whole value, or one entry for each bad item."""
 
 
 class BadItems(ValueError):
-    """A list with items that can't be used.
+    """A list has items that cannot be used.
 
-    :param items: all of these.
+    :param items: all of those items.
     """
 
     def __init__(self, items: Sequence[BadItem]) -> None:
@@ -72,14 +72,14 @@ class BadItems(ValueError):
 
 
 def why_of(error: ValueError) -> Why:
-    """What a parser says, item by item where it can."""
+    """Return the message of a parser's error, item by item if it has items."""
     return error.items if isinstance(error, BadItems) else str(error)
 
 
 class ConfigError(Exception):
-    """The configuration can't be used.
+    """The configuration cannot be used.
 
-    :param problems: all that is wrong with it, in the order in which it was found.
+    :param problems: everything that is wrong with it, in the order in which it was found.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -88,12 +88,12 @@ class ConfigError(Exception):
 
 
 def load_problem(text: str) -> Problem:
-    """Something that can't be read, or isn't a configuration key or value at all."""
+    """Return a problem for a file that cannot be read, or for something that is not a key or a value."""
     return Problem(StartupPhase.LOAD_CONFIG, text)
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a one-line message: strings quoted and escaped, and not too long."""
+    """Format a value for a one-line message: strings quoted and escaped, and shortened if too long."""
     if value is None:
         return "unset"
     if isinstance(value, tuple):
@@ -103,9 +103,9 @@ def shown(value: object) -> str:
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
-    """The name that was most likely meant, ``None`` when none is near.
+    """Return the known name that was most likely meant, or ``None`` if none is similar enough.
 
-    What counts is the last part first, and then the section: a key in the wrong section is near, too.
+    The last part counts more than the section, so that a key in the wrong section is also found.
     """
     wanted = _split(wrong)
 
@@ -119,17 +119,17 @@ def nearest(wrong: str, known: Iterable[str]) -> str | None:
 
 
 def remedy(meant: str | None) -> str:
-    """The remedy for a name that doesn't exist, and what :func:`nearest` says of it."""
+    """Return the remedy for an unknown name, given the result of :func:`nearest`."""
     return f"did you mean {meant}?" if meant else "remove it"
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A dotted key's, or a variable's, section and last part."""
+    """Split the name of a key or of a variable into section and last part."""
     separator = "__" if "__" in name else "."
     section, _, last = name.rpartition(separator)
     return section, last
 
 
 def _ratio(one: str, other: str) -> float:
-    """How much alike two names are, from 0 to 1."""
+    """Return how similar two names are, from 0 to 1."""
     return SequenceMatcher(None, one.lower(), other.lower()).ratio()

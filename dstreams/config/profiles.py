@@ -1,4 +1,4 @@
-"""Deployment profiles: named sets of values for a kind of deployment."""
+"""Deployment profiles: named sets of configuration values."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ _BOTH_VERSIONS = ("http1", "http2")
 
 PROFILES: Mapping[str, Mapping[str, Value]] = {
     "default": {},
-    # One's own machine: nobody else gets in.
+    # For one's own machine, so it listens on loopback only.
     "dev": {"server.bind_address": "127.0.0.1:4437", "observability.rust_log": "debug"},
     "prod": _PROD,
     "prod-tls": {**_PROD, "transport.mode": "tls", "transport.http.versions": _BOTH_VERSIONS},
     "prod-mtls": {**_PROD, "transport.mode": "mtls", "transport.http.versions": _BOTH_VERSIONS},
 }
-"""What each built-in profile sets."""
+"""The values that each built-in profile sets."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9_-]+)*", re.ASCII)
 
 _RESERVED = "local"
-"""Its file is read with every profile."""
+"""Reserved, because ``local.toml`` is read with every profile."""
 
 
 @frozen
 class DeploymentProfile:
-    """Which profile is in force.
+    """The name of the selected profile.
 
-    :param name: ``default``, another of :data:`PROFILES`, or one's own: the name of a file without ``.toml``.
+    :param name: one of :data:`PROFILES`, or a custom profile: the name of a file without ``.toml``.
     """
 
     name: str = "default"
 
     @property
     def built_in(self) -> bool:
-        """Whether it sets something, or nothing, by itself."""
+        """Whether the profile is built in; ``default`` is, although it sets nothing."""
         return self.name in PROFILES
 
     @property
     def production(self) -> bool:
-        """Whether it is held to what production asks for."""
+        """Whether the stricter checks for production apply."""
         return self.name in ("prod", "prod-tls", "prod-mtls")
 
     @classmethod
     def parse(cls, text: str | None) -> DeploymentProfile:
-        """Read a profile's name; blanks around it and upper case don't matter, nothing at all means ``default``.
+        """Parse a profile's name. Case and surrounding spaces do not matter; no name means ``default``.
 
-        :raise ValueError: with the remedy, when no profile can have that name.
+        :raise ValueError: if no profile can have that name; the message says what to write.
         """
         name = (text or "").strip().lower() or "default"
         if name == _RESERVED:
-            raise ValueError("is the name of the file that is read with every profile; choose another")
+            raise ValueError("is reserved, because local.toml is read with every profile; choose another")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"isn't a profile's name; write {', '.join(PROFILES)}, or letters, digits, - and _")
+            raise ValueError(f"is not a profile name; use {', '.join(PROFILES)}, or letters, digits, - and _")
         return cls(name)
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class DeploymentProfile:
 
 
 def read_profile(profile: DeploymentProfile) -> Layer:
-    """What a profile sets by itself; one's own sets nothing."""
+    """Return the layer of values that a profile sets by itself; empty for a custom profile."""
     layer = Layer()
     for path, value in PROFILES.get(profile.name, {}).items():
         layer.set(KEYS[path], value, f"profile {profile}")
@@ -83,5 +83,5 @@ def read_profile(profile: DeploymentProfile) -> Layer:
 
 
 def unknown_profile(name: str, origin: str, why: str) -> str:
-    """A profile that can't be used: ``unknown profile 'x' (--profile): why``."""
+    """Return the message for a profile that cannot be used: ``unknown profile 'x' (--profile): why``."""
     return f"unknown profile {shown(name)} ({origin}): {why}"

@@ -1,4 +1,4 @@
-"""What one layer says: values with their origin, and what was wrong with it."""
+"""The settings of one layer: values with their origin, and problems found while reading them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dstreams.startup import StartupPhase
 class Setting:
     """One key as one layer sets it.
 
-    :param value: of the key's type.
-    :param origin: where it was set, for messages: ``DS_HTTP__CACHE``, ``the file server.toml``.
+    :param value: a value of the key's type.
+    :param origin: where it was set, for messages: ``DS_HTTP__CACHE``, ``file server.toml``.
     """
 
     key: Key
@@ -22,27 +22,27 @@ class Setting:
     origin: str
 
     def named(self) -> str:
-        """The setting in a sentence: ``http.cache = 'public' (DS_HTTP__CACHE)``."""
+        """Return the setting for a message: ``http.cache = 'public' (DS_HTTP__CACHE)``."""
         return named(self.key.path, self.value, self.origin)
 
     def problems(self, phase: StartupPhase, why: Why) -> list[Problem]:
-        """What is wrong with this setting, or with items of it.
+        """Return the problems of this setting: one, or one for each bad item.
 
-        :param why: what is wrong and the remedy, without the key and the value.
+        :param why: what is wrong and how to fix it, without the key and the value.
         """
         return wrong_values(phase, self.key.path, self.value, self.origin, why)
 
 
 @define(eq=False)
 class Layer:
-    """What was read from one place.
+    """The settings read from one source.
 
-    :param settings: by path.
-    :param legacy: old keys by their path, already with their successors' values.
-    :param warnings: what should be changed though it works.
-    :param failed: keys that are set to something that can't be read.
-    :param found: whether there was anything to read.
-    :param lost: whether there was something that can't be read at all.
+    :param settings: settings by path.
+    :param legacy: settings of old keys, by the old path; their values are already converted for the successors.
+    :param warnings: advice about settings that work but should be changed.
+    :param failed: keys whose value cannot be read.
+    :param found: whether the source exists.
+    :param lost: whether the source as a whole cannot be read.
     """
 
     settings: dict[str, Setting] = field(factory=dict)
@@ -54,31 +54,31 @@ class Layer:
     lost: bool = False
 
     def set(self, key: Key, value: Value, origin: str) -> None:
-        """Add one setting."""
+        """Add a setting."""
         self.settings[key.path] = Setting(key, value, origin)
 
     def fail(self, key: Key, written: str, value: object, origin: str, why: Why) -> None:
-        """Note a value, or items of it, that can't be read.
+        """Record a value, or items of it, that cannot be read.
 
-        :param key: the key that it was meant for.
-        :param written: the key as it was written: an old name, perhaps.
+        :param key: the key that the value was meant for.
+        :param written: the key's path as it was written; it may be an old name.
         """
         self.failed.add(key.path)
         self.problems += wrong_values(StartupPhase.LOAD_CONFIG, written, value, origin, why)
 
 
 def wrong_values(phase: StartupPhase, path: str, value: object, origin: str, why: Why) -> list[Problem]:
-    """A value that can't be used, or each item of it that can't: ``server.endpoints[2] = 'x' (server.toml): why``."""
+    """Return problems for a value or for each bad item: ``server.endpoints[2] = 'x' (file server.toml): why``."""
     if isinstance(why, str):
         return [wrong_value(phase, path, value, origin, why)]
     return [wrong_value(phase, f"{path}[{bad.index}]", bad.item, origin, bad.why) for bad in why]
 
 
 def wrong_value(phase: StartupPhase, path: str, value: object, origin: str, why: str) -> Problem:
-    """A value that can't be used: ``server.bind_address = 'x' (DS_SERVER__BIND_ADDRESS): why``."""
+    """Return a problem for a value: ``server.bind_address = 'x' (DS_SERVER__BIND_ADDRESS): why``."""
     return Problem(phase, f"{named(path, value, origin)}: {why}")
 
 
 def named(path: str, value: object, origin: str) -> str:
-    """A key with its value and where it was set."""
+    """Format a key with its value and origin for a message."""
     return f"{path} = {shown(value)} ({origin})"

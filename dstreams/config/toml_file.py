@@ -1,4 +1,4 @@
-"""The layer that a TOML file gives."""
+"""The configuration layer of a TOML file."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _OLD_SECTIONS = {path.rpartition(".")[0] for path in LEGACY}
 
 
 def read_file(path: str, *, named_by: str | None = None) -> Layer:
-    """Read one file.
+    """Read one TOML file.
 
     :param path: absolute, or relative to the working directory.
-    :param named_by: the option by which the operator named it; it must exist then.
+    :param named_by: the option that named the file; such a file must exist.
     """
     layer = Layer()
     what = f"{shown(path)} ({named_by})" if named_by else shown(path)
     why = None
     try:
-        # Some editors begin a file with the mark that UTF-8 has no need of.
+        # utf-8-sig, because some editors start a file with a byte order mark.
         table = tomllib.loads(_read_bytes(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         layer.found = False
-        # A link that leads nowhere was meant to lead somewhere.
+        # A dangling symbolic link is a mistake, not a missing optional file.
         if named_by or Path(path).is_symlink():
             why = f"configuration file not found: {what}: give the path of an existing file"
     except OSError as error:
         reason = error.strerror or error
-        why = f"configuration file can't be read: {what}: {reason}; let the server's user read it"
+        why = f"configuration file cannot be read: {what}: {reason}; make it readable for the server's user"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        why = f"configuration file isn't TOML: {what}: {_reason(error)}"
+        why = f"configuration file is not valid TOML: {what}: {_reason(error)}"
     else:
         _read_table(layer, table, "", f"file {printable(path)}")
         replace_legacy(layer)
@@ -53,25 +53,25 @@ def read_file(path: str, *, named_by: str | None = None) -> Layer:
 
 
 def _read_bytes(path: str) -> bytes:
-    # A blank path is most likely a variable that isn't set; to Path it is the working directory.
+    # A blank path is most likely an unset variable; Path would treat it as the working directory.
     if not path.strip():
         raise FileNotFoundError
     return Path(path).read_bytes()
 
 
 def _reason(error: Exception) -> str:
-    """What a parser says, on one line."""
+    """Return a parser's error message on one line."""
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} isn't UTF-8; save the file as UTF-8"
+        return f"byte {error.start} is not UTF-8; save the file as UTF-8"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return f"{' '.join(str(error).split())}; mend the file there"
+    return f"{' '.join(str(error).split())}; fix the file there"
 
 
 def _read_table(layer: Layer, table: Mapping[str, object], place: str, origin: str) -> None:
-    """Take the keys of one table, and of the sections in it."""
+    """Read the keys of one table and of the sections in it."""
     for name, value in table.items():
-        # A quoted key may hold dots; as a path it would look like another key.
+        # A quoted key may contain dots; unquoted, its path would look like another key.
         path = place + (name if _BARE.fullmatch(name) else shown(name))
         if path in KEYS:
             _read_value(layer, KEYS[path], value, origin)
@@ -94,7 +94,7 @@ def _read_table(layer: Layer, table: Mapping[str, object], place: str, origin: s
 
 
 def _refuse_unknown(layer: Layer, path: str, value: object, origin: str) -> None:
-    """Note a key or a section that doesn't exist; the one that was meant is taken for failed."""
+    """Record an unknown key or section as a problem. The keys that were probably meant count as failed."""
     if isinstance(value, dict):
         meant = nearest(path, [*_SECTIONS, *KEYS])
         layer.problems.append(load_problem(f"unknown section [{path}] ({origin}): {remedy(meant)}"))
@@ -107,7 +107,7 @@ def _refuse_unknown(layer: Layer, path: str, value: object, origin: str) -> None
 
 
 def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
-    """Take one value, if it is exactly of the key's type."""
+    """Add one value if it has exactly the key's type."""
     try:
         layer.set(key, _convert(key, value), origin)
     except ValueError as error:
@@ -115,7 +115,7 @@ def _read_value(layer: Layer, key: Key, value: object, origin: str) -> None:
 
 
 def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> None:
-    """Take the value of a key of former times."""
+    """Add the value of an old key."""
     path = old.key.path
     try:
         layer.legacy[path] = Setting(old.successor, old.convert(_convert(old.key, value)), origin)
@@ -124,15 +124,15 @@ def _read_legacy(layer: Layer, old: LegacyKey, value: object, origin: str) -> No
 
 
 def _convert(key: Key, value: object) -> Value:
-    """A TOML value as one of the key's type.
+    """Convert a TOML value to the key's type.
 
-    :raise ValueError: with the remedy.
+    :raise ValueError: if it has another type; the message says what to write.
     """
     if key.type is tuple:
         if not isinstance(value, list):
             raise ValueError(f"must be {key.kind}" + _bracketed(value))
         return _items(key, value)
-    # Compared exactly: to Python a boolean is a number.
+    # Types are compared exactly, because in Python a bool is also an int.
     if type(value) is not key.type:
         raise ValueError(f"must be {key.kind}" + _unquoted(key, value))
     if isinstance(value, str):
@@ -144,9 +144,9 @@ def _convert(key: Key, value: object) -> Value:
 
 
 def _items(key: Key, values: list[object]) -> tuple[str, ...]:
-    """The items of a list of strings.
+    """Convert the items of a list of strings.
 
-    :raise BadItems:
+    :raise BadItems: if any item is not a string or not an allowed word.
     """
     items, bad = [], []
     for index, value in enumerate(values):
@@ -163,7 +163,7 @@ def _items(key: Key, values: list[object]) -> tuple[str, ...]:
 
 
 def _word(key: Key, text: str) -> str:
-    """A string, or the word that it stands for where only words are allowed."""
+    """Return the string, or the word that it stands for if the key accepts only certain words."""
     if not key.declaration.words:
         return text
     word = key.declaration.word(text)
@@ -173,10 +173,10 @@ def _word(key: Key, text: str) -> str:
 
 
 def _bracketed(value: object) -> str:
-    """A remedy for a single string where a list belongs."""
+    """Return a hint for a single string given in place of a list."""
     return f", such as [{json.dumps(value)}]" if isinstance(value, str) else ""
 
 
 def _unquoted(key: Key, value: object) -> str:
-    """A remedy for the commonest mistake: a number or a boolean in quotes."""
+    """Return a hint for the most common mistake: a number or a boolean in quotes."""
     return ", without quotes" if isinstance(value, str) and key.type is not str else ""

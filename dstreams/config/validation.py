@@ -1,4 +1,4 @@
-"""What a configuration must fulfil beyond its types: every problem is found, not only the first."""
+"""Checks of configuration values beyond their types. They report all problems, not only the first."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from dstreams.startup import StartupPhase
 
 
 def validate_config(config: Config, profile: DeploymentProfile | None = None) -> None:
-    """Check a configuration that a program made itself; a loaded one is checked already.
+    """Check a configuration that a program built itself; a loaded one has been checked already.
 
-    :param profile: what production asks for is asked of the production profiles only.
-    :raise ConfigError: with everything that is wrong.
+    :param profile: the stricter checks for production apply only to the production profiles.
+    :raise ConfigError: if anything is wrong; it lists all problems.
     """
     settings = settings_of(config)
     problems = [
@@ -38,16 +38,16 @@ def validate_config(config: Config, profile: DeploymentProfile | None = None) ->
 def validate(
     settings: Mapping[str, Setting], profile: DeploymentProfile, failed: Collection[str] = ()
 ) -> list[Problem]:
-    """All that is wrong with the values that are in force.
+    """Return all problems of the effective values.
 
-    :param settings: every key by its path, each of the right type.
-    :param profile: what production asks for is asked of the production profiles only.
-    :param failed: keys that some layer has set to something that can't be read; what doesn't go with the value
-        that is there instead may be right.
+    :param settings: every key by its path, each value of the key's type.
+    :param profile: the stricter checks for production apply only to the production profiles.
+    :param failed: keys that some layer sets to a value that cannot be read. Conflicts with these keys are not
+        reported, because the intended value may be fine.
     """
     wrong = {path: why for path, setting in settings.items() if (why := _check_value(setting)) is not None}
     findings: list[tuple[str, Why]] = list(wrong.items())
-    # Each key is told once, and nothing is concluded from a value that isn't what somebody meant.
+    # Report each key once, and no conflicts with a value that is not the intended one.
     doubtful = {*wrong, *failed}
     config = build(settings)
     for rule in CROSS_RULES:
@@ -59,7 +59,7 @@ def validate(
 
 
 def _told(finding: Finding, why: str, settings: Mapping[str, Setting]) -> Why:
-    """A finding of the whole key, or of one of its items."""
+    """Return what a finding says about the whole key, or about one of its items."""
     if finding.index is None:
         return why
     items = settings[finding.path].value
@@ -68,33 +68,33 @@ def _told(finding: Finding, why: str, settings: Mapping[str, Setting]) -> Why:
 
 
 def warnings(config: Config) -> list[str]:
-    """What an operator should know about a valid configuration, one line each."""
+    """Return advice about a valid configuration for the operator, one line each."""
     return list(_warnings(config))
 
 
 def _warnings(config: Config) -> Iterator[str]:
     if "*" in config.http.origins and not config.http.allow_wildcard_cors:
         yield (
-            "http.cors_origins is *: scripts of every web site may use this server; list the origins, or set"
-            " http.allow_wildcard_cors = true to say that this is meant"
+            "http.cors_origins is *: scripts of every web site can use this server; list the origins, or set"
+            " http.allow_wildcard_cors = true to confirm this"
         )
     for proxy in config.proxy.trusted_proxies:
         network = parse_trusted(proxy)
         if network is not None and network.prefixlen == 0:
-            yield f"proxy.trusted_proxies has {proxy}: every client is believed to be a proxy; list only your proxies"
+            yield f"proxy.trusted_proxies has {proxy}: every client is trusted as a proxy; list only your proxies"
     admin = config.admin.endpoint
     place = None if admin is None else place_of(on_loopback(admin))
     if place is not None and not is_loopback(place[0]):
         yield (
-            f"admin.endpoint = {shown(admin)} can be reached from other machines, and asks nobody who they are; write"
-            f" 127.0.0.1:{place[1]} unless something else keeps them out"
+            f"admin.endpoint = {shown(admin)} can be reached from other machines and has no authentication; write"
+            f" 127.0.0.1:{place[1]} unless access to it is restricted by other means"
         )
     if not config.proxy.identity.require_tls:
-        yield "proxy.identity.require_tls = false has no effect: identity in a header always needs mtls; leave it out"
+        yield "proxy.identity.require_tls = false has no effect: identity in a header always needs mtls; remove it"
 
 
 def _check_value(setting: Setting) -> Why | None:
-    """What is wrong with a value by itself."""
+    """Return what is wrong with a value by itself."""
     value, declaration = setting.value, setting.key.declaration
     if value is None:
         return None
@@ -114,7 +114,7 @@ def _check_value(setting: Setting) -> Why | None:
 
 
 def _check_word(word: str, key: Key) -> str | None:
-    """What is wrong with a word where only some are allowed."""
+    """Return what is wrong with a word of a key that accepts only certain words."""
     declaration = key.declaration
     if word in declaration.refused:
         return declaration.refused[word]

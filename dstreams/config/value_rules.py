@@ -1,4 +1,4 @@
-"""What the value of one key must fulfil, where its type, range and words still allow too much."""
+"""Rules for single keys whose type, range and allowed words do not exclude every invalid value."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dstreams.config.paths import check_base_path
 from dstreams.config.problems import BadItem, Why, why_of
 
 Rule = Callable[[Any], Why | None]
-"""Says what is wrong with a value, or with items of it, and the remedy; ``None`` or nothing when it is right."""
+"""Returns what is wrong with a value or with items of it, and how to fix it; ``None`` or nothing if it is valid."""
 
 TextRule = Callable[[str], str | None]
-"""The same of a single text."""
+"""The same for a single string."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
@@ -27,7 +27,7 @@ _TAKEN_HEADERS = frozenset({"connection", "content-length", "content-type", "for
 
 
 def _raises(parse: Callable[[str], object]) -> Rule:
-    """The rule that a text can be read."""
+    """Return the rule that a parser accepts the text."""
 
     def rule(text: str) -> Why | None:
         try:
@@ -40,9 +40,9 @@ def _raises(parse: Callable[[str], object]) -> Rule:
 
 
 def _each(rule: TextRule, same: Callable[[str], object] = str) -> Rule:
-    """The rule that each item of a list fulfils another one, and none is there twice.
+    """Return the rule that each item of a list passes ``rule`` and that no item is repeated.
 
-    :param same: what items are compared by.
+    :param same: returns the value by which items are compared.
     """
 
     def check(items: Iterable[str]) -> list[BadItem]:
@@ -53,8 +53,8 @@ def _each(rule: TextRule, same: Callable[[str], object] = str) -> Rule:
             if why is None:
                 place, first = seen.setdefault(same(item), (index, item))
                 if place != index:
-                    once = "is item [{}] once more" if first == item else "means the same as item [{}], {!r}"
-                    why = f"{once.format(place, first)}; write one of them"
+                    once = "repeats item [{}]" if first == item else "means the same as item [{}], {!r}"
+                    why = f"{once.format(place, first)}; keep one of them"
             if why is not None:
                 bad.append(BadItem(index, item, why))
         return bad
@@ -63,7 +63,7 @@ def _each(rule: TextRule, same: Callable[[str], object] = str) -> Rule:
 
 
 def _parses(parse: Callable[[str], object]) -> TextRule:
-    """The rule that an item can be read."""
+    """Return the rule that a parser accepts an item."""
 
     def rule(text: str) -> str | None:
         try:
@@ -84,7 +84,7 @@ def _some(items: tuple[str, ...]) -> Why | None:
 
 def _file(text: str) -> str | None:
     if not text.strip():
-        return "must not be blank; give the path of a PEM file, or leave the key out"
+        return "must not be blank; give the path of a PEM file, or remove the key"
     return _no_null(text)
 
 
@@ -93,7 +93,7 @@ def _directory(text: str) -> str | None:
 
 
 def _no_null(text: str) -> str | None:
-    return "has a null character, which no path can have; remove it" if "\0" in text else None
+    return "has a null character, which paths cannot contain; remove it" if "\0" in text else None
 
 
 def _power_of_two(number: int) -> str | None:
@@ -102,7 +102,7 @@ def _power_of_two(number: int) -> str | None:
 
 def _header_name(text: str) -> str | None:
     if not _TOKEN.fullmatch(text):
-        return "isn't the name of a header; write one such as x-client-identity"
+        return "is not a header name; use one such as x-client-identity"
     if text.lower() in _TAKEN_HEADERS or text.lower().startswith("x-forwarded-"):
         return "is a header with another meaning; choose one such as x-client-identity"
     return None
@@ -116,7 +116,7 @@ def _request_header(text: str) -> str | None:
 
 def _admin_endpoint(text: str) -> str | None:
     if text.isascii() and text.isdigit():
-        return f"isn't an address; write 127.0.0.1:{text}"
+        return f"is not an address; write 127.0.0.1:{text}"
     try:
         parse_bind_address(text)
     except ValueError:
@@ -144,4 +144,4 @@ VALUE_RULES: Mapping[str, Rule] = {
     "admin.allowed_hosts": _each(_parses(parse_host), parse_host),
     "admin.base_path": check_base_path,
 }
-"""The rules by key. A key that is unset isn't asked."""
+"""The rules by key. They are not applied to an unset key."""

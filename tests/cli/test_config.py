@@ -14,7 +14,7 @@ from dstreams.config.schema import KEYS
 from tests.certificates import Authority
 from tests.servers import ROOT
 
-WILDCARD = "warning: http.cors_origins is *: scripts of every web site may use this server; "
+WILDCARD = "warning: http.cors_origins is *: scripts of every web site can use this server; "
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ class CheckTests:
         """The environment counts, the profile's variable included."""
         monkeypatch.setenv("DS_PROFILE", "prod")
         assert main(["config", "check"]) == 1
-        assert "isn't allowed in the profile prod" in capsys.readouterr().err
+        assert "is not allowed in the profile prod" in capsys.readouterr().err
 
 
 class TlsFilesTests:

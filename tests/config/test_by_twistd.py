@@ -96,7 +96,7 @@ CASES: Mapping[str, Case] = {
         expected=(
             ("[load_config] configuration directory not found: 'none' (--config-dir): give the path of an existing"
             " directory"),
-            ("[load_config] unknown profile 'devv' (--profile): did you mean dev?; one of your own needs the file"
+            ("[load_config] unknown profile 'devv' (--profile): did you mean dev?; a custom profile needs the file"
             " none/devv.toml"),
             "[load_config] configuration file not found: 'none.toml' (--config): give the path of an existing file",
             "[load_config] http.cache = 'x' (DS_HTTP__CACHE): must be one of no-store, private, public",
@@ -104,7 +104,7 @@ CASES: Mapping[str, Case] = {
             ("[load_config] unknown environment variable DS_SERVER__BIND_ADRESS = 'x': did you mean"
             " DS_SERVER__BIND_ADDRESS?"),
             ("[load_config] server.port = 'http' (DS_SERVER__PORT): must be a whole number in decimal digits, without"
-            " blanks"),
+            " spaces"),
             ("[load_config] transport.http.versions[1] = 'spdy' (DS_TRANSPORT__HTTP__VERSIONS): must be one of http1,"
             " http2"),
         ),
@@ -132,8 +132,8 @@ CASES: Mapping[str, Case] = {
     "not TOML": Case(
         files={"config/default.toml": "[server\n"},
         expected=(
-            ("[load_config] configuration file isn't TOML: 'config/default.toml': Expected ']' at the end of a table"
-            " declaration (at line 1, column 8); mend the file there"),
+            ("[load_config] configuration file is not valid TOML: 'config/default.toml': Expected ']' at the end of a"
+            " table declaration (at line 1, column 8); fix the file there"),
         ),
     ),
     "http mode": Case(
@@ -214,11 +214,11 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '["127.0.0.1:80"]': "isn't an endpoint; write tcp:80:interface=127.0.0.1",
         '[""]': "is blank; write an endpoint such as tcp:4437",
         '["nowhere"]': "isn't an endpoint such as tcp:4437",
-        '["tcq:1"]': "is of a type that isn't known here; known are ",
+        '["tcq:1"]': "has an unknown type; the known types are ",
         '["tcp:65536"]': "must have a port from 0 to 65535, as in tcp:4437",
         '["unix:"]': "must have a path, as in unix:/run/durable-streams/http.sock",
-        '["tcp:1", "tcp:1"]': "is item [0] once more",
-        '["tcp:1", "tcp6:1"]': "wants port 1, as item [0] does",
+        '["tcp:1", "tcp:1"]': "repeats item [0]",
+        '["tcp:1", "tcp6:1"]': "uses port 1, like item [0]",
     },
     "server.max_connections": {"-1": "must be at least 0"},
     "server.drain_delay_secs": {"86401": "must be at most 86400"},
@@ -234,11 +234,11 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},
     "limits.max_fork_depth": {"0": "must be at least 1", "1000001": "must be at most 1000000"},
     "http.cors_origins": {
-        '"https://A"': "is what browsers send as 'https://a'; write that",
-        '"a"': "isn't an origin such as https://app.example",
+        '"https://A"': "is sent by browsers as 'https://a'; write it like that",
+        '"a"': "is not an origin such as https://app.example",
         '""': "is empty",
-        '"https://a, *"': "stands beside origins",
-        '"https://a, https://a"': "is item [0] once more",
+        '"https://a, *"': "is mixed with other origins",
+        '"https://a, https://a"': "repeats item [0]",
     },
     "http.stream_base_path": {
         '"v1"': "must begin with /",
@@ -256,14 +256,14 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "512": "must be at most 256",
     },
     "transport.http.versions": {
-        '["http3"]': "HTTP/3 isn't offered; leave it out",
+        '["http3"]': "HTTP/3 is not supported; remove it",
         "[]": "must not be empty; name at least one",
-        '["http1", "h1"]': "is item [0] once more",
+        '["http1", "h1"]': "repeats item [0]",
     },
     "transport.tls.cert_path": {'" "': "must not be blank", '"\\u0000"': "has a null character"},
     "transport.tls.key_path": {'""': "must not be blank"},
     "transport.tls.client_ca_path": {'""': "must not be blank"},
-    "transport.tls.alpn_protocols": {'["http/1.1", "h1"]': "is item [0] once more"},
+    "transport.tls.alpn_protocols": {'["http/1.1", "h1"]': "repeats item [0]"},
     "transport.tls.handshake_timeout_secs": {"0": "must be at least 1", "3601": "must be at most 3600"},
     "transport.connection.long_poll_timeout_secs": {"0": "must be at least 1", "86401": "must be at most 86400"},
     "transport.connection.sse_reconnect_interval_secs": {"-1": "must be at least 0", "31536001": "must be at most"},
@@ -271,15 +271,15 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '["10.0.0.0/33"]': "must be an IP address or a network",
         '["::1", "::1/128"]': "means the same as item [0], '::1'",
     },
-    "proxy.identity.header_name": {'"a b"': "isn't the name of a header", '"Host"': "is a header with another meaning"},
+    "proxy.identity.header_name": {'"a b"': "is not a header name", '"Host"': "is a header with another meaning"},
     "observability.rust_log": {
         '"a=loud"': "has the level 'loud'; the levels are debug",
-        '"a b"': "isn't a level, nor target=level",
+        '"a b"': "is neither a level nor target=level",
         '""': "is blank; write a level such as info",
     },
-    "admin.endpoint": {'"9090"': "isn't an address; write 127.0.0.1:9090", '""': "is blank"},
+    "admin.endpoint": {'"9090"': "is not an address; write 127.0.0.1:9090", '""': "is blank"},
     "admin.allowed_hosts": {
-        '["a:80"]': "must be a host's name or IP address, without a port",
+        '["a:80"]': "must be a host name or an IP address without a port",
         '["a.b", "A.b."]': "means the same as item [0], 'a.b'",
     },
     "admin.base_path": {'"/a/"': "must not end with /", '"/healthz/a"': "overlaps with the server's own pages"},
@@ -377,7 +377,7 @@ class ServingTests:
             log = server.log.read_text()
         assert f"storage: file-durable in {tmp_path / 'store'}" in log
         assert f"protocol: {server.url}/streams" in log
-        assert "log.rust_log (file mine/staging.toml) is an old name: write observability.rust_log" in log
+        assert "log.rust_log (file mine/staging.toml) is an old name; use observability.rust_log" in log
         assert "environment variables that aren't configuration keys are ignored: DS_SERVICE_HOST" in log
         assert "cors_origins" not in log
 

@@ -84,30 +84,30 @@ class TransportTests:
             (
                 CERT,
                 (
-                    "transport.tls.cert_path = 'c.pem' (here): has no use with transport.mode = 'http' (Config);"
-                    ' set transport.mode = "tls" or "mtls", or leave it out'
+                    "transport.tls.cert_path = 'c.pem' (here): is not used with transport.mode = 'http' (Config);"
+                    ' set transport.mode = "tls" or "mtls", or remove this key'
                 ),
             ),
-            (KEY, "transport.tls.key_path = 'k.pem' (here): has no use with transport.mode = 'http' (Config);"),
-            (CLIENT_CA, "transport.tls.client_ca_path = 'a.pem' (here): has no use with transport.mode = 'http'"),
+            (KEY, "transport.tls.key_path = 'k.pem' (here): is not used with transport.mode = 'http' (Config);"),
+            (CLIENT_CA, "transport.tls.client_ca_path = 'a.pem' (here): is not used with transport.mode = 'http'"),
             (
                 {**TLS, **CLIENT_CA},
                 (
-                    "transport.tls.client_ca_path = 'a.pem' (here): has no use with transport.mode = 'tls' (here);"
-                    ' set transport.mode = "mtls", or leave it out'
+                    "transport.tls.client_ca_path = 'a.pem' (here): is not used with transport.mode = 'tls' (here);"
+                    ' set transport.mode = "mtls", or remove this key'
                 ),
             ),
             (
                 {"transport.mode": "tls", **CERT},
                 (
-                    "transport.tls.key_path = unset (Config): is needed with transport.mode = 'tls' (here); give the"
+                    "transport.tls.key_path = unset (Config): is required with transport.mode = 'tls' (here); give the"
                     " path of a PEM file"
                 ),
             ),
-            ({"transport.mode": "tls", **KEY}, "transport.tls.cert_path = unset (Config): is needed with"),
+            ({"transport.mode": "tls", **KEY}, "transport.tls.cert_path = unset (Config): is required with"),
             (
                 {**TLS, "transport.mode": "mtls"},
-                "transport.tls.client_ca_path = unset (Config): is needed with transport.mode = 'mtls' (here)",
+                "transport.tls.client_ca_path = unset (Config): is required with transport.mode = 'mtls' (here)",
             ),
             (
                 {"transport.http.versions": ("http1", "http2"), "transport.tls.alpn_protocols": ("h2", "http/1.1")},
@@ -119,11 +119,11 @@ class TransportTests:
             ({**TLS, "transport.http.versions": ()}, "transport.http.versions = [] (here): must not be empty"),
             (
                 {**TLS, "transport.http.versions": ("http1", "http1")},
-                "transport.http.versions[1] = 'http1' (here): is item [0] once more; write one of them",
+                "transport.http.versions[1] = 'http1' (here): repeats item [0]; keep one of them",
             ),
             (
                 {**TLS, "transport.http.versions": ("http1", "http3")},
-                "transport.http.versions[1] = 'http3' (here): HTTP/3 isn't offered; leave it out",
+                "transport.http.versions[1] = 'http3' (here): HTTP/3 is not supported; remove it",
             ),
             (
                 {**TLS, "transport.tls.min_version": "1.3", "transport.tls.max_version": "1.2"},
@@ -133,19 +133,19 @@ class TransportTests:
                 {**TLS, "transport.tls.alpn_protocols": ("h2", "http/1.1")},
                 (
                     "transport.tls.alpn_protocols = ['h2', 'http/1.1'] (here): has h2 without http2 in"
-                    " transport.http.versions = ['http1'] (Config); add that there, or leave h2 out"
+                    " transport.http.versions = ['http1'] (Config); add http2 there, or remove h2 here"
                 ),
             ),
             (
                 {**TLS, "transport.tls.alpn_protocols": ()},
                 (
-                    "transport.tls.alpn_protocols = [] (here): lacks http/1.1, which goes with transport.http.versions"
-                    " = ['http1'] (Config); add it, or leave the key out"
+                    "transport.tls.alpn_protocols = [] (here): lacks http/1.1, which belongs to transport.http.versions"
+                    " = ['http1'] (Config); add it, or remove this key"
                 ),
             ),
             (
                 {**TLS, "transport.tls.alpn_protocols": ("http/1.1", "http/1.1")},
-                "transport.tls.alpn_protocols[1] = 'http/1.1' (here): is item [0] once more",
+                "transport.tls.alpn_protocols[1] = 'http/1.1' (here): repeats item [0]",
             ),
             (
                 {"transport.tls.alpn_protocols": ("h2", "http/1.1")},
@@ -181,13 +181,13 @@ class ProxyTests:
             (
                 {"proxy.forwarded_headers": "forwarded"},
                 (
-                    "proxy.forwarded_headers = 'forwarded' (here): has no use with proxy.enabled = false (Config); set"
-                    " proxy.enabled = true, or leave it out"
+                    "proxy.forwarded_headers = 'forwarded' (here): is not used with proxy.enabled = false (Config); set"
+                    " proxy.enabled = true, or remove this key"
                 ),
             ),
-            ({"proxy.trusted_proxies": ("::1",)}, "proxy.trusted_proxies = ['::1'] (here): has no use with"),
-            ({"proxy.identity.mode": "header"}, "proxy.identity.mode = 'header' (here): has no use with"),
-            ({"proxy.identity.header_name": "x"}, "proxy.identity.header_name = 'x' (here): has no use with"),
+            ({"proxy.trusted_proxies": ("::1",)}, "proxy.trusted_proxies = ['::1'] (here): is not used with"),
+            ({"proxy.identity.mode": "header"}, "proxy.identity.mode = 'header' (here): is not used with"),
+            ({"proxy.identity.header_name": "x"}, "proxy.identity.header_name = 'x' (here): is not used with"),
             (
                 {**PROXY, "proxy.forwarded_headers": "none"},
                 "proxy.forwarded_headers = 'none' (here): must be x-forwarded or forwarded with proxy.enabled = true",
@@ -203,32 +203,32 @@ class ProxyTests:
             (
                 {**PROXY, "proxy.trusted_proxies": ("10.0.0.0/8", "10.1.0.0/8")},
                 (
-                    "proxy.trusted_proxies[1] = '10.1.0.0/8' (here): means the same as item [0], '10.0.0.0/8'; write"
+                    "proxy.trusted_proxies[1] = '10.1.0.0/8' (here): means the same as item [0], '10.0.0.0/8'; keep"
                     " one of them"
                 ),
             ),
             (
                 {**PROXY, **TLS, **IDENTITY},
                 (
-                    "proxy.identity.mode = 'header' (here): needs a proxy that shows a certificate, but transport.mode"
-                    " = 'tls' (here); set that to \"mtls\""
+                    "proxy.identity.mode = 'header' (here): needs a proxy that presents a client certificate, but"
+                    " transport.mode = 'tls' (here); set that to \"mtls\""
                 ),
             ),
             (
                 {**PROXY, **MTLS, "proxy.identity.mode": "header"},
-                "proxy.identity.header_name = unset (Config): is needed with proxy.identity.mode = 'header' (here)",
+                "proxy.identity.header_name = unset (Config): is required with proxy.identity.mode = 'header' (here)",
             ),
             (
                 {**PROXY, "proxy.identity.header_name": "x"},
-                "proxy.identity.header_name = 'x' (here): has no use with proxy.identity.mode = 'none' (Config)",
+                "proxy.identity.header_name = 'x' (here): is not used with proxy.identity.mode = 'none' (Config)",
             ),
             (
                 {**PROXY, **MTLS, **IDENTITY, "proxy.identity.header_name": "a b"},
-                "proxy.identity.header_name = 'a b' (here): isn't the name of a header",
+                "proxy.identity.header_name = 'a b' (here): is not a header name",
             ),
             (
                 {**PROXY, **MTLS, **IDENTITY, "proxy.identity.header_name": ""},
-                "proxy.identity.header_name = '' (here): isn't the name of a header",
+                "proxy.identity.header_name = '' (here): is not a header name",
             ),
             (
                 {**PROXY, **MTLS, **IDENTITY, "proxy.identity.header_name": "X-Forwarded-For"},
@@ -269,7 +269,7 @@ class ListenerTests:
     def test_admin(self, admin: str, values: Values, other: str) -> None:
         """The admin listener needs a place of its own."""
         (found,) = problems({"admin.endpoint": admin, **values})
-        assert f"is where clients are listened for, too: {other}" in found
+        assert f"conflicts with the listener for clients: {other}" in found
 
 
 class CredentialsTests:
@@ -297,7 +297,7 @@ class ProductionTests:
     def test_wildcard(self, profile: str) -> None:
         """Every web site may not use a production server, unless that is said to be meant."""
         (found,) = problems({}, profile)
-        assert found.startswith(f"http.cors_origins = '*' (Config): isn't allowed in the profile {profile}; list the")
+        assert found.startswith(f"http.cors_origins = '*' (Config): is not allowed in the profile {profile}; list the")
         assert problems({"http.allow_wildcard_cors": True}, profile) == []
         assert problems({"http.cors_origins": "https://a"}, profile) == []
 
@@ -339,7 +339,7 @@ class EmbeddedTests:
 
     def test_profile(self) -> None:
         """It can be held to what production asks for."""
-        with pytest.raises(ConfigError, match="isn't allowed in the profile prod"):
+        with pytest.raises(ConfigError, match="is not allowed in the profile prod"):
             validate_config(Config(), DeploymentProfile("prod"))
 
     @pytest.mark.parametrize(

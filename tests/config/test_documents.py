@@ -105,4 +105,4 @@ class MigrationTests:
         assert loaded.config.storage.mode == "memory"
         undone = {"default": 0, "dev": 2, "prod": 3, "prod-tls": 5}
         assert len(loaded.warnings) == undone[profile]
-        assert all("undoes what the profile" in warning for warning in loaded.warnings)
+        assert all("overrides what the profile" in warning for warning in loaded.warnings)

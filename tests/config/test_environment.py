@@ -54,7 +54,7 @@ class VariableTests:
     def test_not_utf8(self) -> None:
         """Bytes that aren't UTF-8 are refused."""
         assert problems({"DS_STORAGE__DATA_DIR": "/a\udcff"}) == [
-            r"[load_config] storage.data_dir = '/a\udcff' (DS_STORAGE__DATA_DIR): isn't UTF-8; write it in UTF-8"
+            r"[load_config] storage.data_dir = '/a\udcff' (DS_STORAGE__DATA_DIR): is not UTF-8; write it in UTF-8"
         ]
 
     @pytest.mark.parametrize(

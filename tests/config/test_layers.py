@@ -13,7 +13,7 @@ from dstreams.config.keys import LEVEL_SEPARATOR
 LAYERS = ("profile", "default.toml", "dev.toml", "local.toml", "--config", "environment")
 """The layers above the defaults, the weakest first."""
 
-SERVER_PORT = "server.port (DS_SERVER__PORT) is an old name: write server.bind_address"
+SERVER_PORT = "server.port (DS_SERVER__PORT) is an old name; use server.bind_address"
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ class LayerTests:
         (directory / "local.toml").write_text("[limits]\nmax_stream_bytes = 0\nmax_memory_bytes = true\n")
         assert problems(profile="a b", DS_HTTP__CACHE="x", DS_HTTP__STREAM_BASE_PATH="v1") == [
             (
-                "[load_config] unknown profile 'a b' (--profile): isn't a profile's name; write default, dev, prod,"
+                "[load_config] unknown profile 'a b' (--profile): is not a profile name; use default, dev, prod,"
                 " prod-tls, prod-mtls, or letters, digits, - and _"
             ),
             "[load_config] limits.max_memory_bytes = true (file config/local.toml): must be a whole number",
@@ -219,11 +219,11 @@ class ProfileTests:
     @pytest.mark.parametrize(
         ("name", "why"),
         [
-            ("prod-tsl", "did you mean prod-tls?; one of your own needs the file config/prod-tsl.toml"),
-            ("local", "is the name of the file that is read with every profile; choose another"),
+            ("prod-tsl", "did you mean prod-tls?; a custom profile needs the file config/prod-tsl.toml"),
+            ("local", "is reserved, because local.toml is read with every profile; choose another"),
             (
                 "../etc",
-                "isn't a profile's name; write default, dev, prod, prod-tls, prod-mtls, or letters, digits, - and _",
+                "is not a profile name; use default, dev, prod, prod-tls, prod-mtls, or letters, digits, - and _",
             ),
         ],
     )
@@ -240,7 +240,7 @@ class ProfileTests:
     @pytest.mark.parametrize("blank", ["", " "])
     def test_blank(self, blank: str) -> None:
         """A blank name, as of a variable that isn't set, gets a warning: the profile that was meant doesn't hold."""
-        why = "is blank, so that the profile default holds; name a profile, or leave it out"
+        why = "is blank, so the profile is default; name a profile, or remove it"
         assert loaded(profile=blank).warnings == (f"--profile {why}",)
         assert loaded(DS_PROFILE=blank).warnings == (f"DS_PROFILE {why}",)
 
@@ -324,11 +324,11 @@ class LegacyTests:
         variable = f"DS_{old.upper().replace('.', LEVEL_SEPARATOR)}"
         by_variable = loaded(**{variable: text})
         assert value(by_variable, new) == (expected, variable)
-        assert by_variable.warnings == (f"{old} ({variable}) is an old name: write {new}",)
+        assert by_variable.warnings == (f"{old} ({variable}) is an old name; use {new}",)
         (directory / "local.toml").write_text(f"{old} = {text if text.isdigit() else repr(text)}")
         by_file = loaded()
         assert value(by_file, new) == (expected, "file config/local.toml")
-        assert by_file.warnings == (f"{old} (file config/local.toml) is an old name: write {new}",)
+        assert by_file.warnings == (f"{old} (file config/local.toml) is an old name; use {new}",)
 
     def test_successor_wins_in_its_layer(self, directory: Path) -> None:
         """In one layer the new key holds; an old key of a later layer replaces a new one of an earlier."""
@@ -379,7 +379,7 @@ class WarningTests:
         (warning,) = loaded(DS_SERVER__ENDPOINTS="tcp:1", DS_SERVER__BIND_ADDRESS="127.0.0.1:2").warnings
         assert warning == (
             "server.bind_address = '127.0.0.1:2' (DS_SERVER__BIND_ADDRESS) has no effect, because server.endpoints ="
-            " ['tcp:1'] (DS_SERVER__ENDPOINTS) says where to listen; leave one out"
+            " ['tcp:1'] (DS_SERVER__ENDPOINTS) says where to listen; remove one of them"
         )
 
     def test_undone_profile(self, directory: Path) -> None:
@@ -389,11 +389,11 @@ class WarningTests:
         (directory / "prod-tls.toml").write_text('[transport]\nhttp.versions = ["http1"]\n')
         assert loaded(profile="prod-tls").warnings == (
             (
-                "storage.mode = 'memory' (file config/default.toml) undoes what the profile prod-tls sets,"
+                "storage.mode = 'memory' (file config/default.toml) overrides what the profile prod-tls sets,"
                 " 'file-durable'; comment it out there"
             ),
             (
-                "transport.mode = 'http' (file config/default.toml) undoes what the profile prod-tls sets, 'tls';"
+                "transport.mode = 'http' (file config/default.toml) overrides what the profile prod-tls sets, 'tls';"
                 " comment it out there"
             ),
         )
@@ -403,7 +403,7 @@ class WarningTests:
         """In a production profile it is refused, unless it is said to be meant."""
         (problem,) = problems(profile="prod", DS_HTTP__ALLOW_WILDCARD_CORS="false")
         assert problem == (
-            "[validate_config] http.cors_origins = '*' (default): isn't allowed in the profile prod; list the origins,"
+            "[validate_config] http.cors_origins = '*' (default): is not allowed in the profile prod; list the origins,"
             " or set http.allow_wildcard_cors = true"
         )
         loaded(profile="prod")

@@ -180,7 +180,7 @@ class TomlFileTests:
     def test_unreadable(self, tmp_path: Path) -> None:
         """A path that can't be read is refused with the system's reason."""
         (problem,) = read_file(str(tmp_path), named_by="--config").problems
-        assert str(problem).startswith(f"[load_config] configuration file can't be read: '{tmp_path}' (--config): Is")
+        assert str(problem).startswith(f"[load_config] configuration file cannot be read: '{tmp_path}' (--config): Is")
 
     def test_byte_order_mark(self) -> None:
         """The mark with which some editors begin a file isn't part of it."""
@@ -193,7 +193,7 @@ class TomlFileTests:
         [
             (b"a = ", "(at end of document)"),
             (b"\n\na b", "(at line 3, column 3)"),
-            (b"a = '\xff'", "byte 5 isn't UTF-8; save the file as UTF-8"),
+            (b"a = '\xff'", "byte 5 is not UTF-8; save the file as UTF-8"),
             (b"a = 1\na = 2", "Cannot overwrite a value"),
             (b"a = " + b"[" * 100_000, "nested too deeply"),
             (b"a = " + b"9" * 5_000, "Exceeds the limit"),
@@ -202,6 +202,6 @@ class TomlFileTests:
     def test_not_toml(self, data: bytes, reason: str) -> None:
         """What isn't TOML is one problem that says where."""
         (problem,) = self.problems(data)
-        assert problem.startswith("[load_config] configuration file isn't TOML: 'x.toml': ")
+        assert problem.startswith("[load_config] configuration file is not valid TOML: 'x.toml': ")
         assert reason in problem
         assert "\n" not in problem

@@ -77,7 +77,7 @@ class RuleTests:
 
     def test_bind_address(self) -> None:
         """The address must be an IP address and a port."""
-        assert "host names aren't looked up" in why("server.bind_address", "localhost:80")
+        assert "host names are not resolved" in why("server.bind_address", "localhost:80")
 
     @pytest.mark.parametrize(
         "path", ["/", "/v1/stream", "/a", "/a/b.c/-_~", "/!$&'()*+,;=:@", "/healthz2", "/x/health"]
@@ -95,7 +95,7 @@ class RuleTests:
             ("/a?b", "are allowed"), ("/a#b", "are allowed"), ("/%41", "are allowed"),
             ("/a b", "are allowed"), ("/a ", "are allowed"), ("/a\n", "are allowed"),
             ("/a\x7f", "are allowed"), ("/é", "are allowed"), ("/{a}", "are allowed"),
-            ("/a\\b", "are allowed"), ("/.", "leave it out"), ("/a/../b", "leave it out"),
+            ("/a\\b", "are allowed"), ("/.", "remove it"), ("/a/../b", "remove it"),
             ("/healthz", "overlaps"), ("/readyz", "overlaps"), ("/metrics/a", "overlaps"),
             ("/health/streams", "overlaps"),
         ],
@@ -127,17 +127,17 @@ class RuleTests:
     @pytest.mark.parametrize(
         ("origins", "reason"),
         [
-            ("https://a,https://a", "is item [0] once more"),
+            ("https://a,https://a", "repeats item [0]"),
             ("", "is empty"), ("https://a,", "is empty"),
-            ("https://a, *", "stands beside origins"), ("app.example", "isn't an origin"),
-            ("https://", "isn't an origin"),
-            ("https://a/b", "isn't an origin"), ("https://a b", "isn't an origin"),
-            ("https://a\r\nX: y", "isn't an origin"),
-            ("https://é.example", "isn't an origin"), ("https://u@a", "isn't an origin"),
-            ("https://App.example", "browsers send as 'https://app.example'"),
-            ("https://app.example/", "browsers send as 'https://app.example'"),
-            ("https://app.example:443", "browsers send as 'https://app.example'"),
-            ("http://app.example:080", "browsers send as 'http://app.example:80'"),
+            ("https://a, *", "is mixed with other origins"), ("app.example", "is not an origin"),
+            ("https://", "is not an origin"),
+            ("https://a/b", "is not an origin"), ("https://a b", "is not an origin"),
+            ("https://a\r\nX: y", "is not an origin"),
+            ("https://é.example", "is not an origin"), ("https://u@a", "is not an origin"),
+            ("https://App.example", "sent by browsers as 'https://app.example'"),
+            ("https://app.example/", "sent by browsers as 'https://app.example'"),
+            ("https://app.example:443", "sent by browsers as 'https://app.example'"),
+            ("http://app.example:080", "sent by browsers as 'http://app.example:80'"),
         ],
     )  # fmt: skip
     def test_bad_origins(self, origins: str, reason: str) -> None:
@@ -172,11 +172,11 @@ class RuleTests:
             ("admin.base_path", "admin", "must begin with /"),
             ("admin.base_path", "/metrics", "overlaps"),
             ("admin.endpoint", "", "is blank"),
-            ("admin.endpoint", "9090", "isn't an address; write 127.0.0.1:9090"),
-            ("admin.endpoint", "localhost:9090", "is of a type that isn't known"),
+            ("admin.endpoint", "9090", "is not an address; write 127.0.0.1:9090"),
+            ("admin.endpoint", "localhost:9090", "has an unknown type"),
             ("admin.endpoint", "tcp:99999", "must have a port from 0 to 65535"),
             ("observability.rust_log", " ", "is blank"),
-            ("observability.rust_log", "a b", "isn't a level, nor target=level"),
+            ("observability.rust_log", "a b", "is neither a level nor target=level"),
         ],
     )
     def test_texts(self, path: str, value: str, reason: str) -> None:
@@ -208,14 +208,14 @@ class RuleTests:
             (("127.0.0.1:4437",), "isn't an endpoint; write tcp:4437:interface=127.0.0.1"),
             (("[::1]:4437",), r"isn't an endpoint; write tcp:4437:interface=\:\:1"),
             (("nowhere",), "isn't an endpoint such as tcp:4437"),
-            (("tcq:4437",), "is of a type that isn't known here; known are"),
-            (("TCP:4437",), "is of a type that isn't known here"), (("tcp4:80",), "is of a type that isn't known"),
+            (("tcq:4437",), "has an unknown type; the known types are"),
+            (("TCP:4437",), "has an unknown type"), (("tcp4:80",), "has an unknown type"),
             (("unix:a\\",), "must not end in a backslash"),
             (("tcp:",), "must have a port from 0 to 65535, as in tcp:4437"),
             (("tcp:65536",), "must have a port"), (("tcp:http",), "must have a port"),
             (("unix:",), "must have a path"),
-            (("tcp:1", "unix:a", "tcp:1"), "is item [0] once more; write one of them"),
-            (("tcp:1", "tcp:1:interface=127.0.0.1"), "wants port 1, as item [0] does"),
+            (("tcp:1", "unix:a", "tcp:1"), "repeats item [0]; keep one of them"),
+            (("tcp:1", "tcp:1:interface=127.0.0.1"), "uses port 1, like item [0]"),
         ],
     )  # fmt: skip
     def test_bad_endpoints(self, endpoints: tuple[str, ...], reason: str) -> None:
@@ -237,29 +237,29 @@ class ListTests:
             (
                 "server.endpoints",
                 ("tcp:1", "nowhere", "tcp:1", "unix:"),
-                {1: "isn't an endpoint", 2: "is item [0] once more", 3: "must have a path"},
+                {1: "isn't an endpoint", 2: "repeats item [0]", 3: "must have a path"},
             ),
             (
                 "server.endpoints",
                 ("tcp:1", "tcp:1:backlog=1", "unix:/a", "tcp6:1"),
-                {1: "wants port 1, as item [0] does", 3: "wants port 1, as item [0] does"},
+                {1: "uses port 1, like item [0]", 3: "uses port 1, like item [0]"},
             ),
-            ("admin.allowed_hosts", ("a:1", "b", "c d"), {0: "must be a host's name", 2: "must be a host's name"}),
+            ("admin.allowed_hosts", ("a:1", "b", "c d"), {0: "must be a host name", 2: "must be a host name"}),
             (
                 "transport.http.versions",
                 ("http3", "http1", "spdy"),
-                {0: "HTTP/3 isn't offered", 2: "must be one of http1"},
+                {0: "HTTP/3 is not supported", 2: "must be one of http1"},
             ),
             ("transport.tls.alpn_protocols", ("x", "http/1.1", "y"), {0: "must be one of h2", 2: "must be one of h2"}),
             (
                 "http.cors_origins",
                 "https://a, b, *, , https://a",
-                {1: "isn't an origin", 2: "stands beside origins", 3: "is empty", 4: "is item [0] once more"},
+                {1: "is not an origin", 2: "is mixed with other origins", 3: "is empty", 4: "repeats item [0]"},
             ),
             (
                 "observability.rust_log",
                 "info, a b,c=loud, d",
-                {1: "isn't a level, nor target=level", 2: "has the level 'loud'"},
+                {1: "is neither a level nor target=level", 2: "has the level 'loud'"},
             ),
         ],
     )
