@@ -1,7 +1,7 @@
-"""``durable-streams``: what an operator types.
+"""``durable-streams``: the command line for operators.
 
-A command is a module here with ``add(commands)``, which adds its parser and sets ``run`` on it: a function from
-the parsed options to the exit status. Nothing here may install a reactor when it is imported.
+Each command is a module with a function ``add(commands)``. It adds the command's parser and sets ``run`` on it to a
+function from the parsed options to the exit status. No module here may install a reactor when it is imported.
 """
 
 from dstreams.cli.main import main

@@ -25,9 +25,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="where the journal is damaged in the middle, set the rest of it aside; without --yes, only say so",
+        help="if the journal is damaged in the middle, set the rest of it aside; without --yes, only report this",
     )
-    parser.add_argument("--yes", action="store_true", help="with --repair: do it")
+    parser.add_argument("--yes", action="store_true", help="with --repair: make the changes")
     parser.set_defaults(run=_check)
 
 
@@ -60,11 +60,11 @@ def _print(report: Report) -> None:
 
 
 def _repair(directory: str, report: Report, yes: bool) -> None:
-    print("a repair gives up:" if not yes else "giving up:")
+    print("a repair would lose:" if not yes else "losing:")
     for each in report.dropped:
         print(f"  {printable(each)}")
     if not yes:
-        print("nothing was changed; add --yes to do it")
+        print("nothing was changed; add --yes to repair")
         return
     for line in repair_files(directory, report):
         print(line)

@@ -1,4 +1,4 @@
-"""``durable-streams config``: what the configuration comes to, and whether it can be used."""
+"""``durable-streams config``: check and show the configuration."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def add(commands: Any) -> None:
     below = config.add_subparsers(dest="config_command", required=True, metavar="COMMAND")
     check = below.add_parser(
         "check",
-        help="say everything that is wrong with it",
-        description="Say everything that is wrong with the configuration; exits with 1 when something is. The files of"
-        " certificates are looked at only when asked for: they may be on another machine.",
+        help="report everything that is wrong with it",
+        description="Report everything that is wrong with the configuration; the exit status is 1 if anything is."
+        " Certificate files are read only on request, because they may be on another machine.",
     )
-    check.add_argument("--tls-files", action="store_true", help="read certificates and keys, too")
+    check.add_argument("--tls-files", action="store_true", help="also read certificates and keys")
     show = below.add_parser(
         "show",
-        help="print the values in force, and where each was set",
-        description="Print the values in force as a TOML file, each with where it was set. What is wrong goes to"
-        " stderr; the exit status is 1 then.",
+        help="print the effective values and the origin of each",
+        description="Print the effective values as a TOML file, each with its origin. Problems are printed to stderr,"
+        " and the exit status is then 1.",
     )
     show.add_argument(
         "--json", action="store_true", help="print JSON: the values, their origins, profile, files, warnings"
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     below.add_parser(
         "default",
         help="print a file with every key, commented out",
-        description="Print the file default.toml as it is shipped: every key with its default, commented out.",
+        description="Print the file default.toml as it is distributed: every key with its default, commented out.",
     ).set_defaults(run=_default)
     for parser, run in ((check, _check), (show, _show)):
         add_options(parser, again=True)
@@ -56,16 +56,16 @@ def _check(options: argparse.Namespace) -> int:
         except StartupError as error:
             print(error, file=sys.stderr)
             return 1
-    print(f"the configuration is good: {_about(loaded)}")
+    print(f"the configuration is valid: {_about(loaded)}")
     return 0
 
 
 def _go_through_startup(config: Config) -> None:
-    """Do what the server does at its start before it opens anything.
+    """Do the checks that the server does at startup before it opens anything.
 
-    :raise StartupError: when the server wouldn't start.
+    :raise StartupError: if the server would not start.
     """
-    # Here, because loading OpenSSL takes longer than all the rest.
+    # Imported here, because loading OpenSSL takes longer than everything else.
     from dstreams.services.listeners import check_listeners
     from dstreams.telemetry.traces import check_installed
 
@@ -100,7 +100,7 @@ def _default(_: argparse.Namespace) -> int:
 
 
 def _report(loaded: LoadedConfig) -> int:
-    """Print what is wrong or doubtful.
+    """Print warnings and problems.
 
     :return: the exit status.
     """

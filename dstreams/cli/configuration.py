@@ -1,4 +1,4 @@
-"""The options that say which configuration a command is about."""
+"""The options that select the configuration for a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstreams.config import ConfigLoadOptions, LoadedConfig, load, read
 def add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
     """Add ``--config``, ``--config-dir`` and ``--profile``.
 
-    :param again: for a command that takes them too, so that they may stand before or after it.
+    :param again: true for a subcommand's parser, so that the options may stand before or after the subcommand.
     """
     default = argparse.SUPPRESS if again else None
     group = parser.add_argument_group("configuration")
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None
         "--config-dir",
         metavar="DIR",
         default=default,
-        help="where default.toml, PROFILE.toml and local.toml are: ./config, else /etc/durable-streams",
+        help="the directory of default.toml, PROFILE.toml and local.toml: ./config, else /etc/durable-streams",
     )
     group.add_argument(
         "-p", "--profile", metavar="NAME", default=default, help="default, dev, prod, prod-tls, prod-mtls, or your own"
@@ -28,15 +28,15 @@ def add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None
 
 
 def load_configuration(options: argparse.Namespace) -> LoadedConfig:
-    """The configuration that the options name.
+    """Load the configuration that the options select.
 
-    :raise dstreams.config.ConfigError: with everything that is wrong with it.
+    :raise dstreams.config.ConfigError: if anything is wrong with it; it lists all problems.
     """
     return load(_chosen(options), os.environ)
 
 
 def read_configuration(options: argparse.Namespace) -> LoadedConfig:
-    """The same with everything that is wrong, instead of an error."""
+    """Load the same configuration, but return its problems instead of raising them."""
     return read(_chosen(options), os.environ)
 
 

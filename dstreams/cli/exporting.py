@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         " described in docs/reference/transfer-format.md.",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="where to write; the file is replaced when all is in it; else stdout"
+        "-o", "--output", metavar="FILE", help="the file to write, replaced once the export is complete; else stdout"
     )
     add_source_options(parser)
     parser.set_defaults(run=run("export", _export))
@@ -42,7 +42,7 @@ def _export(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _output(path: str | None) -> Iterator[Callable[[bytes], object]]:
-    """Where the document goes. A file is there as a whole or stays what it was."""
+    """Open the output. A file is replaced only when the document is complete."""
     if path is None:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
@@ -53,7 +53,7 @@ def _output(path: str | None) -> Iterator[Callable[[bytes], object]]:
         return
     path = os.path.realpath(path)
     new = f"{path}.{os.getpid()}.new"
-    # Only for its owner, as the data directory is.
+    # Readable only by its owner, like the data directory.
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", BUFFER_BYTES) as file:
         try:
             yield file.write

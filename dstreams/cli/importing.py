@@ -22,7 +22,7 @@ from dstreams.transfer.server import ServerTarget
 from dstreams.transfer.store import Store, open_storage
 
 _ANY_NAME = NameLimits(sys.maxsize, sys.maxsize)
-"""The server has limits of its own, and says so."""
+"""No limits, because the server enforces its own."""
 
 
 def add(commands: Any) -> None:
@@ -30,16 +30,16 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "import",
         help="store the streams of a JSON document",
-        description="Store the streams of a document that 'export' has written. All of it is checked before anything"
-        " is changed, and each stream is stored as a whole or not at all.",
+        description="Store the streams of a document written by 'export'. The whole document is checked before anything"
+        " changes, and each stream is stored completely or not at all.",
     )
-    parser.add_argument("-i", "--input", metavar="FILE", help="the document; else stdin")
+    parser.add_argument("-i", "--input", metavar="FILE", help="the document to read; else stdin")
     parser.add_argument(
         "--on-conflict",
         choices=[each.value for each in OnConflict],
         default=OnConflict.SKIP.value,
-        help="what to do about streams that exist: keep them (skip, the default), import nothing at all (fail), or"
-        " replace them, which needs a data directory (replace)",
+        help="for streams that exist: keep them (skip, the default), import nothing at all (fail), or replace them"
+        " (replace), which needs a data directory",
     )
     add_source_options(parser, names=False)
     parser.set_defaults(run=run("import", _import))
@@ -52,7 +52,7 @@ def _import(options: argparse.Namespace) -> None:
             imported = _into_directory(options, file, on_conflict)
         elif on_conflict is OnConflict.REPLACE:
             raise TransferError(
-                "a running server can't replace a stream in one step: delete the streams first, or stop the server and"
+                "a running server cannot replace a stream in one step: delete the streams first, or stop the server and"
                 " import into its data directory"
             )
         else:
@@ -72,7 +72,7 @@ def _into_directory(options: argparse.Namespace, file: IO[bytes], on_conflict: O
     limits, now = config.limits, time.time()
     names = NameLimits(limits.max_stream_name_bytes, limits.max_stream_name_segments)
     store = Store(open_storage(config.storage), store_limits(config), now, on_terminal())
-    check_idle(config.storage.data_dir)  # else one would learn it only after a long document has been read
+    check_idle(config.storage.data_dir)  # otherwise this would fail only after a long document had been read
     return import_streams(file, store, on_conflict, names, now, on_terminal())
 
 

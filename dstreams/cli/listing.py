@@ -25,10 +25,10 @@ def add(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     with open_streams(options) as streams:
-        # Those that are named are looked up before the first line: one that isn't there is an error.
+        # Look up streams given by name before the first line, so that a missing one is an error.
         named = [streams.listed(name) for name in sorted(set(options.stream))]
         listed = named or (streams.listed(name) for name in streams.names())
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names hold what not every terminal knows
+            sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every name
         for line in (as_json if options.json else as_table)(listed):
             print(line)

@@ -1,4 +1,4 @@
-"""The command line as a whole: reads it, and runs one command."""
+"""The ``durable-streams`` command line: parses it and runs one command."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dstreams.cli.configuration import add_options
 COMMANDS: Sequence[Callable[[Any], None]] = (
     serve.add, listing.add, exporting.add, importing.add, check.add, config.add, version.add,
 )  # fmt: skip
-"""What adds each command, in the order of the help."""
+"""The functions that add the commands, in the order of the help text."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="durable-streams",
         description="A Durable Streams server, and tools for its operators.",
@@ -35,20 +35,21 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    :param arguments: the words after the program's name; those of the process when left out.
-    :return: the exit status: 0 when all is well, 1 when something is wrong, 2 for a wrong command line.
+    :param arguments: the arguments after the program's name; by default those of the process.
+    :return: the exit status: 0 for success, 1 if something is wrong, 2 for an invalid command line.
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.command is None:
-        # Not the server: who only wants to see what the program can do must not open a port by it.
+        # Do not run the server by default: someone who only wants to see the help must not open a port.
         parser.print_help(sys.stderr)
         parser.exit(2)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who read the output has seen enough. Python would complain once more when it flushes at exit.
+        # The reader of the output has closed the pipe. Without this, Python would complain again when it flushes
+        # stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status

@@ -1,4 +1,4 @@
-"""The reference page of the commands, written from their parsers: ``python -m dstreams.cli.reference``."""
+"""Generates the reference page of the commands from their parsers: ``python -m dstreams.cli.reference``."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _INTRODUCTION = """\
 
 <!-- Written by `python -m dstreams.cli.reference` from dstreams/cli; change it there. -->
 
-`durable-streams COMMAND` is what an operator types: `serve` runs the server, the other commands are tools. The
-options that name a configuration may stand before the command or after it. Without a command the help is printed,
-and nothing is started.
+`durable-streams COMMAND` is the command line for operators: `serve` runs the server, the other commands are tools. The
+options that select a configuration may stand before the command or after it. Without a command, the help is printed and
+nothing is started.
 
 | Exit status | Meaning |
 |---|---|
-| 0 | done |
-| 1 | not done, or something is wrong; a line on stderr says what, and what to do |
-| 2 | the command line isn't right |
+| 0 | success |
+| 1 | failure, or a problem was found; a line on stderr says what, and what to do |
+| 2 | the command line is invalid |
 
-Commands that work on a data directory take its lock. While a server uses it, they are refused with its process id,
-and `--url` is the way to do the same through that server. Long work shows its progress on stderr when that is a
+Commands that work on a data directory take its lock. While a server uses the directory, they fail with that server's
+process id; use `--url` to do the same through the server. Long-running work shows its progress on stderr if that is a
 terminal.
 """
 
 _CONFIGURATION = """\
 
-## Options that name a configuration
+## Options that select a configuration
 
-`serve`, `list`, `export`, `import`, `config check` and `config show` take them; see [configuration](configuration.md).
+`serve`, `list`, `export`, `import`, `config check` and `config show` have them; see [configuration](configuration.md).
 
 | Option | Meaning |
 |---|---|
@@ -40,10 +40,10 @@ _CONFIGURATION = """\
 
 _SERVER = """\
 
-## Options that name a running server
+## Options that select a running server
 
-`list`, `export` and `import` take them; without `--url` the configured data directory is meant. `import` has no use
-for the admin listing. What a server can't be asked for is said in
+`list`, `export` and `import` have them; without `--url` they use the configured data directory. `import` does not use
+the admin listing. For what cannot be exported from a server, see
 [Export, import, back up and restore](../how-to/export-and-import.md).
 
 | Option | Meaning |
@@ -51,28 +51,28 @@ for the admin listing. What a server can't be asked for is said in
 """
 
 _NOTES = {
-    "serve": "Signals, sockets, and what the service manager is told are described in [the process](process.md).",
+    "serve": "For signals, sockets and messages to the service manager, see [the process](process.md).",
     "list": """\
-The table cuts long names and types. With `--json` every stream is an object with `name`, `status` (`open` or
+The table shortens long names and types. With `--json` every stream is an object with `name`, `status` (`open` or
 `closed`), `message_count`, `total_bytes`, `content_type`, `created_at`, `updated_at`, `ttl_seconds` and
-`expires_at`; what isn't known is `null`. Times are UTC, RFC 3339. Messages and bytes are a stream's own: what a
-fork inherits isn't counted. `updated_at` is `null` until the first append or close. Expired streams, and deleted
-ones whose forks keep their bytes, aren't listed. What a terminal might obey in a name (control characters, marks of
-direction) or can't show is escaped in the table, as in `\\u202e`.""",
+`expires_at`; unknown values are `null`. Times are UTC, RFC 3339. Messages and bytes are the stream's own: what a
+fork inherits is not counted. `updated_at` is `null` until the first append or close. Expired streams are not listed,
+nor are deleted ones whose bytes are kept for their forks. In the table, control characters, direction marks and
+characters that the terminal cannot show are escaped in names, as in `\\u202e`.""",
     "export": """\
-A file gets the permissions 0600 and replaces what was there when the document is complete and on the disk.
-`--stream` for a stream that doesn't exist is an error. On stderr: `Exported N stream(s) with M message(s)`, if
-there is a file.""",
+The file gets the permissions 0600. It replaces an existing file once the document is complete and on disk. `--stream`
+for a stream that does not exist is an error. With a file, the command prints `Exported N stream(s) with M message(s)`
+on stderr.""",
     "import": """\
-The messages wait in a temporary file until the whole document is known to be right: it takes as much room as they
-do, in the directory that `TMPDIR` names, else in `/var/tmp`. On stderr: a line `Skipping existing stream: NAME` or
-`Skipping expired stream: NAME` for each that is left out, and `Imported N stream(s), skipped K, M message(s)
-total`.""",
+The messages are kept in a temporary file until the whole document has been checked. The file takes as much space as
+the messages, in the directory that `TMPDIR` names, else in `/var/tmp`. The command prints on stderr a line `Skipping
+existing stream: NAME` or `Skipping expired stream: NAME` for each stream that is left out, and `Imported N stream(s),
+skipped K, M message(s) total`.""",
 }
 
 
 def reference() -> str:
-    """The page."""
+    """Return the text of the page."""
     parser = build_parser()
     parts = [_INTRODUCTION, *_commands(parser, "")]
     commands = _subcommands(parser)
@@ -94,7 +94,7 @@ def _commands(parser: argparse.ArgumentParser, before: str) -> Iterator[str]:
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of a parser's commands; argparse has no other way to them."""
+    """Return the parsers of a parser's commands; argparse has no public way to get them."""
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             return dict(action.choices)
@@ -102,7 +102,7 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 
 def _rows(parser: argparse.ArgumentParser, group: str | None = None) -> Iterator[str]:
-    """The rows of a parser's own options, or of a group of them."""
+    """Yield the table rows of a parser's own options, or of one group of them."""
     shared = {"configuration", "a running server"}
     for each in parser._action_groups:  # noqa: SLF001
         if each.title == group or (group is None and each.title not in shared):

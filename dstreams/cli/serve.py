@@ -14,8 +14,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "serve",
         help="run the server in the foreground",
-        description="Run the server in the foreground until it is told to stop; the same as"
-        " 'twistd --pidfile= -n durable-streams'. twistd itself can do more: become a daemon, choose a reactor.",
+        description="Run the server in the foreground until it receives a signal to stop; the same as"
+        " 'twistd --pidfile= -n durable-streams'. Use twistd itself to run a daemon or to choose a reactor.",
     )
     add_options(parser, again=True)
     parser.set_defaults(run=_serve)
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 def _serve(options: argparse.Namespace) -> int:
     chosen = [("--config", options.config), ("--config-dir", options.config_dir), ("--profile", options.profile)]
     arguments = [f"{name}={value}" for name, value in chosen if value is not None]
-    # Here, since it brings in twistd.
+    # Imported here, because it imports twistd.
     from dstreams.__main__ import main
 
     sys.argv[1:] = arguments

@@ -1,4 +1,4 @@
-"""What the commands that move streams share: their options, where the streams come from, and what goes wrong."""
+"""Shared by the commands that list and move streams: options, access to the streams, and error reporting."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Command = Callable[[argparse.Namespace], None]
 
 
 def add_source_options(parser: argparse.ArgumentParser, *, names: bool = True) -> None:
-    """Add the options that say whose streams are meant.
+    """Add the options that select the streams' source.
 
-    :param names: whether streams can be chosen by their names.
+    :param names: whether streams can be selected by name.
     """
     if names:
         parser.add_argument(
@@ -37,41 +37,43 @@ def add_source_options(parser: argparse.ArgumentParser, *, names: bool = True) -
             metavar="NAME",
             action="append",
             default=[],
-            help="only the stream of this name; may be given several times",
+            help="only the stream of this name; may be repeated",
         )
     add_options(parser, again=True)
-    group = parser.add_argument_group("a running server", "Without --url, the data directory that no server uses.")
-    group.add_argument("--url", metavar="URL", help="where its streams are, such as http://127.0.0.1:4437/v1/stream")
+    group = parser.add_argument_group(
+        "a running server", "Without --url, the data directory, which must not be in use."
+    )
+    group.add_argument("--url", metavar="URL", help="the URL of its streams, such as http://127.0.0.1:4437/v1/stream")
     if names:
         group.add_argument(
             "--admin-url",
             metavar="URL",
-            help="where its admin listing is, such as http://127.0.0.1:9090/admin; without it, name the streams",
+            help="the URL of its admin pages, such as http://127.0.0.1:9090/admin; without it, name the streams",
         )
     group.add_argument("--cacert", metavar="FILE", help="certificate authorities to trust, in PEM; else the system's")
-    group.add_argument("--cert", metavar="FILE", help="the client certificate to show, in PEM")
-    group.add_argument("--key", metavar="FILE", help="its key, in PEM")
+    group.add_argument("--cert", metavar="FILE", help="the client certificate to present, in PEM")
+    group.add_argument("--key", metavar="FILE", help="the key of the client certificate, in PEM")
 
 
 @contextmanager
 def open_server(options: argparse.Namespace) -> Iterator[Server]:
-    """The server that the options name."""
+    """Connect to the server that the options select."""
     with closing(Server(options.url, Tls(options.cacert, options.cert, options.key))) as server:
         yield server
 
 
 @contextmanager
 def open_streams(options: argparse.Namespace) -> Iterator[DirectoryStreams | ServerStreams]:
-    """The streams that the options mean, to be read.
+    """Open the selected streams for reading.
 
-    :raise TransferError: when they can't be reached.
+    :raise TransferError: if they cannot be reached.
     """
     if options.url is not None:
         with open_server(options) as server:
             yield ServerStreams(server, options.stream, options.admin_url, time.time())
         return
     if options.admin_url is not None:
-        raise TransferError("--admin-url goes with --url")
+        raise TransferError("--admin-url needs --url")
     config = configuration(options)
     check_directory(config.storage)
     with open_snapshot(config.storage.data_dir, on_terminal()) as snapshot:
@@ -79,14 +81,14 @@ def open_streams(options: argparse.Namespace) -> Iterator[DirectoryStreams | Ser
 
 
 def configuration(options: argparse.Namespace) -> Config:
-    """The configuration that the options name."""
+    """Load the configuration that the options select."""
     return load_configuration(options).config
 
 
 def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
-    """Run a command, and tell the operator in a line what has gone wrong.
+    """Return a function that runs a command and reports a failure to the operator in one line.
 
-    :param name: the command's.
+    :param name: the command's name.
     :return: a function from the options to the exit status.
     """
 
@@ -98,7 +100,7 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
         except DirectoryInUse as error:
             problem = f"{error.directory} is in use by process {error.owner}: use --url to go through that server"
         except BrokenPipeError:
-            raise  # as for every command
+            raise  # handled in the same way for every command
         except (TransferError, StorageError, ConfigError, OSError) as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -114,8 +116,8 @@ def run(name: str, command: Command) -> Callable[[argparse.Namespace], int]:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C is taken, so that nothing half-made is left behind."""
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be taken
+    """Handle SIGTERM like Ctrl-C, so that incomplete output is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -42,7 +42,7 @@ class CheckTests:
         """A good one has status 0, with its doubtful settings on stderr."""
         assert main(["config", "check"]) == 0
         said = capsys.readouterr()
-        assert said.out == "the configuration is good: profile default, files: none\n"
+        assert said.out == "the configuration is valid: profile default, files: none\n"
         assert said.err.startswith(WILDCARD)
         assert said.err.count("\n") == 1
 
@@ -72,7 +72,7 @@ class CheckTests:
             (tmp_path / name).touch()
         assert main(arguments) == 0
         assert capsys.readouterr().out == (
-            "the configuration is good: profile dev, files: mine/default.toml, mine/dev.toml, my.toml\n"
+            "the configuration is valid: profile dev, files: mine/default.toml, mine/dev.toml, my.toml\n"
         )
 
     def test_environment(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ class RefusedTests:
     def test_admin_alone(self, used: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The admin listing is asked together with the server."""
         assert main(["list", "--admin-url", "http://127.0.0.1:9090/admin"]) == 1
-        assert "--admin-url goes with --url" in capsys.readouterr().err
+        assert "--admin-url needs --url" in capsys.readouterr().err
 
 
 class ExportTests:
