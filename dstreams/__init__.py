@@ -1,9 +1,9 @@
 """A Durable Streams server on Twisted.
 
-The server is the ``twistd`` plugin ``durable-streams``. For a place in another program there are
-:func:`build_resource`, a resource for a twisted.web or klein application, and :func:`build_site`, with ports of its
-own.
-What can be imported from here is the public interface; ``docs/reference/embedding.md`` describes it.
+The server itself is the ``twistd`` plugin ``durable-streams``. To embed it in another program, use
+:func:`build_resource`, a resource for a twisted.web or klein application, or :func:`build_site`, which listens on its
+own ports. The names that can be imported from here are the public interface; ``docs/reference/embedding.md``
+describes it.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ _PUBLIC = {
     "render_effective_json": "dstreams.config",
     "validate_config": "dstreams.config",
 }
-"""Where each public name is defined. Imported when it is asked for: parts of the server install a reactor
-when they are imported, and whoever only starts ``twistd`` may still want to choose one."""
+"""The module that defines each public name. It is imported at first use: some parts of the server install a reactor
+when they are imported, and a program that only starts ``twistd`` must still be able to choose one."""
 
 
 def __getattr__(name: str) -> object:

@@ -6,8 +6,8 @@ import sys
 
 
 def main() -> None:
-    """Run the server in the foreground; returns when it has stopped."""
-    # Here, because the module is also found by tools that only look around.
+    """Run the server in the foreground, and return when it has stopped."""
+    # Imported here, because tools that only inspect packages also import this module.
     from twisted.scripts.twistd import run
 
     sys.argv[:] = ["twistd", "--pidfile=", "-n", "durable-streams", *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""The two times a server lives by."""
+"""The two clocks of the server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from attrs import frozen
 
 @frozen
 class Clocks:
-    """Both clocks, so that tests can give their own.
+    """Both clocks, passed as arguments so that tests can replace them.
 
-    :param monotonic: seconds that only ever go forward: for everything that is a duration.
-    :param wall: Unix seconds, which an operator or NTP may set: for points in time that clients name.
+    :param monotonic: seconds that never go backwards, for durations.
+    :param wall: Unix seconds, which an operator or NTP may adjust, for times that clients see.
     """
 
     monotonic: Callable[[], float] = time.monotonic

@@ -1,13 +1,13 @@
-"""Values that are usually there at once, and those that aren't yet.
+"""Values that are usually available immediately, and ways to continue when they are not.
 
-Most answers of this server need no waiting, and a Deferred costs more than the answer. So a function that
-may have to wait returns one of three things, and :func:`then` and :func:`then_now` continue from them:
+Most responses of this server need no waiting, and a Deferred costs more than computing the response. So a function
+that may have to wait returns one of three things, and :func:`then` and :func:`then_now` continue from them:
 
 - the value itself;
-- a :class:`Decided` value: it is known already, and counts as soon as a commit succeeds. This is what every write
-  to durable storage gives, and a group of them is told with one loop: 3 us less for each than a Deferred and its
-  callbacks, of 21 (``bench/application.py``);
-- a Deferred of the value, where bytes have to be fetched first.
+- a :class:`Decided` value: the result is known, but counts only once a commit is durable. Every write to durable
+  storage returns one. All results of a commit are delivered in one loop, which costs 3 us less for each than a
+  Deferred with its callbacks, out of 21 (``bench/application.py``);
+- a Deferred of the value, if bytes have to be fetched first.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ U = TypeVar("U")
 
 
 class Awaited(Protocol):
-    """What decided values wait for: a commit under way."""
+    """A commit in progress, on which results depend."""
 
     waiting: list[Decided[object]]
-    """Who is told of its end, in this order."""
+    """The results to deliver when the commit ends, in this order."""
     over: bool
-    """Whether it has ended."""
+    """Whether the commit has ended."""
     error: Exception | None
-    """Why it failed, if it did."""
+    """Why the commit failed, or ``None``."""
 
 
 @define(eq=False)
 class Decided(Generic[T]):
-    """A result that is known, and counts when a commit has succeeded.
+    """A result that is known but counts only once a commit is durable.
 
-    :param value: the result; ``None`` beside a refusal.
-    :param commit: what it rests on.
-    :param refusal: the error that is the result. It must not be told before what it rests on is durable, either.
-    :param rescue: makes a result from the error of a commit that failed.
+    :param value: the result; ``None`` if the result is an error.
+    :param commit: the commit that it depends on.
+    :param refusal: the error, if the result is one. It too is delivered only after the commit is durable.
+    :param rescue: converts the error of a failed commit to a result.
     """
 
     value: T
@@ -52,10 +52,10 @@ class Decided(Generic[T]):
     failed: Callable[[Exception], object] | None = None
 
     def when(self, told: Callable[[T], object], failed: Callable[[Exception], object] | None = None) -> None:
-        """Be told when the result counts; for one listener.
+        """Set the callbacks for the result. There can be only one pair of them.
 
-        :param told: is given the result, or what ``rescue`` made of an error.
-        :param failed: is given the error where there is no ``rescue``; without it nobody is.
+        :param told: called with the result, or with what ``rescue`` makes of an error.
+        :param failed: called with the error if there is no ``rescue``; without it such an error is discarded.
         """
         self.told, self.failed = told, failed
         commit = self.commit
@@ -67,14 +67,14 @@ class Decided(Generic[T]):
             self.broke(commit.error)
 
     def succeeded(self) -> None:
-        """The commit has succeeded: tell the result."""
+        """Deliver the result, because the commit is durable."""
         if self.refusal is not None:
             self.broke(self.refusal)
         elif self.told is not None:
             self.told(self.value)
 
     def broke(self, error: Exception) -> None:
-        """There is no result but this error: tell it."""
+        """Deliver an error in place of the result."""
         if self.rescue is not None and self.told is not None:
             self.told(self.rescue(error))
         elif self.failed is not None:
@@ -86,9 +86,9 @@ Eventually: TypeAlias = T | Decided[T] | Deferred[T]
 
 
 def then(value: T | Deferred[T], function: Callable[[T], U | Deferred[U]]) -> U | Deferred[U]:
-    """Call ``function`` with ``value``: now when it is there, else when it comes.
+    """Call ``function`` with ``value``, immediately if it is available, else when it arrives.
 
-    :return: what ``function`` returns, or a Deferred of that. Exceptions of ``function`` pass through.
+    :return: what ``function`` returns, or a Deferred of it. Exceptions raised by ``function`` propagate.
     """
     if isinstance(value, Deferred):
         return cast("Deferred[U]", value.addCallback(function))
@@ -96,7 +96,7 @@ def then(value: T | Deferred[T], function: Callable[[T], U | Deferred[U]]) -> U 
 
 
 def then_now(value: Eventually[T], function: Callable[[T], U]) -> Eventually[U]:
-    """As :func:`then`, also where ``value`` is decided and doesn't count yet: so ``function`` must change nothing."""
+    """Do the same as :func:`then`, also while a commit is pending; so ``function`` must have no side effects."""
     if isinstance(value, Decided):
         decided = cast("Decided[U]", value)
         if value.refusal is None:
@@ -106,7 +106,7 @@ def then_now(value: Eventually[T], function: Callable[[T], U]) -> Eventually[U]:
 
 
 def as_deferred(value: Eventually[T]) -> Deferred[T]:
-    """The value as a Deferred, for callers to whom it is all the same."""
+    """Return the value as a Deferred, for callers that do not need the faster forms."""
     if isinstance(value, Deferred):
         return value
     done: Deferred[T] = Deferred()
@@ -127,9 +127,9 @@ def as_deferred(value: Eventually[T]) -> Deferred[T]:
 
 
 def at_once(value: Eventually[T]) -> T:
-    """The value of what can't have waited for anything, such as storage that runs its work inline.
+    """Return a value that is known to need no waiting, for example from storage that does its work inline.
 
-    Its failure is raised.
+    If it is a failure, raise it.
     """
     failures: list[Failure] = []
     results: list[T] = []

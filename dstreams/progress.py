@@ -1,4 +1,4 @@
-"""Showing how far long work has come."""
+"""Progress reports for long-running work."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Told of long work: what is being done, how much is done, and how much there is (0: unknown)."""
+"""Called with what is being done, how much of it is done, and how much there is in total (0 if unknown)."""
 
 
 INTERVAL = 0.1
-"""Seconds from one line to the next; whoever has news more often need not care."""
+"""Minimum seconds between two updates of the line. Callers may report more often."""
 
 
 def silently(doing: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Show no progress."""
 
 
 def on_terminal() -> Progress:
-    """A line on stderr that is written over; nothing where that is no terminal."""
+    """Return a function that shows progress on one line of stderr, or nothing if stderr is not a terminal."""
     if sys.__stderr__ is None or not sys.__stderr__.isatty():
         return silently
     terminal = sys.__stderr__
@@ -40,6 +40,6 @@ def on_terminal() -> Progress:
 
 
 def interrupted() -> None:
-    """Clear the line of work that won't be finished, so that what comes next can be read."""
+    """Clear the progress line of work that was aborted, so that later output is readable."""
     if sys.__stderr__ is not None and sys.__stderr__.isatty():
         sys.__stderr__.write("\r\x1b[K")

@@ -1,4 +1,4 @@
-"""The phases a server goes through before it serves, and the error that says in which one it failed."""
+"""The startup phases of a server, and the error that names the phase in which startup failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class StartupPhase(Enum):
-    """What was being done. The values are what an operator reads, and greps for, in an error line."""
+    """A startup phase. The values appear in error messages, so operators can search for them."""
 
     LOAD_CONFIG = "load_config"
     VALIDATE_CONFIG = "validate_config"
@@ -18,10 +18,10 @@ class StartupPhase(Enum):
 
 
 class StartupError(Exception):
-    """The server can't start.
+    """The server cannot start.
 
-    :param phase: what was being done.
-    :param cause: one line for the operator: what is wrong and, where that isn't plain, what to do.
+    :param phase: the phase that failed.
+    :param cause: one line for the operator: what is wrong and, if that is not obvious, what to do.
     """
 
     def __init__(self, phase: StartupPhase, cause: str) -> None:
@@ -30,5 +30,5 @@ class StartupError(Exception):
         self.cause = cause
 
     def __str__(self) -> str:
-        """The line an operator sees: ``[phase] cause``."""
+        """Return the line that the operator sees: ``[phase] cause``."""
         return f"[{self.phase.value}] {self.cause}"

@@ -1,7 +1,7 @@
-"""``twistd``'s view of the server: the options of ``durable-streams``, and the service they make.
+"""The ``twistd`` plugin's options and service for ``durable-streams``.
 
-Nothing imported from here may import klein or the reactor: which reactor it is, is settled only after the
-options have been read.
+Nothing imported from here may import klein or the reactor, because the reactor is chosen only after the options have
+been read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Examples:
   twistd -n durable-streams
       in the foreground, on port 4437, in memory
   twistd -n durable-streams --profile dev
-      the same, for this machine only
+      the same, but reachable from this machine only
   twistd -n durable-streams --config server.toml
-      as the file says; docs/reference/configuration.md lists its keys
+      with the keys in the file; docs/reference/configuration.md lists all keys
   DS_SERVER__BIND_ADDRESS=127.0.0.1:8080 twistd -n durable-streams
-      every key has an environment variable, which wins over the file
+      every key has an environment variable, which overrides the file
 
-Options before the word durable-streams are twistd's own: --pidfile= keeps it from
-writing twistd.pid, without -n it becomes a daemon that writes twistd.log.
+Options before the word durable-streams are twistd's own: --pidfile= prevents
+twistd.pid from being written; without -n, twistd becomes a daemon that writes twistd.log.
 """
 
 
@@ -60,19 +60,19 @@ class Options(usage.Options):
     ]
 
     def postOptions(self) -> None:
-        """Settle which reactor runs: ``twistd --reactor`` has spoken by now, and nothing has imported one."""
+        """Install the reactor. ``twistd --reactor`` has been processed by now, and no reactor is imported yet."""
         install_fastest()
 
     def getUsage(self, width: int | None = None) -> str:
-        """The help text, with examples that keep their lines."""
+        """Return the help text followed by the examples, whose line breaks are kept."""
         return f"{super().getUsage(width).rstrip()}\n{_EXAMPLES}"
 
 
 def makeService(options: Options) -> ServerService:
-    """The server as the command line, the configuration file and the environment describe it.
+    """Build the server that the command line, the configuration files and the environment describe.
 
-    :raise SystemExit: with status 1, after a line on stderr for everything that is wrong. twistd hasn't
-        forked yet, so that the operator sees it in either mode.
+    :raise SystemExit: with status 1, after one line on stderr for each problem. twistd has not forked yet, so the
+        operator sees these lines even when the server would become a daemon.
     """
     try:
         loaded = load(
