@@ -1,1 +1,1 @@
-"""Moving streams: listing, exporting and importing them, from an idle data directory or a running server."""
+"""Lists, exports and imports streams, from an idle data directory or a running server."""

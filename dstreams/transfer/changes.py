@@ -1,4 +1,4 @@
-"""From a staged stream to the changes that make it, exactly as it was."""
+"""Converts a staged stream to the changes that create it exactly as it was."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dstreams.transfer.staging import PIECE_BYTES, Staging
 
 @define(eq=False)
 class CommitChanges(Sequence[Change]):
-    """The changes of one commit, made anew whenever somebody goes through them.
+    """The changes of one commit, generated each time they are iterated.
 
-    A storage does so two or three times, and a stream of ten million bytes may be ten million appends: as objects
-    they would take gigabytes.
+    A storage iterates them two or three times. They are not kept, because a stream of ten million bytes may consist of
+    ten million appends, which would take gigabytes as objects.
 
-    :param removals: what comes first.
+    :param removals: the changes that come first.
     :param streams: the arguments of :func:`stream_changes` for every stream.
     """
 
@@ -46,17 +46,17 @@ class CommitChanges(Sequence[Change]):
 
 
 def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int | None, now: float) -> Iterator[Change]:
-    """What creates a stream with all that is known of it; to be committed as one group.
+    """Yield the changes that create a stream with everything known about it, to be committed as one group.
 
-    :param stream_id: the new incarnation's number.
-    :param source_id: the number of the stream that it is a fork of, if it is one.
-    :param now: Unix seconds: a TTL begins anew.
+    :param stream_id: the id of the new incarnation.
+    :param source_id: the id of the stream that it is a fork of, or ``None``.
+    :param now: Unix seconds; a TTL starts again at this time.
     """
     record = step.record
     created_at = now if record.created_at is None else record.created_at
     updated_at = created_at if record.updated_at is None else record.updated_at
     begins_closed = record.closed and record.created_closed and record.closed_by is None
-    # Nothing is ever appended to a stream that begins closed: all it has came with the request.
+    # A stream that is closed from the start never gets appends: all its data came with the request that created it.
     data, ends = _everything(step, staging) if begins_closed else (b"", ())
     config = StreamConfig(record.content_type, record.ttl, record.expires_at)
     point = None if source_id is None else _fork_point(step, source_id)
@@ -78,7 +78,7 @@ def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int 
 
 
 def _state(record: Record, begins_closed: bool) -> Iterator[tuple[Producer | None, bytes | None, bool]]:
-    """What appends have left behind besides messages: producer, Stream-Seq, closure."""
+    """Yield what appends have left besides messages: producer, Stream-Seq, closure."""
     for producer in record.producers:
         yield producer, None, False
     if record.stream_seq is not None:
@@ -106,7 +106,7 @@ def _everything(step: Step, staging: Staging) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _appends(step: Step, staging: Staging) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-    """The stream's own bytes and message ends, append by append."""
+    """Yield the stream's own bytes and message ends, append by append."""
     ends: list[int] = []
     start = base = step.own_start
     piece = b""

@@ -1,4 +1,4 @@
-"""The streams of an idle data directory, as an export and a listing see them."""
+"""The streams of an idle data directory, for export and listing."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dstreams.transfer.records import Origin, Record
 from dstreams.transfer.writing import Message
 
 PIECE_BYTES = 1024 * 1024
-"""From how many bytes on what has been found is written, whole messages at a time."""
+"""The number of bytes, in whole messages, that are read before they are written."""
 
 ENTRIES = 4096
-"""How many messages' ends are looked up at a time."""
+"""The number of message ends that are looked up at a time."""
 
 
 @frozen(eq=False)
 class DirectoryStreams:
-    """The streams that are there for clients: not those that are over, or deleted and kept for their forks.
+    """The streams that clients would see: neither expired ones, nor deleted ones that are kept for their forks.
 
-    :param sources: where their bytes are.
+    :param sources: where the streams' bytes are read from.
     :param now: Unix seconds.
     """
 
@@ -40,13 +40,13 @@ class DirectoryStreams:
     _now: float
 
     def names(self) -> list[str]:
-        """The names of all of them, in order."""
+        """Return the names of all streams, sorted."""
         return sorted(name for name, state in self._catalog.names.items() if self._is_there(state))
 
     def find(self, name: str) -> StreamState:
-        """One of them.
+        """Return the state of one stream.
 
-        :raise NoSuchStream: when there is none of that name.
+        :raise NoSuchStream: if there is no stream of that name.
         """
         state = self._catalog.names.get(name)
         if state is None or not self._is_there(state):
@@ -54,16 +54,16 @@ class DirectoryStreams:
         return state
 
     def listed(self, name: str) -> Listed:
-        """A stream's line of the listing.
+        """Return a stream's entry for the listing.
 
-        :raise NoSuchStream:
+        :raise NoSuchStream: if there is no stream of that name.
         """
         return Listed.of(self.find(name))
 
     def record(self, name: str, exported: frozenset[str]) -> Record:
-        """A stream's members of a document.
+        """Return a stream's members for an export document.
 
-        :param exported: all streams that the document holds: a fork's source is named only if it is one of them.
+        :param exported: all streams of the document; a fork's source is named only if it is one of them.
         """
         state = self.find(name)
         never_changed = state.updated_at == state.created_at
@@ -73,7 +73,7 @@ class DirectoryStreams:
             content_type=state.config.content_type,
             ttl=state.config.ttl,
             expires_at=state.config.expires_at,
-            # A close of its own would have changed the stream later.
+            # A later close would have changed the stream after its creation.
             created_closed=state.closed and never_changed,
             closed=state.closed,
             created_at=state.created_at,
@@ -85,7 +85,7 @@ class DirectoryStreams:
         )
 
     def messages(self, name: str) -> Iterator[Message]:
-        """A stream's messages, inherited ones included."""
+        """Yield a stream's messages, including inherited ones."""
         state = self.find(name)
         pieces = reading.lineage(self._sources, self._catalog, state)
         whole = at_once(reading.take(self._sources, self._catalog, state, 0, sys.maxsize))
@@ -118,7 +118,7 @@ class DirectoryStreams:
 def _cut(data: bytes, start: int, entries: Sequence[int], comma: int) -> Iterator[Message]:
     """Cut stored bytes into messages.
 
-    :param start: where the bytes begin in the stream.
+    :param start: the position of the first byte in the stream.
     """
     at = 0
     for entry in entries:

@@ -1,21 +1,21 @@
-"""What keeps an export or an import from being done."""
+"""Errors that end an export or an import."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 MOST_PROBLEMS = 20
-"""How many problems of one document are shown: a document of another kind has one for every stream."""
+"""Maximum number of problems shown for one document; an unrelated document has a problem in every stream."""
 
 
 class TransferError(Exception):
-    """Nothing more can be done; the text is for the operator and says what to do."""
+    """An export or import cannot continue; the text tells the operator what to do."""
 
 
 class NoSuchStream(TransferError):
-    """A stream that isn't there.
+    """A stream does not exist.
 
-    :param name: its name.
+    :param name: the stream's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,9 +23,9 @@ class NoSuchStream(TransferError):
 
 
 class InvalidDocument(TransferError):
-    """A document that can't be imported. Nothing was changed.
+    """A document cannot be imported; nothing was changed.
 
-    :param problems: what is wrong, a sentence each.
+    :param problems: what is wrong, one sentence each.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Exporting: from wherever streams are into a document."""
+"""Exports streams to a JSON document."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from dstreams.transfer.writing import DocumentWriter, Message
 
 
 class Exportable(Protocol):
-    """Where streams are exported from."""
+    """A source of streams for an export."""
 
     def names(self) -> Sequence[str]:
-        """All streams there are, in order."""
+        """Return the names of all streams, sorted."""
 
     def record(self, name: str, exported: frozenset[str]) -> Record:
-        """A stream's members; ``exported`` are the names of all streams of the document.
+        """Return a stream's members; ``exported`` are the names of all streams of the document.
 
-        :raise NoSuchStream: when there is none of that name.
+        :raise NoSuchStream: if there is no stream of that name.
         """
 
     def messages(self, name: str) -> Iterable[Message]:
-        """A stream's messages."""
+        """Yield a stream's messages."""
 
 
 SHOWN_BYTES = 1024 * 1024
-"""How many bytes are written between two notes of progress."""
+"""The number of bytes written between two progress reports."""
 
 
 @frozen
 class Exported:
-    """How much a document holds."""
+    """The number of streams and messages in a document."""
 
     streams: int
     messages: int
@@ -44,19 +44,19 @@ class Exported:
 def export_streams(
     streams: Exportable, names: Sequence[str], write: Callable[[bytes], object], now: float, progress: Progress
 ) -> Exported:
-    """Write a document. Memory holds about one piece of one stream at a time.
+    """Write a document. At most about one piece of one stream is in memory at a time.
 
-    A stream that ends while others are being exported is left out, unless it was named.
+    A stream that ends while others are being exported is left out, unless it was selected by name.
 
-    :param names: which streams; all of them when it is empty.
-    :param write: takes the document's bytes.
+    :param names: the streams to export; all of them if empty.
+    :param write: called with the document's bytes, in order.
     :param now: Unix seconds.
-    :raise NoSuchStream: when a stream that is named doesn't exist.
+    :raise NoSuchStream: if a selected stream does not exist.
     """
     chosen = sorted(set(names)) or streams.names()
     exported = frozenset(chosen)
     for name in names:
-        streams.record(name, exported)  # before anything is written
+        streams.record(name, exported)  # fails before anything is written
     written = shown = 0
 
     def counted(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Asking a running server, by the protocol that every client uses and by its admin listing."""
+"""Client for a running server: the protocol, and its admin listing."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _MEMBERS: Final = {
     "name", "content_type", "closed", "bytes", "messages", "created_at", "updated_at", "ttl_seconds", "expires_at",
     "forked_from", "fork_offset",
 }  # fmt: skip
-"""What the admin listing says of a stream, as far as it is used."""
+"""The members of the admin listing that are used."""
 
 PAGE_STREAMS: Final = 1000
-"""How many streams a page of the admin listing has at most."""
+"""Maximum number of streams in a page of the admin listing."""
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 120.0
-"""How long a server may be silent."""
+"""Maximum number of seconds without a byte from the server."""
 
 Body = bytes | Iterable[bytes]
 
 
 @frozen
 class Tls:
-    """How to speak TLS with the server.
+    """The TLS settings for a connection to the server.
 
-    :param authorities: a PEM file with the certificate authorities to trust, ``None`` for the system's.
+    :param authorities: a PEM file with the certificate authorities to trust; ``None`` for the system's.
     :param certificate: a PEM file with the client's certificate, ``key`` one with its key.
     """
 
@@ -46,7 +46,7 @@ class Tls:
 
 @frozen
 class Answer:
-    """An answer with a body that has been read."""
+    """A response whose body has been read."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,7 +54,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """What the server says is wrong, in a line."""
+        """The server's error message in one line."""
         try:
             document = orjson.loads(self.body)
             return f"{self.status} {printable(str(document['detail' if 'detail' in document else 'title']))}"
@@ -64,9 +64,9 @@ class Answer:
 
 @define(eq=False)
 class Server:
-    """A server with streams below a URL.
+    """A server of the protocol.
 
-    :param url: where they are, such as ``http://127.0.0.1:4437/v1/stream``.
+    :param url: the URL of its streams, such as ``http://127.0.0.1:4437/v1/stream``.
     """
 
     url: str
@@ -78,7 +78,7 @@ class Server:
         self.url = self.url.rstrip("/")
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            # Reading may be repeated; a PUT that is repeated would find what it has made itself.
+            # Only reads are retried. A repeated PUT could find the stream that it has created itself.
             retries=urllib3.Retry(
                 3,
                 connect=0,
@@ -101,27 +101,27 @@ class Server:
 
     @property
     def path(self) -> str:
-        """The path below which the streams are."""
+        """The path of the URL under which the streams are."""
         return urlsplit(self.url).path
 
     def stream_url(self, name: str) -> str:
-        """Where a stream is."""
+        """Return the URL of a stream."""
         return f"{self.url}/{encode_name(name).decode()}"
 
     def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body | None = None) -> Answer:
-        """Send a request, and read the whole answer.
+        """Send a request and read the whole response.
 
-        :raise TransferError: when there is none.
+        :raise TransferError: if there is no response.
         """
         with _no_answer(url):
             response = self._pool.request(method, url, headers=headers, body=body)
             return Answer(response.status, response.headers, response.data)
 
     def stream(self, url: str, piece_bytes: int) -> tuple[Answer, Iterator[bytes]]:
-        """Read an answer piece by piece.
+        """Send a GET and read the response's body piece by piece.
 
-        :return: the answer without its body, unless it is an error; and the pieces of the body.
-        :raise TransferError: when there is none; the iterator raises it when the answer breaks off.
+        :return: the response, with its body only if the status is an error; and an iterator of the body's pieces.
+        :raise TransferError: if there is no response; the iterator raises it if the response is cut off.
         """
         with _no_answer(url):
             response = self._pool.request("GET", url, preload_content=False)
@@ -139,10 +139,10 @@ class Server:
         return Answer(response.status, response.headers, b""), pieces()
 
     def listing(self, admin_url: str) -> Iterator[dict[str, Any]]:
-        """What the admin listing says of every stream, in the order of their names.
+        """Yield the entries of the admin listing, in the order of the streams' names.
 
-        :param admin_url: such as ``http://127.0.0.1:9090/admin``.
-        :raise TransferError: when it can't be read.
+        :param admin_url: the URL of the admin pages, such as ``http://127.0.0.1:9090/admin``.
+        :raise TransferError: if it cannot be read.
         """
         check_url(admin_url)
         base = f"{admin_url.rstrip('/').removesuffix('/streams')}/streams?limit={PAGE_STREAMS}"
@@ -151,15 +151,15 @@ class Server:
             url = base if after is None else f"{base}&after={quote(after, safe='')}"
             answer = self.ask("GET", url)
             if answer.status != 200:
-                raise TransferError(f"{url}: {answer.problem}; --admin-url must lead to the admin listener")
+                raise TransferError(f"{url}: {answer.problem}; --admin-url must be the URL of the admin listener")
             try:
                 page = orjson.loads(answer.body)
                 entries, following = page["streams"], page["next"]
                 known = all(entry.keys() >= _MEMBERS for entry in entries) and _leads_on(after, following)
             except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-                raise TransferError(f"{url} isn't the admin listing of this server") from None
+                raise TransferError(f"{url} is not the admin listing of this server") from None
             if not known:
-                raise TransferError(f"{url} isn't the admin listing of this server")
+                raise TransferError(f"{url} is not the admin listing of this server")
             yield from entries
             if following is None:
                 return
@@ -167,14 +167,14 @@ class Server:
 
 
 def _leads_on(after: str | None, following: str | None) -> bool:
-    """Whether the next page comes after this one, so that a listing ends some time."""
+    """Whether the next page comes after this one; otherwise the listing would never end."""
     return following is None or after is None or following > after
 
 
 def check_url(url: str) -> None:
-    """See that it is a URL that can be asked.
+    """Check that a URL is valid for requests.
 
-    :raise TransferError:
+    :raise TransferError: if it is not.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
@@ -182,7 +182,7 @@ def check_url(url: str) -> None:
 
 
 class _no_answer:  # noqa: N801 (reads as a word in a with statement)
-    """Turns what goes wrong on the way to an answer into a ``TransferError``."""
+    """A context manager that converts network errors to a ``TransferError``."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""Importing: from a document into wherever streams are to be."""
+"""Imports the streams of a JSON document."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from dstreams.transfer.staging import Staging
 
 
 class Importable(Protocol):
-    """Where streams are imported to."""
+    """A destination for imported streams."""
 
     def taken(self, names: Iterable[str]) -> frozenset[str]:
-        """Which of these names are taken."""
+        """Return those of the names that are in use."""
 
     def check(self, steps: Sequence[Step]) -> None:
-        """See that everything can be stored.
+        """Check that everything can be stored.
 
-        :raise InvalidDocument: with everything that can't; nothing has been changed.
+        :raise InvalidDocument: if something cannot; it lists all problems, and nothing has been changed.
         """
 
     def store(self, steps: Sequence[Step], staging: Staging, done: Callable[[int], object]) -> None:
-        """Store all of the steps, each stream as a whole or not at all.
+        """Store all steps, each stream completely or not at all.
 
-        :param done: told how many streams are stored.
-        :raise TransferError: when something fails; what was stored before stays.
+        :param done: called with the number of streams stored so far.
+        :raise TransferError: if storing fails; what was stored before remains.
         """
 
 
 @frozen
 class Imported:
-    """What has been imported.
+    """The result of an import.
 
-    :param messages: of the streams that were stored, inherited ones included.
-    :param skipped: the streams that were left out: their name, and ``existing`` or ``expired``.
+    :param messages: the number of messages of the stored streams, including inherited ones.
+    :param skipped: the streams that were left out: name, and ``existing`` or ``expired``.
     """
 
     streams: int
@@ -57,15 +57,15 @@ def import_streams(
     now: float,
     progress: Progress,
 ) -> Imported:
-    """Read a document, see that all of it is right, and only then store its streams.
+    """Read a document, check all of it, and only then store its streams.
 
-    Memory holds one stream at a time, and a few hundred bytes for each; the messages wait in a temporary file.
+    Memory holds one stream at a time, and a few hundred bytes for each; the messages are kept in a temporary file.
 
-    :param target: entered when the document has been read: a wrong one doesn't even make an empty store.
-    :param limits: how large a name may be.
+    :param target: entered after the document has been read, so that an invalid one does not create an empty store.
+    :param limits: limits on stream names.
     :param now: Unix seconds.
-    :raise InvalidDocument: when something is wrong with it; nothing has been changed.
-    :raise TransferError: when storing fails; each stream is there as a whole or not at all.
+    :raise InvalidDocument: if something is wrong with the document; nothing has been changed.
+    :raise TransferError: if storing fails; each stream has been stored completely or not at all.
     """
     try:
         with Staging.open() as staging:
@@ -77,5 +77,5 @@ def import_streams(
                 total = len(decided.steps)
                 opened.store(decided.steps, staging, lambda stored: progress("storing streams", stored, total))
     except OSError as error:
-        raise TransferError(f"the import failed: {error}; TMPDIR says where temporary files go") from error
+        raise TransferError(f"the import failed: {error}; TMPDIR sets the directory of temporary files") from error
     return Imported(total, sum(step.staged.messages for step in decided.steps), tuple(decided.skipped))

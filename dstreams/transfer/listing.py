@@ -1,4 +1,4 @@
-"""What ``durable-streams list`` says of each stream, and how."""
+"""The entries that ``durable-streams list`` prints, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dstreams.transfer.records import timestamp
 
 _COLUMNS = (("Name", 30), ("Status", 8), ("Messages", -10), ("Bytes", -12), ("Content-Type", 24), ("Created", 22),
             ("Updated", 22))  # fmt: skip
-"""The columns and their widths, negative for those that hold numbers."""
+"""The columns and their widths; a negative width right-aligns numbers."""
 
 _UNITS = ("KB", "MB", "GB")
 
 
 @frozen(kw_only=True)
 class Listed:
-    """One stream. ``None`` stands for what isn't known.
+    """One stream. Unknown values are ``None``.
 
-    :param messages: its own messages; what a fork inherits isn't counted, also in ``total_bytes``.
-    :param created_at: Unix seconds, as the other times.
+    :param messages: the number of its own messages. What a fork inherits is not counted, nor is it in ``total_bytes``.
+    :param created_at: Unix seconds, like the other times.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Listed:
 
     @classmethod
     def of(cls, state: StreamState) -> Listed:
-        """A stream whose state is known."""
+        """Return the entry for a stream whose state is known."""
         return cls(
             name=state.name,
             closed=state.closed,
@@ -55,7 +55,7 @@ class Listed:
 
     @property
     def members(self) -> dict[str, Any]:
-        """What ``--json`` prints of it."""
+        """The members that ``--json`` prints."""
         return {
             "name": self.name,
             "status": self._status,
@@ -74,7 +74,7 @@ class Listed:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What the table shows of it; what a terminal might obey is escaped."""
+        """The cells of the stream's row in the table; control and direction characters are escaped."""
         return (
             printable(self.name),
             self._status,
@@ -87,7 +87,7 @@ class Listed:
 
 
 def as_json(streams: Iterable[Listed]) -> Iterator[str]:
-    """The lines of a JSON array of all streams."""
+    """Yield the lines of a JSON array of the streams."""
     before = "["
     for listed in streams:
         yield before
@@ -101,7 +101,7 @@ def as_json(streams: Iterable[Listed]) -> Iterator[str]:
 
 
 def as_table(streams: Iterable[Listed]) -> Iterator[str]:
-    """The lines of a table of all streams."""
+    """Yield the lines of a table of the streams."""
     count = 0
     for count, listed in enumerate(streams, 1):
         if count == 1:

@@ -1,7 +1,7 @@
-"""What an import is going to do: which streams it stores, in which order, and what each of them replaces.
+"""Plans an import: which streams it stores, in which order, and what each of them replaces.
 
-Pure: looks at the document and at what is there, and changes nothing. All that can be wrong with an import is found
-here, so that what follows can only fail as a disk or a server can.
+These are pure functions of the document and the existing names, and change nothing. All mistakes in a document are
+found here, so that storing it can fail only because of the disk or the server.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dstreams.transfer.staging import StagedStream, Staging
 
 
 class OnConflict(Enum):
-    """What becomes of a stream of the document whose name is taken."""
+    """What to do with a stream of the document whose name is in use."""
 
     SKIP = "skip"
-    """The one that is there is kept."""
+    """Keep the existing stream."""
     FAIL = "fail"
-    """Nothing at all is imported."""
+    """Import nothing at all."""
     REPLACE = "replace"
-    """The one of the document takes its place, in one step."""
+    """Replace the existing stream by the document's, in one step."""
 
 
 @frozen(eq=False)
 class Step:
-    """A stream to be stored.
+    """A stream to store.
 
-    :param source: the stream of the document whose bytes it shares, as a fork does; it is stored before.
+    :param source: for a fork, the stream of the document whose bytes it shares; it is stored before the fork.
     """
 
     staged: StagedStream
@@ -45,22 +45,22 @@ class Step:
 
     @property
     def own_start(self) -> int:
-        """How many bytes it shares: where its own begin."""
+        """The position where its own bytes start: the number of bytes that it shares."""
         origin = self.record.origin
         return origin.position if self.source is not None and origin is not None else 0
 
     @property
     def own_size(self) -> int:
-        """How many bytes are stored for it."""
+        """The number of bytes stored for it."""
         return self.staged.size - self.own_start
 
 
 @define
 class Plan:
-    """An import.
+    """The plan of an import.
 
-    :param steps: what is stored, a fork's source before the fork.
-    :param skipped: the streams that are left out, with the reason.
+    :param steps: the streams to store, each source before its forks.
+    :param skipped: the streams to leave out, with the reason.
     """
 
     steps: list[Step] = field(factory=list)
@@ -72,9 +72,9 @@ def plan(
 ) -> Plan:
     """Decide what to do with every stream of a document.
 
-    :param taken: the names of the document that are taken.
+    :param taken: those names of the document that are in use.
     :param now: Unix seconds.
-    :raise InvalidDocument: when the streams don't fit together, or names are taken that must not be.
+    :raise InvalidDocument: if the streams contradict each other, or if names are in use that must not be.
     """
     found = Plan()
     chosen: dict[str, StagedStream] = {}
@@ -97,12 +97,12 @@ def plan(
 
 
 def _is_over(record: Record, now: float) -> bool:
-    """Whether the stream would expire at once."""
+    """Whether the stream would expire immediately."""
     return record.ttl == 0 or (record.expires_at is not None and record.expires_at <= now)
 
 
 def _sources_first(chosen: Mapping[str, StagedStream]) -> list[Step]:
-    """The steps in an order in which each finds its source stored."""
+    """Order the steps so that each source is stored before its forks."""
     steps: dict[str, Step] = {}
     for staged in chosen.values():
         lineage: list[StagedStream] = []
@@ -121,7 +121,7 @@ def _source(staged: StagedStream, among: Mapping[str, StagedStream]) -> StagedSt
 
 
 def _check_origins(streams: Sequence[StagedStream], staging: Staging) -> list[str]:
-    """What is wrong with the forks of a document."""
+    """Return what is wrong with the forks of a document."""
     by_name = {staged.record.name: staged for staged in streams}
     problems = []
     for staged in streams:
@@ -130,7 +130,7 @@ def _check_origins(streams: Sequence[StagedStream], staging: Staging) -> list[st
             continue
         fault = _check_origin(staged, origin, by_name, staging)
         if fault is not None:
-            problems.append(f"stream {staged.record.name!r}: it can't be a fork of {origin.source!r}: {fault}")
+            problems.append(f"stream {staged.record.name!r}: it cannot be a fork of {origin.source!r}: {fault}")
     return problems
 
 
@@ -139,21 +139,21 @@ def _check_origin(
 ) -> str | None:
     source = by_name.get(origin.source)
     if source is None:
-        return None  # it becomes a stream of its own, with all its bytes
+        return None  # without its source in the document, it becomes an independent stream with all its bytes
     if _is_circular(staged, by_name):
         return "they are forks of each other"
     if source.record.content_type.media_type != staged.record.content_type.media_type:
-        return "its type is another"
+        return "their content types differ"
     position = origin.position
     if position > min(source.size, staged.size):
-        return f"it begins at {position}, beyond the end of one of them"
+        return f"it starts at {position}, beyond the end of one of them"
     if position and not is_boundary(staging.entries(staged), position):
-        return f"it begins at {position}, inside a message"
+        return f"it starts at {position}, inside a message"
     if position and source.record.content_type.is_json and not is_boundary(staging.entries(source), position):
-        return f"it begins at {position}, inside a message of the source"
+        return f"it starts at {position}, inside a message of the source"
     pieces = zip(staging.pieces(source, 0, position), staging.pieces(staged, 0, position), strict=True)
     if any(theirs != ours for theirs, ours in pieces):
-        return "its first messages are others"
+        return "their first messages differ"
     return None
 
 

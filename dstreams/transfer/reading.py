@@ -1,7 +1,7 @@
-"""Reading a document: parsed as a stream, checked member by member, its messages laid aside.
+"""Reads a document: parses it as a stream, checks every member, and puts the messages into the staging file.
 
-Members may stand in any order. Unknown ones are skipped, so that documents of later versions and of other servers can
-be read; one that stands twice is an error, since nobody can say which counts.
+Members may be in any order. Unknown ones are skipped, so that documents of later versions and of other servers can be
+read. A repeated member is an error, because it would be unclear which one counts.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ _WHITE_SPACE: Final = b" \t\n\r"
 _READ_BYTES: Final = 256 * 1024
 _DEPTH: Final = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 _MOST_PROBLEMS: Final = 1000
-"""After so many, the rest of a document isn't looked at."""
+"""The number of problems after which the rest of the document is not read."""
 
 
 def read_document(file: IO[bytes], staging: Staging, limits: NameLimits, progress: Progress) -> list[StagedStream]:
     """Read a whole document.
 
-    :param file: read once, from where it stands to its end.
-    :param staging: takes the messages.
-    :param limits: how large a name may be.
-    :return: the streams, in their order.
-    :raise InvalidDocument: with everything that is wrong with it.
+    :param file: read once, from its current position to the end.
+    :param staging: receives the messages.
+    :param limits: limits on stream names.
+    :return: the streams, in the document's order.
+    :raise InvalidDocument: if anything is wrong; it lists all problems.
     """
-    # With floats, whole numbers have 64 bits at most. Without, one of thousands of digits, which Python refuses to
-    # read, crashes the parser.
+    # use_float limits whole numbers to 64 bits. Without it, a number of thousands of digits, which Python refuses to
+    # convert, crashes the parser.
     events: Iterator[_Event] = ijson.basic_parse(_Counted(file, progress), buf_size=_READ_BYTES, use_float=True)
     return _Document(events, staging, limits).read()
 
 
 @define
 class _Counted:
-    """A file that tells how far it has been read."""
+    """A file that reports how much of it has been read."""
 
     _file: IO[bytes]
     _progress: Progress
@@ -65,14 +65,14 @@ class _Counted:
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self._done += len(data)
-        # At the end all has been read; how much there is, a pipe doesn't tell before.
+        # The total is known only at the end, because a pipe has no size.
         self._progress("reading bytes", self._done, self._done if size and not data else 0)
         return data
 
 
 @define(eq=False)
 class _Document:
-    """The state of reading one."""
+    """The state of reading one document."""
 
     _events: Iterator[_Event]
     _staging: Staging
@@ -80,19 +80,19 @@ class _Document:
     _streams: list[StagedStream] = field(factory=list, init=False)
     _names: set[str] = field(factory=set, init=False)
     _problems: list[str] = field(factory=list, init=False)
-    # Why the stream at hand can't be imported; the first reason counts.
+    # Why the current stream cannot be imported; only the first reason is kept.
     _fault: str | None = field(default=None, init=False)
     _number: int = field(default=0, init=False)
 
     def read(self) -> list[StagedStream]:
         try:
             self._document()
-            for _ in self._events:  # the parser complains about what follows the document
+            for _ in self._events:  # the parser raises an error for anything that follows the document
                 pass
         except ijson.JSONError as error:
-            self._stop(f"this is no complete JSON document: {_one_line(error)}")
+            self._stop(f"this is not a complete JSON document: {_one_line(error)}")
         except (UnicodeDecodeError, ValueError, OverflowError) as error:
-            self._stop(f"this is no JSON document: {_one_line(error)}")
+            self._stop(f"this is not a JSON document: {_one_line(error)}")
         if self._problems:
             raise InvalidDocument(self._problems)
         return self._streams
@@ -104,7 +104,7 @@ class _Document:
 
     def _document(self) -> None:
         if self._next()[0] != "start_map":
-            self._stop("a document is a JSON object, as 'durable-streams export' writes it")
+            self._stop("a document must be a JSON object, as written by 'durable-streams export'")
         missing = {"format_version", "streams"}
         for name in self._keys("the document"):
             missing.discard(name)
@@ -151,14 +151,14 @@ class _Document:
         self._finish(given)
 
     def _finish(self, given: dict[str, Any]) -> None:
-        """All members of a stream have been read: see that they fit together."""
+        """Check a stream whose members have all been read, and add it."""
         self._number += 1
         try:
             record = parse_record(given, self._limits)
             if record.extended and parse_next_offset(given) != self._staging.size:
-                self._note(f"its messages don't end at 'next_offset' {given['next_offset']}: some are missing")
+                self._note(f"its messages do not end at 'next_offset' {given['next_offset']}: some are missing")
             if record.name in self._names:
-                self._note("there are two streams of that name")
+                self._note("there are two streams with that name")
         except Malformed as error:
             self._note(str(error))
             record = None
@@ -170,7 +170,7 @@ class _Document:
             self._streams.append(self._staging.finish(record))
 
     def _note(self, fault: str) -> None:
-        """The stream can't be imported; the first reason is the one that is told."""
+        """Record why the current stream cannot be imported; only the first reason is reported."""
         self._fault = self._fault or fault
 
     def _problem(self, text: str) -> None:
@@ -195,7 +195,7 @@ class _Document:
                 self._note(f"message {number}: {error}")
 
     def _storing(self, given: dict[str, Any]) -> Callable[[bytes], bytes]:
-        """How the stream's messages are stored."""
+        """Return the function that converts the stream's messages to their stored form."""
         config = given.get("config")
         try:
             content_type = parse_content_type_of(config if isinstance(config, dict) else {})
@@ -216,9 +216,9 @@ class _Document:
         try:
             payload = binascii.a2b_base64(text, strict_mode=True)
         except ValueError as error:  # not ASCII, or not base64
-            raise Malformed(f"'data_base64' can't be decoded: {error}") from None
+            raise Malformed(f"'data_base64' cannot be decoded: {error}") from None
         data = stored(payload)
-        # One without bytes can't be told from none.
+        # A message without bytes leaves no trace in a stream.
         if data and not self._fault:
             self._staging.add(data, ends_append=not continues)
 
@@ -228,7 +228,7 @@ class _Document:
         return next(self._events)
 
     def _keys(self, what: str) -> Iterator[str]:
-        """The names of an object's members, up to its end; whoever iterates takes each value."""
+        """Yield the names of an object's members up to its end; the caller reads each value."""
         seen = set()
         while True:
             event, name = self._next()
@@ -240,9 +240,9 @@ class _Document:
             yield name
 
     def _value(self) -> Any:
-        """The next value, whatever it is."""
+        """Read and return the next value of any type."""
         event, value = self._next()
-        if event not in _DEPTH:  # most are; for a million messages it makes a difference of seconds
+        if event not in _DEPTH:  # a scalar, as most are; this saves seconds for a million messages
             return value
         builder = ijson.ObjectBuilder()
         builder.event(event, value)
@@ -251,13 +251,13 @@ class _Document:
         return builder.value
 
     def _skip(self) -> None:
-        """Leave out the next value, however large it is."""
+        """Skip the next value, however large it is."""
         if self._next()[0] in _DEPTH:
             for _ in self._rest():
                 pass
 
     def _rest(self) -> Iterator[_Event]:
-        """What follows the begin of an array or object, up to its end."""
+        """Yield the events up to the end of the array or object that has just started."""
         depth = 1
         while depth:
             event = self._next()
@@ -266,14 +266,14 @@ class _Document:
 
 
 def _stored_json(payload: bytes) -> bytes:
-    """A message of a JSON stream as it is stored: one value, checked, and its comma."""
+    """Return a message of a JSON stream in its stored form: one value, validated, and its comma."""
     try:
-        # An array is opened one level by an append, so a message that is one was inside another.
+        # An append flattens one level of arrays, so a message that is an array was nested in another one.
         data, ends = split_messages(b"[%b]" % payload if payload.lstrip(_WHITE_SPACE).startswith(b"[") else payload)
     except InvalidJson as error:
-        raise Malformed(f"it is no JSON: {error.detail}") from None
+        raise Malformed(f"it is not JSON: {error.detail}") from None
     if len(ends) != 1:
-        raise Malformed("it is no JSON: several values in one message")
+        raise Malformed("it is not JSON: several values in one message")
     return data
 
 

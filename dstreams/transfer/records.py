@@ -1,7 +1,7 @@
-"""What a document says of one stream besides its messages, and the two ways between that and JSON.
+"""The members of a stream in an export document, besides its messages, and their conversion from and to JSON.
 
-The members are described in ``docs/reference/transfer-format.md``. Those outside ``dstreams`` are the plain form,
-which other servers read and write as well; those inside are the extension, which they ignore.
+``docs/reference/transfer-format.md`` describes the members. Those outside ``dstreams`` are the plain form, which other
+servers also read and write; those inside are an extension that other servers ignore.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ FORMAT_VERSION: Final = 1
 """The version of the plain form."""
 
 EXTENSION: Final = "dstreams"
-"""The member that holds the extension, of the document and of each stream."""
+"""The member of the document and of each stream that holds the extension."""
 
 EXTENSION_VERSION: Final = 1
 
 
 STREAM_MEMBERS: Final = frozenset({"name", "config", "closed", "created_at", "updated_at", "next_offset", EXTENSION})
-"""The members of a stream that count, besides ``messages``."""
+"""The members of a stream that are read, besides ``messages``."""
 
 MAX_STREAM_SEQ_BYTES: Final = 65_535
-"""What storage has room for; a header is never as long."""
+"""The largest Stream-Seq that storage can hold; no header can be that long."""
 
 
 class Malformed(Exception):
-    """A member is missing or not what it must be; the text says which."""
+    """A member is missing or invalid; the text names it."""
 
 
 @frozen
 class Origin:
-    """Where a fork left its source.
+    """Where a fork branches off from its source.
 
     :param source: the source's name.
-    :param position: how many of the source's bytes it inherits.
-    :param anchor: the ``Stream-Fork-Offset`` that was asked for, ``None`` when it was left out.
-    :param sub_offset: the ``Stream-Fork-Sub-Offset`` that was asked for.
-    :param inherits_expiry: whether neither TTL nor Expires-At was asked for.
+    :param position: the number of the source's bytes that it inherits.
+    :param anchor: the requested ``Stream-Fork-Offset``, or ``None`` if there was none.
+    :param sub_offset: the requested ``Stream-Fork-Sub-Offset``.
+    :param inherits_expiry: whether neither TTL nor Expires-At was requested.
     """
 
     source: str
@@ -63,8 +63,8 @@ class Origin:
 class Record:
     """A stream without its messages.
 
-    :param created_at: Unix seconds, ``None`` when that isn't known; ``updated_at`` likewise.
-    :param extended: whether it comes from a document with the extension.
+    :param created_at: Unix seconds, ``None`` if unknown; the same for ``updated_at``.
+    :param extended: whether the document has the extension.
     """
 
     name: str
@@ -86,11 +86,11 @@ class Record:
 
 
 def members(record: Record) -> dict[str, Any]:
-    """A stream's members but for its messages and what is counted from them."""
+    """Return a stream's members, except its messages and the counts derived from them."""
     return {
         "name": record.name,
         "config": {
-            # Without parameters: that is what other servers compare with the type of an append.
+            # Without parameters, because other servers compare this with the content type of an append.
             "content_type": record.content_type.media_type,
             "ttl_seconds": record.ttl,
             "expires_at": timestamp(record.expires_at),
@@ -104,7 +104,7 @@ def members(record: Record) -> dict[str, Any]:
 
 
 def timestamp(seconds: float | None) -> str | None:
-    """Unix seconds as RFC 3339 in UTC."""
+    """Format Unix seconds as RFC 3339 in UTC."""
     return None if seconds is None else format_expires_at(seconds).decode()
 
 
@@ -138,11 +138,11 @@ def _producer(producer: Producer) -> dict[str, Any]:
 
 
 def parse_record(given: Mapping[str, Any], limits: NameLimits) -> Record:
-    """Read a stream's members.
+    """Parse a stream's members.
 
-    :param given: the members but for ``messages``.
-    :param limits: how large a name may be.
-    :raise Malformed: when one is missing or wrong.
+    :param given: the members, without ``messages``.
+    :param limits: limits on stream names.
+    :raise Malformed: if one is missing or invalid.
     """
     config = _member(given, "config", dict)
     extension = _optional(given, EXTENSION, dict)
@@ -152,7 +152,7 @@ def parse_record(given: Mapping[str, Any], limits: NameLimits) -> Record:
         name=_name(_member(given, "name", str), limits),
         content_type=_content_type(config, more),
         ttl=ttl,
-        # Beside a TTL it is the moment at which that would run out, as it was when the document was written.
+        # With a TTL, expires_at is only the time at which the TTL would have run out when the document was written.
         expires_at=None if ttl is not None else _time(config, "expires_at"),
         created_closed=bool(_optional(config, "created_closed", bool)),
         closed=_member(given, "closed", bool),
@@ -167,9 +167,9 @@ def parse_record(given: Mapping[str, Any], limits: NameLimits) -> Record:
 
 
 def parse_next_offset(given: Mapping[str, Any]) -> int:
-    """The position after a stream's last message, as a document of this server says.
+    """Return the position after a stream's last message, as written by this server.
 
-    :raise Malformed:
+    :raise Malformed: if it is missing or not an offset of this server.
     """
     return _position(given, "next_offset")
 
@@ -178,15 +178,15 @@ def _name(name: str, limits: NameLimits) -> str:
     try:
         return parse_name(encode_name(name), limits)
     except UnicodeEncodeError:
-        raise Malformed("'name' holds half a surrogate pair, which no URL can name") from None
+        raise Malformed("'name' contains half of a surrogate pair, which no URL can represent") from None
     except ProtocolError as error:
-        raise Malformed(f"'name' can't be a stream's: {error.detail}") from None
+        raise Malformed(f"'name' is not a valid stream name: {error.detail}") from None
 
 
 def parse_content_type_of(config: Mapping[str, Any]) -> ContentType:
-    """Read the type in a stream's ``config``.
+    """Parse the content type in a stream's ``config``.
 
-    :raise Malformed:
+    :raise Malformed: if it is missing or invalid.
     """
     return _parse_type(_member(config, "content_type", str))
 
@@ -198,7 +198,7 @@ def _content_type(config: Mapping[str, Any], more: Mapping[str, Any]) -> Content
         return found
     exact = _parse_type(full)
     if exact.media_type != found.media_type:
-        raise Malformed(f"the types {found.value!r} and {full!r} are not the same")
+        raise Malformed(f"the types {found.value!r} and {full!r} differ")
     return exact
 
 
@@ -206,7 +206,7 @@ def _parse_type(text: str) -> ContentType:
     try:
         return parse_content_type(text.encode("ascii"))
     except (ProtocolError, UnicodeEncodeError):
-        raise Malformed(f"{text!r} is no content type; it must be like 'text/plain'") from None
+        raise Malformed(f"{text!r} is not a content type such as 'text/plain'") from None
 
 
 def _stream_seq(more: Mapping[str, Any]) -> bytes | None:
@@ -220,7 +220,7 @@ def _producers(more: Mapping[str, Any]) -> tuple[Producer, ...]:
     found = _optional(more, "producers", list) or []
     producers = tuple(_parse_producer(each) for each in found)
     if len({each.id for each in producers}) != len(producers):
-        raise Malformed("'producers' names one of them twice")
+        raise Malformed("'producers' has two entries with the same id")
     return producers
 
 
@@ -262,14 +262,14 @@ def _position(given: Mapping[str, Any], name: str) -> int:
 
 
 def _latin(given: Mapping[str, Any], name: str) -> bytes | None:
-    """A header's bytes, each written as the character of that number."""
+    """Return the bytes of a header, which is written with one character for each byte (Latin-1)."""
     text = _optional(given, name, str)
     if text is None:
         return None
     try:
         return bytes(text.encode("latin-1"))
     except UnicodeEncodeError:
-        raise Malformed(f"'{name}' holds characters beyond U+00FF, which stand for no byte") from None
+        raise Malformed(f"'{name}' contains characters beyond U+00FF, which do not represent bytes") from None
 
 
 def _time(given: Mapping[str, Any], name: str) -> float | None:

@@ -1,8 +1,8 @@
-"""The streams of a running server: exported from it, and imported into it, over HTTP.
+"""Exports from and imports into a running server over HTTP.
 
-Any server of the protocol will do. What the protocol doesn't tell can't be exported: producers, Stream-Seq, where the
-messages of a byte stream end, and when a stream was made (the admin listing knows that). Reading a stream renews its
-TTL, as it does for every client.
+This works with any server of the protocol. What the protocol does not expose cannot be exported: producers,
+Stream-Seq, message boundaries of byte streams, and creation times (which the admin listing has). Reading a stream
+renews its TTL, as for every client.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from dstreams.transfer.writing import Message
 
 @define(eq=False)
 class ServerStreams:
-    """The streams of a server, as an export and a listing see them.
+    """The streams of a server, for export and listing.
 
-    :param names: which streams; all that the admin listing has, when it is empty.
-    :param admin_url: where the admin listing is, if it can be asked.
-    :param now: Unix seconds, for what the server doesn't tell.
+    :param names: the streams to read; if empty, all streams of the admin listing.
+    :param admin_url: the URL of the admin pages, if they can be reached.
+    :param now: Unix seconds, in place of times that the server does not expose.
     """
 
     _server: Server
@@ -44,7 +44,7 @@ class ServerStreams:
     _entries: dict[str, dict[str, Any]] | None = field(default=None, init=False)
 
     def names(self) -> list[str]:
-        """All streams there are, in order."""
+        """Return the names of all streams, sorted."""
         return sorted(self._listing()) if not self._names else sorted(set(self._names))
 
     def _listing(self) -> dict[str, dict[str, Any]]:
@@ -55,15 +55,15 @@ class ServerStreams:
                     self._entries[entry["name"]] = entry
             elif not self._names:
                 raise TransferError(
-                    "the protocol has no listing of streams: name them with --stream, or give --admin-url, which is"
+                    "the protocol cannot list streams: name them with --stream, or give --admin-url, which is"
                     " http://ENDPOINT/admin with the server's admin.endpoint"
                 )
         return self._entries
 
     def listed(self, name: str) -> Listed:
-        """A stream's line of the listing.
+        """Return a stream's entry for the listing.
 
-        :raise NoSuchStream:
+        :raise NoSuchStream: if the server has no stream of that name.
         """
         entry = self._listing().get(name)
         if entry is None:
@@ -90,7 +90,7 @@ class ServerStreams:
         )
 
     def record(self, name: str, exported: frozenset[str]) -> Record:
-        """A stream's members of a document; see ``Exportable``."""
+        """Return a stream's members for an export document; see ``Exportable``."""
         record, _ = self._head(name)
         entry = self._listing().get(name)
         if entry is None:
@@ -109,7 +109,7 @@ class ServerStreams:
         )
 
     def _head(self, name: str) -> tuple[Record, str]:
-        """What HEAD tells of a stream, and where its tail is."""
+        """Return what HEAD says about a stream, and its tail offset."""
         answer = self._server.ask("HEAD", self._server.stream_url(name))
         if answer.status in {404, 410}:
             raise NoSuchStream(name)
@@ -122,7 +122,7 @@ class ServerStreams:
             content_type=_content_type(headers),
             ttl=None if ttl is None else min(int(ttl), MAX_INTEGER),
             expires_at=None if ttl is not None else _time(expires_at),
-            # Whether by the PUT or later isn't told; an import makes it with one PUT.
+            # The protocol does not say whether the creating PUT closed it; an import creates it with one PUT.
             created_closed=_is_closed(headers),
             closed=_is_closed(headers),
             created_at=self._now,
@@ -130,7 +130,7 @@ class ServerStreams:
         return record, headers.get("Stream-Next-Offset", "")
 
     def messages(self, name: str) -> Iterator[Message]:
-        """A stream's messages up to where it ends when the reading begins."""
+        """Yield a stream's messages up to the tail that it had when the reading began."""
         record, tail = self._head(name)
         cut_at = None
         entry = self._listing().get(name)
@@ -146,18 +146,18 @@ class ServerStreams:
                 yield message
             following = answer.headers.get("Stream-Next-Offset", "")
             up_to_date = answer.headers.get("Stream-Up-To-Date", "").lower() == "true"
-            # Offsets sort as strings (PROTOCOL section 8); a busy stream may never be read to its end.
+            # Offsets sort as strings (PROTOCOL section 8). The end of a busy stream may never be reached.
             if up_to_date or following >= tail:
                 return
             if following == offset or not following:
-                raise TransferError(f"stream {name!r}: the server gives no way on from offset {offset}")
+                raise TransferError(f"stream {name!r}: the server returned no next offset after {offset}")
             offset = following
 
 
 def _messages(content_type: ContentType, pieces: Iterator[bytes], cut_at: int | None) -> Iterator[Message]:
-    """Cut an answer into messages: elements of the array in JSON mode, else pieces of any size.
+    """Cut a response body into messages: array elements in JSON mode, else pieces of any size.
 
-    :param cut_at: where else to cut bytes, counted from the answer's first one.
+    :param cut_at: an additional position at which to cut bytes, counted from the first byte of the body.
     """
     if content_type.is_json:
         data, ends = split_messages(b"".join(pieces))
@@ -188,7 +188,7 @@ def _content_type(headers: Mapping[str, str]) -> ContentType:
     try:
         return parse_content_type(headers.get("Content-Type", "application/octet-stream").encode("latin-1"))
     except ProtocolError as error:
-        raise TransferError(f"the server sent a content type that is none: {error.detail}") from None
+        raise TransferError(f"the server sent an invalid content type: {error.detail}") from None
 
 
 def _is_closed(headers: Mapping[str, str]) -> bool:
@@ -200,7 +200,7 @@ def _time(text: str | None) -> float | None:
 
 
 def _position(offset: str) -> int | None:
-    """The position that an offset of this server names, ``None`` for another server's."""
+    """Return the position that an offset of this server stands for, or ``None`` for another server's offset."""
     try:
         return parse_offset(offset.encode("latin-1"))
     except ProtocolError:
@@ -209,14 +209,14 @@ def _position(offset: str) -> int | None:
 
 @define(eq=False)
 class ServerTarget:
-    """A server that streams are imported into: each by one PUT that carries all of it."""
+    """A server that streams are imported into, each with one PUT that carries all of its data."""
 
     _server: Server
-    # Streams that were stored and whose offsets are positions, so that a fork of them can be asked for.
+    # The streams that were stored and whose offsets are positions, so that forks of them can be created.
     _sources: set[str] = field(factory=set, init=False)
 
     def taken(self, names: Iterable[str]) -> frozenset[str]:
-        """Which of these names are taken."""
+        """Return those of the names that are in use."""
         return frozenset(name for name in names if self._taken(name))
 
     def _taken(self, name: str) -> bool:
@@ -228,15 +228,15 @@ class ServerTarget:
         raise TransferError(f"{self._server.stream_url(name)}: the server answered {answer.status}")
 
     def check(self, steps: Sequence[Step]) -> None:
-        """What fits is for the server to say, when it gets each of them."""
+        """Do nothing: the server checks each stream when it receives it."""
 
     def store(self, steps: Sequence[Step], staging: Staging, done: Callable[[int], object]) -> None:
-        """Store all of the steps; see ``Importable``."""
+        """Store all steps; see ``Importable``."""
         for number, step in enumerate(steps, 1):
             answer = self._put(step, staging)
             if answer.status != 201:
                 before = f"{number - 1} stream(s) were stored before it" if number > 1 else "nothing was stored"
-                why = "it exists by now" if answer.status in {200, 409} else f"the server answered {answer.problem}"
+                why = "it exists now" if answer.status in {200, 409} else f"the server answered {answer.problem}"
                 raise TransferError(f"stream {step.record.name!r} was not stored: {why}; {before}")
             if answer.headers.get("Stream-Next-Offset") == format_offset(step.staged.size).decode():
                 self._sources.add(step.record.name)
@@ -262,7 +262,7 @@ class ServerTarget:
 
 
 def _body(step: Step, staging: Staging, start: int) -> tuple[int, Body]:
-    """A PUT's body: the stored bytes from ``start`` on, in JSON mode as an array of its messages."""
+    """Return size and content of a PUT's body: the stored bytes from ``start`` on, in JSON mode as one array."""
     end = step.staged.size
     if start == end:
         return 0, b""

@@ -1,4 +1,4 @@
-"""An idle data directory that streams are imported into."""
+"""An idle data directory as the destination of an import."""
 
 from __future__ import annotations
 
@@ -27,47 +27,47 @@ from dstreams.transfer.planning import Step
 from dstreams.transfer.staging import Staging
 
 COMMIT_BYTES: Final = 4 * 1024 * 1024
-"""Streams are committed together, with one sync, until they have so many bytes."""
+"""Streams are committed together, with one sync, until they have this many bytes."""
 
 COMMIT_STREAMS: Final = 500
 
 MAX_STEP_BYTES: Final = 900 * 1024 * 1024
-"""How much is stored in one step at most, a stream or a family that is replaced: a commit is in memory as a whole."""
+"""Maximum bytes of one step, a stream or a family that is replaced, because a commit is in memory as a whole."""
 
 
 def check_directory(keys: StorageKeys) -> None:
-    """See that the configured storage keeps anything in a directory.
+    """Check that the configured storage uses a directory.
 
-    :raise TransferError:
+    :raise TransferError: if it is in memory.
     """
     if keys.mode == "memory" or (keys.mode == "acid" and keys.acid_backend == "in-memory"):
         raise TransferError(
-            "the configured storage is in memory (storage.mode); use --url to go through a running server, or name"
-            " the configuration of the server whose data is meant with --config"
+            "the configured storage is in memory (storage.mode); use --url to go through a running server, or use"
+            " --config to select the configuration of the server whose data you mean"
         )
 
 
 def open_storage(keys: StorageKeys) -> Storage:
-    """The storage that the configuration names, working without a reactor; not opened yet.
+    """Create the configured storage, without opening it. It works without a reactor.
 
-    :raise TransferError: when it keeps nothing in a directory.
+    :raise TransferError: if it is in memory.
     """
     check_directory(keys)
     if keys.mode == "acid":
         return AcidStorage(keys.data_dir, keys.acid_shard_count, run_inline)
     make_syncer = (lambda: ThreadSyncer(run_inline)) if keys.mode == "file-durable" else None
-    # Few and large groups: a spare segment would cost more than it gains.
+    # An import commits few, large groups, for which a spare segment would cost more than it saves.
     return FileStorage(keys.data_dir, make_syncer, run_inline, keys.checkpoint_bytes, spare_after=None)
 
 
 @define(eq=False)
 class Store:
-    """The streams of a data directory, and a way to add to them: open as long as the ``with`` statement lasts.
+    """The streams of a data directory, which can be added to. It is open during the ``with`` statement.
 
-    :param storage: not opened yet.
-    :param limits: how much may be stored.
+    :param storage: the storage, not opened yet.
+    :param limits: limits on the stored bytes.
     :param now: Unix seconds.
-    :param progress: told of opening it.
+    :param progress: reports how far the storage has been opened.
     """
 
     _storage: Storage
@@ -88,7 +88,7 @@ class Store:
     # --- what is there -------------------------------------------------------------------------------
 
     def taken(self, names: Iterable[str]) -> frozenset[str]:
-        """Which of these names are taken: by a stream, or by a deleted one that its forks keep."""
+        """Return those of the names that are in use, by a stream or by a deleted one that is kept for its forks."""
         return frozenset(name for name in names if self._taken(name))
 
     def _taken(self, name: str) -> bool:
@@ -96,13 +96,13 @@ class Store:
         return state is not None and not self._is_free(state)
 
     def _is_free(self, state: StreamState) -> bool:
-        """Whether the next start of the server would remove the stream."""
+        """Whether the server would remove the stream at its next start."""
         return not state.forks and not state.soft_deleted and is_over_at_rest(state, self._now)
 
     def check(self, steps: Sequence[Step]) -> None:
-        """See that everything fits.
+        """Check that everything can be stored.
 
-        :raise InvalidDocument: with everything that doesn't; nothing has been changed.
+        :raise InvalidDocument: if something cannot; it lists all problems, and nothing has been changed.
         """
         problems = self._check_sizes(steps) + self._check_forks(steps) + self._check_steps(steps)
         if problems:
@@ -125,7 +125,7 @@ class Store:
         return problems
 
     def _check_forks(self, steps: Sequence[Step]) -> list[str]:
-        """A stream can be replaced together with its forks only."""
+        """Return the streams that cannot be replaced because a fork of theirs is not replaced with them."""
         names = {step.record.name for step in steps}
         problems: dict[str, None] = {}
         for state in self._catalog.streams.values():
@@ -134,30 +134,30 @@ class Store:
             source = self._catalog.streams[state.fork.source_id]
             if source.name in names:
                 problems[
-                    f"stream {source.name!r} can't be replaced: {state.name!r} is a fork of it and isn't in the"
-                    " document; delete that first, or leave this one out"
+                    f"stream {source.name!r} cannot be replaced: {state.name!r} is a fork of it and is not in the"
+                    " document; delete the fork first, or remove the stream from the document"
                 ] = None
         return list(problems)
 
     def _check_steps(self, steps: Sequence[Step]) -> list[str]:
-        """What has to be stored in one step must fit into memory."""
+        """Check that everything stored in one step fits into memory."""
         problems = []
         for family in self._families(steps):
             size = sum(step.own_size for step in family)
             if size > MAX_STEP_BYTES:
                 names = ", ".join(repr(step.record.name) for step in family[:3])
                 problems.append(
-                    f"{names}: {size} bytes would have to be stored in one step; {MAX_STEP_BYTES} is the most"
+                    f"{names}: {size} bytes would have to be stored in one step; the maximum is {MAX_STEP_BYTES}"
                 )
         return problems
 
     # --- storing -------------------------------------------------------------------------------------
 
     def store(self, steps: Sequence[Step], staging: Staging, done: Callable[[int], object]) -> None:
-        """Store all of the steps, each stream as a whole or not at all.
+        """Store all steps, each stream completely or not at all.
 
-        :param done: told how many streams are stored.
-        :raise TransferError: when the storage fails; what was stored before stays.
+        :param done: called with the number of streams stored so far.
+        :raise TransferError: if the storage fails; what was stored before remains.
         """
         stored = 0
         ids: dict[str, int] = {}
@@ -172,18 +172,18 @@ class Store:
             done(stored)
 
     def _removals(self, names: set[str]) -> list[Change]:
-        """What makes the names free: the streams that have them go, forks before their sources."""
+        """Return the changes that free the names: they remove the streams that use them, forks before sources."""
         going = {state.id: state for name in names if (state := self._catalog.find(name)) is not None}
         if any(state.forks for state in going.values()):
             for state in sorted(self._catalog.streams.values(), key=lambda each: each.id):
                 if state.fork is not None and state.fork.source_id in going:
-                    going[state.id] = state  # replaced too, or over: that has been checked
+                    going[state.id] = state  # also replaced, or expired: that has been checked
         after = AcceptedCatalog(self._catalog)
         changes: list[Change] = []
         for stream_id in sorted(going, reverse=True):  # a fork is younger than its source
             found = after.get(stream_id)
             if found is None:
-                continue  # was kept for a fork that is gone now
+                continue  # it was kept only for a fork that is already removed
             change = deleting.plan(after, found, self._now)
             assert isinstance(change, Delete), "its forks are gone"
             after.apply(change)
@@ -191,7 +191,7 @@ class Store:
         return changes
 
     def _families(self, steps: Sequence[Step]) -> list[list[Step]]:
-        """The steps that must be taken together: a stream is replaced together with its forks."""
+        """Group the steps that must be committed together: a stream is replaced together with its forks."""
         names = {step.record.name for step in steps}
         families = {name: {name} for name in names}
 
@@ -208,7 +208,7 @@ class Store:
         related = any(one in names and other in names for one, other in relations)
         for one, other in relations:
             join(one, other)
-        if related:  # else the order of the steps is enough
+        if related:  # otherwise the order of the steps is sufficient
             for step in steps:
                 if step.source is not None:
                     join(step.record.name, step.source.record.name)
@@ -227,7 +227,7 @@ class Store:
 
 
 def _in_commits(families: Sequence[Sequence[Step]]) -> Iterator[list[Step]]:
-    """Put together what one commit takes."""
+    """Yield the steps of each commit."""
     group: list[Step] = []
     size = 0
     for family in families:

@@ -1,4 +1,4 @@
-"""Writing a document as it is being made: nothing of it is kept."""
+"""Writes an export document incrementally, without keeping it in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dstreams.transfer.records import EXTENSION, EXTENSION_VERSION, FORMAT_VERSI
 
 @frozen
 class Message:
-    """One message, as a document carries it.
+    """One message in an export document.
 
-    :param payload: its bytes; in JSON mode its text without the comma that storage adds.
-    :param size: how many stored bytes it takes.
-    :param ends_append: whether the next message came in another append.
+    :param payload: its bytes; in JSON mode the text without the comma that storage adds.
+    :param size: the number of bytes that it takes in storage.
+    :param ends_append: whether it is the last message of its append.
     """
 
     payload: bytes
@@ -29,19 +29,19 @@ class Message:
 
 @define(eq=False)
 class DocumentWriter:
-    """Writes a document: :meth:`begin`, :meth:`add` for every stream, :meth:`end`.
+    """Writes a document: call :meth:`begin`, :meth:`add` for every stream, :meth:`end`.
 
-    :param write: takes the document's bytes, in order.
+    :param write: called with the document's bytes, in order.
     """
 
     _write: Callable[[bytes], object]
     streams: int = field(default=0, init=False)
-    """How many streams have been written."""
+    """The number of streams written."""
     messages: int = field(default=0, init=False)
-    """How many messages they had."""
+    """The number of messages written."""
 
     def begin(self, exported_at: float) -> None:
-        """Write what comes before the streams.
+        """Write the part of the document before the streams.
 
         :param exported_at: Unix seconds.
         """
@@ -54,7 +54,7 @@ class DocumentWriter:
         self._write(orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2] + b',\n  "streams": [')
 
     def add(self, record: Record, messages: Iterable[Message]) -> None:
-        """Write a stream: one line for its members, and one for each message."""
+        """Write a stream: one line for its members, and one line for each message."""
         self._write((b",\n" if self.streams else b"\n") + b"    " + orjson.dumps(members(record))[:-1])
         self._write(b',"messages":[')
         position = total = count = 0
@@ -77,5 +77,5 @@ class DocumentWriter:
         self.messages += count
 
     def end(self) -> None:
-        """Write what comes after the streams."""
+        """Write the part of the document after the streams."""
         self._write(b"\n  ]\n}\n")

@@ -94,22 +94,22 @@ class ForkTests:
     @pytest.mark.parametrize(
         ("given", "fault"),
         [
-            ([fork("a", "b", 1, b"x"), stream("b", b"y")], "its first messages are others"),
-            ([fork("a", "b", 2, b"xx"), stream("b", b"x")], "it begins at 2, beyond the end of one of them"),
-            ([fork("a", "b", 2, b"x"), stream("b", b"xx")], "it begins at 2, beyond the end of one of them"),
-            ([fork("a", "b", 1, b"xx"), stream("b", b"xx")], "it begins at 1, inside a message"),
-            ([fork("a", "b", 1, b"x"), stream("b", b"x", content_type="a/b")], "its type is another"),
+            ([fork("a", "b", 1, b"x"), stream("b", b"y")], "their first messages differ"),
+            ([fork("a", "b", 2, b"xx"), stream("b", b"x")], "it starts at 2, beyond the end of one of them"),
+            ([fork("a", "b", 2, b"x"), stream("b", b"xx")], "it starts at 2, beyond the end of one of them"),
+            ([fork("a", "b", 1, b"xx"), stream("b", b"xx")], "it starts at 1, inside a message"),
+            ([fork("a", "b", 1, b"x"), stream("b", b"x", content_type="a/b")], "their content types differ"),
             ([fork("a", "a", 0)], "they are forks of each other"),
             ([fork("a", "b", 0), fork("b", "a", 0)], "they are forks of each other"),
         ],
     )
     def test_wrong(self, given: list[Document], fault: str) -> None:
         """A fork that can't be one of its source is refused."""
-        with pytest.raises(InvalidDocument, match=f"stream 'a': it can't be a fork of '.': {fault}"):
+        with pytest.raises(InvalidDocument, match=f"stream 'a': it cannot be a fork of '.': {fault}"):
             planned(document(*given))
 
     def test_inside_json(self) -> None:
         """A fork of a JSON stream leaves it between two messages."""
         source = stream("b", b'"aaaa"', content_type="application/json")
-        with pytest.raises(InvalidDocument, match="it begins at 2, inside a message of the source"):
+        with pytest.raises(InvalidDocument, match="it starts at 2, inside a message of the source"):
             planned(document(fork("a", "b", 2, b"1", content_type="application/json"), source))

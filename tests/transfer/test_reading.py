@@ -141,14 +141,14 @@ class RefusedTests:
     @pytest.mark.parametrize(
         ("given", "problem"),
         [
-            (b"", "this is no complete JSON document"),
-            (b"hello", "this is no complete JSON document"),
-            (b'{"format_version":1' + b"0" * 5000, "this is no complete JSON document"),
-            (b'{"format_version":1,"streams":[],"x":1' + b"0" * 5000 + b"}", "this is no complete JSON document"),
-            (b'{"format_version":1,"streams":[', "this is no complete JSON document"),
-            (b'{"format_version":1,"streams":[]} {}', "this is no complete JSON document"),
+            (b"", "this is not a complete JSON document"),
+            (b"hello", "this is not a complete JSON document"),
+            (b'{"format_version":1' + b"0" * 5000, "this is not a complete JSON document"),
+            (b'{"format_version":1,"streams":[],"x":1' + b"0" * 5000 + b"}", "this is not a complete JSON document"),
+            (b'{"format_version":1,"streams":[', "this is not a complete JSON document"),
+            (b'{"format_version":1,"streams":[]} {}', "this is not a complete JSON document"),
             (b'{"format_version":1,"streams":[{"name":"\xff"}]}', "JSON document"),
-            (b"[]", "a document is a JSON object"),
+            (b"[]", "a document must be a JSON object"),
             (b"{}", "the document has no 'format_version'\nthe document has no 'streams'"),
             (b'{"format_version":2,"streams":[]}', "unsupported format version: 2; this server reads 1"),
             (b'{"format_version":true,"streams":[]}', "unsupported format version: True"),
@@ -165,16 +165,16 @@ class RefusedTests:
     @pytest.mark.parametrize(
         ("changed", "problem"),
         [
-            ({"name": "/a"}, "'name' can't be a stream's: Segment 1 of the stream name is empty."),
-            ({"name": "a/../b"}, "'name' can't be a stream's"),
-            ({"name": "a" * 1025}, "'name' can't be a stream's: The stream name has 1025 bytes"),
-            ({"name": "__ds/x"}, "'name' can't be a stream's"),
-            ({"name": "a\nb"}, "'name' can't be a stream's"),
+            ({"name": "/a"}, "'name' is not a valid stream name: Segment 1 of the stream name is empty."),
+            ({"name": "a/../b"}, "'name' is not a valid stream name"),
+            ({"name": "a" * 1025}, "'name' is not a valid stream name: The stream name has 1025 bytes"),
+            ({"name": "__ds/x"}, "'name' is not a valid stream name"),
+            ({"name": "a\nb"}, "'name' is not a valid stream name"),
             ({"name": 7}, "'name' is of the wrong type"),
             ({"config": {}}, "'content_type' is missing"),
             ({"config": 3}, "'content_type' is missing"),
-            ({"config": {"content_type": "text"}}, "'text' is no content type"),
-            ({"config": {"content_type": "téxt/plain"}}, "is no content type"),
+            ({"config": {"content_type": "text"}}, "'text' is not a content type"),
+            ({"config": {"content_type": "téxt/plain"}}, "is not a content type"),
             ({"config": {"content_type": "a/b", "ttl_seconds": -1}}, "'ttl_seconds' must be a whole number"),
             ({"config": {"content_type": "a/b", "ttl_seconds": 1.5}}, "'ttl_seconds' must be a whole number"),
             ({"config": {"content_type": "a/b", "ttl_seconds": True}}, "'ttl_seconds' must be a whole number"),
@@ -184,9 +184,9 @@ class RefusedTests:
             ({"closed": None}, "'closed' is of the wrong type"),
             ({"created_at": "yesterday"}, "'created_at' must be a time"),
             ({"messages": [{}]}, "message 0: 'data_base64' is missing"),
-            ({"messages": [{"data_base64": "eA"}]}, "message 0: 'data_base64' can't be decoded"),
-            ({"messages": [{"data_base64": "e A=="}]}, "message 0: 'data_base64' can't be decoded"),
-            ({"messages": [{"data_base64": "é"}]}, "message 0: 'data_base64' can't be decoded"),
+            ({"messages": [{"data_base64": "eA"}]}, "message 0: 'data_base64' cannot be decoded"),
+            ({"messages": [{"data_base64": "e A=="}]}, "message 0: 'data_base64' cannot be decoded"),
+            ({"messages": [{"data_base64": "é"}]}, "message 0: 'data_base64' cannot be decoded"),
             (
                 {"messages": [{"data_base64": "eA==", "append_continues": 1}]},
                 "'append_continues' must be true or false",
@@ -210,18 +210,18 @@ class RefusedTests:
     def test_json(self, payload: bytes) -> None:
         """A message of a JSON stream must be exactly one JSON value."""
         given = document(stream("s", b"1", payload, content_type="application/json"))
-        assert "stream 's': message 1: it is no JSON" in problems(given)
+        assert "stream 's': message 1: it is not JSON" in problems(given)
 
     @pytest.mark.parametrize(
         ("extension", "problem"),
         [
-            ({"content_type": "text/html"}, "the types 'text/plain' and 'text/html' are not the same"),
-            ({"stream_seq": "€"}, "'stream_seq' holds characters beyond U+00FF"),
+            ({"content_type": "text/html"}, "the types 'text/plain' and 'text/html' differ"),
+            ({"stream_seq": "€"}, "'stream_seq' contains characters beyond U+00FF"),
             ({"stream_seq": "x" * 65_536}, "'stream_seq' has 65536 bytes"),
             ({"producers": [1]}, "a producer must be an object"),
             ({"producers": [{"id": "", "epoch": 0, "seq": 0}]}, "a producer's 'id' must have 1 to 512 bytes"),
             ({"producers": [{"id": "p", "epoch": -1, "seq": 0}]}, "'epoch' must be a whole number"),
-            ({"producers": [{"id": "p", "epoch": 0, "seq": 0}] * 2}, "'producers' names one of them twice"),
+            ({"producers": [{"id": "p", "epoch": 0, "seq": 0}] * 2}, "'producers' has two entries with the same id"),
             ({"fork": {"source": "a"}}, "'position' is missing"),
             ({"fork": {"source": "a", "position": "now"}}, "'position' must be an offset of this server"),
             ({"fork": {"source": "a", "position": "0_0"}}, "'position' must be an offset of this server"),
@@ -234,11 +234,11 @@ class RefusedTests:
 
     def test_messages_missing(self) -> None:
         """A document of this server says where each stream ends, so that a message cut out of it is noticed."""
-        assert "don't end at 'next_offset'" in problems(of_dstreams({"data_base64": "eA=="}, at=2))
+        assert "do not end at 'next_offset'" in problems(of_dstreams({"data_base64": "eA=="}, at=2))
 
     def test_twice(self) -> None:
         """A name, or a member, that stands there twice is refused: nobody can say which counts."""
-        assert "stream 's': there are two streams of that name" in problems(document(stream(), stream()))
+        assert "stream 's': there are two streams with that name" in problems(document(stream(), stream()))
         twice = b'{"format_version":1,"streams":[{"name":"a","name":"b"}]}'
         assert "the stream has two members 'name'" in problems(twice)
 

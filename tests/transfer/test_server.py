@@ -152,7 +152,7 @@ class ConflictTests:
         """The protocol can't replace in one step, so nothing is replaced."""
         send(server, "PUT", "a", b"old")
         assert import_into(server, tmp_path / "in.json", document(stream("a")), "--on-conflict", "replace") == 1
-        assert "can't replace a stream in one step" in capsys.readouterr().err
+        assert "cannot replace a stream in one step" in capsys.readouterr().err
         assert send(server, "GET", "a").data == b"old"
 
     def test_limit(self, tmp_path: Path, server: ChildServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +240,7 @@ class ListingTests:
         """A listing of another kind is told from the admin listing, in a line."""
         with admin_listing(pages) as admin_url:
             assert main(["list", "--url", url(server), "--admin-url", admin_url]) == 1
-        assert capsys.readouterr().err.endswith(" isn't the admin listing of this server\n")
+        assert capsys.readouterr().err.endswith(" is not the admin listing of this server\n")
 
 
 class TransportTests:

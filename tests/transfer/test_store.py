@@ -138,13 +138,13 @@ class ForkTests:
 
     @every_mode
     def test_fork_stays(self, tmp_path: Path, mode: str) -> None:
-        """A stream with a fork that isn't in the document can't be replaced; the fork is named."""
+        """A stream with a fork that isn't in the document cannot be replaced; the fork is named."""
         engine = serve(tmp_path, mode)
         engine.put("source", b"one")
         engine.fork("fork", "source")
         at_once(engine.streams.close())
         before = export(tmp_path)
-        with pytest.raises(InvalidDocument, match="'source' can't be replaced: 'fork' is a fork of it"):
+        with pytest.raises(InvalidDocument, match="'source' cannot be replaced: 'fork' is a fork of it"):
             import_(document(stream("source", b"new")), MODES[mode](tmp_path), OnConflict.REPLACE)
         assert export(tmp_path) == before
 
@@ -158,7 +158,7 @@ class ForkTests:
         at_once(engine.streams.close())
         given = document(stream("fork", b"new"), stream("source", b"new"))
         assert import_(given, MODES[mode](tmp_path)).streams == 0
-        with pytest.raises(InvalidDocument, match="'source' can't be replaced"):
+        with pytest.raises(InvalidDocument, match="'source' cannot be replaced"):
             import_(document(stream("source", b"new")), MODES[mode](tmp_path), OnConflict.REPLACE)
         assert import_(given, MODES[mode](tmp_path), OnConflict.REPLACE).streams == 2
         assert payloads(export(tmp_path)) == {"fork": b"new", "source": b"new"}
