@@ -234,7 +234,7 @@ class ProcessTests:
                 with pytest.raises(ConnectionResetError):
                     receive_all(upload)
             server.process.wait(60)
-            assert "cutting the connections that are left after 1 s" in server.log.read_text()
+            assert "aborting the remaining connections after 1 s" in server.log.read_text()
 
     def test_bad_configuration(self, tmp_path: Path) -> None:
         """A bad configuration is one line on stderr and status 1, before anything else is done."""

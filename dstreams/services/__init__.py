@@ -1,6 +1,6 @@
-"""The service tree: what runs, in which order it starts and stops, and what happens when it can't start.
+"""The service tree: which services run, in which order they start and stop, and what happens if one cannot start.
 
-Read :mod:`dstreams.services.assembly` first: it says which services there are.
+Start reading at :mod:`dstreams.services.assembly`, which lists the services.
 """
 
 from dstreams.services.assembly import build_server

@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health and the listing of streams, apart from the clients' port."""
+"""The admin listener: serves metrics, health and the listing of streams on a port of its own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dstreams.startup import StartupError, StartupPhase
 _log = Logger()
 
 GRACE_SECONDS = 2.0
-"""How long an answer may take to be read at the end."""
+"""Maximum seconds that responses may take to be delivered at shutdown."""
 
 
 class AdminService(Service):
-    """Listens for operators; from before the clients' port opens until after it has closed.
+    """Listens for operators. It starts before the clients' port is opened and stops after that is closed.
 
-    :param listener: where.
-    :param parts: what speaks HTTP there.
-    :param patience: ends every wait of the end when somebody has none left.
+    :param listener: the address or endpoint to listen on.
+    :param parts: the protocol factory and the connections.
+    :param patience: its waits all end at once when a second signal arrives.
     """
 
     name: str | None = "admin"

@@ -1,4 +1,4 @@
-"""Puts the service tree of a server together."""
+"""Builds the service tree of a server."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ from dstreams.telemetry.histograms import Histogram
 def build_server(
     config: Config, reactor: Reactor, *, foreground: bool = True, warnings: Sequence[str] = ()
 ) -> ServerService:
-    """The whole server as one service; nothing is opened yet, but the TLS files are read.
+    """Build the whole server as one service. Nothing is opened yet, except that the TLS files are read.
 
-    :param foreground: whether the process has its terminal; else it is a daemon, and another process waits
-        for it to have started.
-    :param warnings: about the configuration, to be logged.
-    :raise StartupError: of the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
+    :param foreground: false for a daemon, where another process waits until this one has started.
+    :param warnings: warnings about the configuration, to be logged at startup.
+    :raise StartupError: in the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
     """
     listeners, admin_listener = resolve_listeners(config, reactor), resolve_admin_listener(config, reactor)
     readiness, patience = Readiness(), Patience(reactor)
@@ -53,7 +52,7 @@ def build_server(
             if parts.admission is None
             else [DescriptorService(config, parts.admission, watchable=watchable(reactor))]
         ),
-        # Early, so that SIGHUP is listened to until everything else has stopped.
+        # Started early, and so stopped late: SIGHUP is handled until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
         GarbageService(),
@@ -65,15 +64,15 @@ def build_server(
 
 
 def _admin_services(listener: Listener | None, admin: AdminParts | None, patience: Patience) -> list[Service]:
-    """The admin listener, where there is one."""
+    """Return the admin service, if an admin listener is configured."""
     if listener is None or admin is None:
         return []
     return [AdminService(listener, admin, patience)]
 
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
-    """Put the engine, the application and the HTTP channel together."""
-    # Late: some of it imports klein, which installs a reactor where none is.
+    """Build the engine, the application and the protocol factories."""
+    # Imported here, because some of it imports klein, which installs a reactor if there is none.
     from dstreams.http.assembly import assemble, build_storage, http_limits
     from dstreams.http.site import HttpSite
 

@@ -1,4 +1,4 @@
-"""Tells at the start which program runs, and how it is configured."""
+"""Logs the server's version and the warnings about its configuration at startup."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _log = Logger()
 
 
 class ConfigService(Service):
-    """Tells which program runs, and what an operator should know about its configuration.
+    """Logs which program runs, and what the operator should know about its configuration.
 
-    :param warnings: what that is, one line each.
+    :param warnings: warnings about the configuration, one line each.
     """
 
     name: str | None = "config"

@@ -1,4 +1,4 @@
-"""How many descriptors the process may have, and how many connections that allows."""
+"""The process's limit on file descriptors, and the number of connections that it allows."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from dstreams.storage.disk import open_files_for
 _log = Logger()
 
 ADMIN_CONNECTIONS = 32
-"""How many connections the admin listener takes: a few scrapers, probes and people, and some that were forgotten."""
+"""Maximum connections to the admin listener: a few scrapers, probes and people, and some connections left open."""
 
 OWN_DESCRIPTORS = 64
-"""What the process has besides connections and the storage's files: 15 at rest (the event loop, the log, the
-listeners, the journal, the catalog), one for each of up to ten threads, and some to spare."""
+"""Descriptors that the process needs besides connections and the storage's files: 15 at rest (the event loop, the log,
+the listeners, the journal, the catalog), one for each of up to ten threads, and a reserve."""
 
 _HIGHEST = 1 << 20
-"""The highest limit that is asked for, Linux' own ``fs.nr_open``. Some containers allow a thousand times as many."""
+"""The highest limit to request: Linux's ``fs.nr_open``. Some containers allow a thousand times as many."""
 
 _MACOS_HIGHEST = 10_240
-"""What macOS allows where it says that there is no limit (``OPEN_MAX``)."""
+"""What macOS allows although it reports that there is no limit (``OPEN_MAX``)."""
 
 WATCHED_BY_SELECT = 1024
-"""``select`` watches descriptors below this only (``FD_SETSIZE``); Twisted cuts connections that have higher ones."""
+"""``select`` can watch only descriptors below this (``FD_SETSIZE``); Twisted closes connections with higher ones."""
 
 
 def watchable(reactor: object) -> int:
-    """How many descriptors a reactor can watch. Twisted's choice for macOS is the one on ``select``."""
+    """Return how many descriptors a reactor can watch. Twisted's default on macOS uses ``select``."""
     return WATCHED_BY_SELECT if isinstance(reactor, SelectReactor) else sys.maxsize
 
 
 def raise_limit() -> int:
-    """Raise the soft limit on descriptors as far as the process may.
+    """Raise the soft limit on file descriptors as far as possible.
 
-    The soft limit is mostly 1,024 still, for the sake of programs that use ``select``, which fails beyond that.
-    Programs that don't use it are expected to raise it by themselves, as systemd's documentation says; Go's runtime,
+    The soft limit is usually 1,024, for the sake of programs that use ``select``, which fails beyond that. Programs
+    that do not use it are expected to raise the limit themselves, as systemd's documentation says; Go's runtime,
     HAProxy and Java do.
 
-    :return: how many descriptors the process may have now.
+    :return: the number of descriptors that the process may have now.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (_HIGHEST, _MACOS_HIGHEST):
         if hard != resource.RLIM_INFINITY:
             wanted = min(wanted, hard)  # noqa: PLW2901
         if soft != resource.RLIM_INFINITY and wanted > soft:
-            # A sandbox may forbid it, and macOS has limits that it doesn't tell.
+            # A sandbox may forbid it, and macOS has limits that it does not report.
             with suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
                 return wanted
@@ -62,17 +62,17 @@ def raise_limit() -> int:
 
 
 def connections_for(config: Config, descriptors: int) -> int:
-    """How many clients may be connected at a time when the process may have so many descriptors.
+    """Return the maximum number of concurrent client connections for a limit on file descriptors.
 
-    Room is kept for the storage's files, the admin listener, and what the process has besides; but at least a quarter
-    of the descriptors are the clients'.
+    Descriptors are reserved for the storage's files, the admin listener and the process's other needs, but clients
+    get at least a quarter.
     """
     storage = config.storage
     needed = OWN_DESCRIPTORS
     if config.admin.endpoint is not None:
         needed += ADMIN_CONNECTIONS
     if storage.mode == "acid" and storage.acid_backend == "file":
-        # A database has a log and an index beside it; one that is read has the first two once more.
+        # A database has a write-ahead log and an index file as well; each idle reader has the first two again.
         needed += 3 * storage.acid_shard_count + 2 * MAX_IDLE
     elif storage.mode in ("file-fast", "file-durable"):
         needed += open_files_for(descriptors)
@@ -80,11 +80,11 @@ def connections_for(config: Config, descriptors: int) -> int:
 
 
 class DescriptorService(Service):
-    """Settles at the start how many clients may be connected at a time, and says so.
+    """Determines the maximum number of client connections at startup and logs it.
 
-    :param admission: told how many.
-    :param raise_limit: gives the number of descriptors that the process may have.
-    :param watchable: how many the reactor can watch.
+    :param admission: its limit is set.
+    :param raise_limit: raises the limit on file descriptors and returns it.
+    :param watchable: the number of descriptors that the reactor can watch.
     """
 
     name: str | None = "descriptors"
@@ -102,7 +102,7 @@ class DescriptorService(Service):
         self._watchable = watchable
 
     def startService(self) -> None:
-        """Before the storage opens, which asks for the same limit."""
+        """Set the limit. This runs before the storage opens, which uses the same limit on descriptors."""
         super().startService()
         allowed = self._raise_limit()
         descriptors = min(allowed, self._watchable)
@@ -118,12 +118,12 @@ class DescriptorService(Service):
             self._warn(wanted, wanted + descriptors - possible)
 
     def _warn(self, wanted: int, needed: int) -> None:
-        """What is configured can't be had."""
+        """Log that the configured limit cannot be reached."""
         remedy = f"raise the hard limit on file descriptors to {needed} (LimitNOFILE, ulimit -Hn)"
         if needed > self._watchable:
-            remedy = "choose a reactor that isn't on select (twistd --reactor=)"
+            remedy = "choose a reactor that does not use select (twistd --reactor=)"
         _log.warn(
-            "server.max_connections = {wanted} can't be reached; {remedy}, or lower the key",
+            "server.max_connections = {wanted} cannot be reached; {remedy}, or lower the key",
             wanted=wanted,
             remedy=remedy,
         )

@@ -1,4 +1,4 @@
-"""How a server that can't start ends its process."""
+"""How the process ends if the server cannot start."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dstreams.startup import StartupError
 
 
 def end_process(reactor: Reactor, notifier: Notifier) -> OnFailure:
-    """What a server that can't start does: say why in one line on stderr, and exit with status 1.
+    """Return the function for a server that cannot start: it prints the error to stderr and exits with status 1.
 
-    Not by SystemExit: in a daemon it would leave the process that waits for it hanging, from a callback it
-    wouldn't end the reactor, and twistd would leave its pid file behind. The reactor stops as at any other
-    time, and the status is set when the interpreter ends, because twistd itself always exits with 0.
+    It does not use SystemExit: in a daemon that would leave the waiting parent process hanging, in a callback it would
+    not stop the reactor, and twistd would not remove its pid file. So the reactor is stopped as usual, and the status
+    is set at interpreter exit, because twistd itself always exits with 0.
     """
 
     def give_up(error: StartupError) -> None:

@@ -1,7 +1,7 @@
-"""Where the server listens: from configuration keys to endpoints.
+"""Converts configuration keys to the endpoints that the server listens on.
 
-This runs in ``makeService``, before twistd forks and redirects stderr, so that a wrong path or certificate is seen.
-Nothing is bound yet.
+This runs in ``makeService``, before twistd forks and redirects stderr, so that the operator sees errors about paths and
+certificates. Nothing is bound yet.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from dstreams.startup import StartupError, StartupPhase
 _log = Logger()
 
 _OWN_TLS = ("ssl", PREFIX)
-"""Endpoints that bring their own TLS."""
+"""Endpoint types with their own TLS."""
 
 
 @frozen
 class Listener:
-    """One place to listen at.
+    """An endpoint to listen on.
 
-    :param name: what the operator calls it: an address, or an endpoint string.
+    :param name: the operator's text for it: an address or an endpoint string.
     :param endpoint: the endpoint, not bound yet.
     """
 
@@ -42,16 +42,16 @@ class Listener:
 
     @property
     def tls(self) -> TlsContext | None:
-        """What its connections' TLS is made of, ``None`` when it isn't ours."""
+        """The TLS context of its connections; ``None`` if there is no TLS or if it is not this server's."""
         return self.endpoint.context if isinstance(self.endpoint, TlsServerEndpoint) else None
 
     @property
     def is_secure(self) -> bool:
-        """Whether TLS is spoken there, ours or Twisted's."""
+        """Whether its connections use TLS, this server's or Twisted's."""
         return self.tls is not None or _kind(self.name) in _OWN_TLS
 
     def reload(self) -> None:
-        """Read the TLS files anew; when they can't be used, log why and keep the ones in use."""
+        """Read the TLS files again. If they cannot be used, log why and keep using the old ones."""
         context = self.tls
         if context is None:
             return
@@ -59,25 +59,25 @@ class Listener:
             check_tls_files(context.options.files)
             context.reload()
         except StartupError as error:
-            _log.error("keeping the TLS certificates of {name}: {why}", name=self.name, why=error.cause)
+            _log.error("keeping the current TLS certificates of {name}: {why}", name=self.name, why=error.cause)
             return
-        _log.info("new TLS connections to {name} use the certificates as they are now", name=self.name)
+        _log.info("reloaded the TLS certificates for new connections to {name}", name=self.name)
         for warning in context.warnings:
             _log.warn("{warning}", warning=warning)
 
 
 def resolve_listeners(config: Config, reactor: object) -> list[Listener]:
-    """Everything that the server listens on.
+    """Return all endpoints for clients.
 
-    :raise StartupError: of the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
+    :raise StartupError: in the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
     """
     return [_resolve(name, description, reactor) for name, description in describe_listeners(config)]
 
 
 def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
-    """Where the admin pages are served, ``None`` when nowhere.
+    """Return the endpoint of the admin pages, or ``None`` if there is none.
 
-    :raise StartupError: of the phase ``resolve_transport``.
+    :raise StartupError: in the phase ``resolve_transport``.
     """
     given = config.admin.endpoint
     if given is None:
@@ -90,17 +90,17 @@ def resolve_admin_listener(config: Config, reactor: object) -> Listener | None:
 
 
 def check_listeners(config: Config) -> list[str]:
-    """Go through the same phases on a machine where nothing will be listened on, as far as that goes.
+    """Do the checks of the same phases without a reactor, as far as possible, on a machine that will not listen.
 
-    Endpoints of other kinds than ``ssl`` and ``dstls`` have no files, and may need the reactor or inherited sockets.
+    Endpoints other than ``ssl`` and ``dstls`` have no files, and may need the reactor or inherited sockets.
 
     :return: warnings about certificates.
-    :raise StartupError: as :func:`resolve_listeners`.
+    :raise StartupError: as for :func:`resolve_listeners`.
     """
     warnings: list[str] = []
     described = describe_listeners(config)
     if config.transport.mode != "http":
-        # Not by the endpoints: below TLS there may be one of those others.
+        # Check the TLS files directly, because the endpoints below TLS may need the reactor or inherited sockets.
         options = tls_options(config)
         check_tls_files(options.files)
         warnings += TlsContext(options).warnings
@@ -115,19 +115,19 @@ def check_listeners(config: Config) -> list[str]:
 
 
 BACKLOG = 1024
-"""How many connections may wait to be accepted on ``server.bind_address``.
+"""Maximum number of connections that wait to be accepted on ``server.bind_address``.
 
-With Twisted's 50, thousands of readers that come back at once, after a restart, wait a second for every
-fifty of them: the kernel drops what doesn't fit, and clients try again after a second."""
+With Twisted's default of 50, thousands of readers that reconnect at once after a restart would wait a second for every
+fifty of them, because the kernel drops the others and clients retry after a second."""
 
 
 def describe_listeners(config: Config) -> list[tuple[str, str]]:
-    """The name of every listener, and its endpoint string.
+    """Return the name and the endpoint string of every listener for clients.
 
-    ``server.endpoints`` replaces ``server.bind_address``. ``transport.mode`` holds for all of them: with ``tls`` or
-    ``mtls`` nothing is served in the clear.
+    ``server.endpoints`` replaces ``server.bind_address``. ``transport.mode`` applies to all of them: with ``tls`` or
+    ``mtls`` nothing is served in plain text.
 
-    :raise StartupError: of the phase ``resolve_transport``.
+    :raise StartupError: in the phase ``resolve_transport``.
     """
     options = None if config.transport.mode == "http" else tls_options(config)
     given: Sequence[str] = config.server.endpoints
@@ -153,7 +153,7 @@ def _tcp(address: BindAddress) -> str:
 
 
 def tls_options(config: Config) -> TlsOptions:
-    """How TLS is spoken, from a configuration whose mode is ``tls`` or ``mtls``."""
+    """Return the TLS options of a configuration whose mode is ``tls`` or ``mtls``."""
     tls = config.transport.tls
     assert tls.cert_path is not None
     assert tls.key_path is not None
@@ -168,11 +168,11 @@ def tls_options(config: Config) -> TlsOptions:
 
 @frozen
 class Place:
-    """Where a listener can be reached once it is bound.
+    """The address of a bound listener, for messages.
 
-    :param text: for people: an address and a port, or ``unix:`` and a path.
-    :param root: the URL without a path that a client on this machine can use.
-    :param note: what the client needs besides the URL; empty when it needs nothing.
+    :param text: an address and a port, or ``unix:`` and a path.
+    :param root: the URL without a path for a client on this machine.
+    :param note: what the client needs besides the URL; usually empty.
     """
 
     text: str
@@ -181,10 +181,10 @@ class Place:
 
 
 def place(address: IAddress, *, secure: bool) -> Place:
-    """Where clients find a bound listener.
+    """Describe where clients can reach a bound listener.
 
-    :param address: the port's.
-    :param secure: whether TLS is spoken there.
+    :param address: the address of the bound port.
+    :param secure: whether it uses TLS.
     """
     scheme = "https" if secure else "http"
     if isinstance(address, IPv4Address | IPv6Address):
@@ -198,13 +198,13 @@ def place(address: IAddress, *, secure: bool) -> Place:
 
 
 def reachable(address: BindAddress) -> BindAddress:
-    """An address that a client on this machine can connect to: the loopback one, where all are bound."""
+    """Return an address that a client on this machine can connect to: loopback if all interfaces are bound."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
     return BindAddress(loopback.get(address.host, address.host), address.port)
 
 
 def reason(error: CannotListenError | OSError) -> str:
-    """What the operating system says."""
+    """Return the operating system's message for an error."""
     cause = error.socketError if isinstance(error, CannotListenError) else error
     return getattr(cause, "strerror", None) or str(cause)
 
@@ -214,13 +214,13 @@ def _resolve(name: str, description: str, reactor: object) -> Listener:
         endpoint = serverFromString(cast("Any", reactor), description)
     except StartupError:
         raise
-    # Twisted's parsers and others' raise whatever the text, or a file that it names, leads to.
+    # Parsers of Twisted and of plugins raise any exception that the text, or a file that it names, causes.
     except Exception as error:
         if isinstance(error, LookupError) and _kind(name) == "systemd":
             raise _unresolved(
-                f"{name!r} isn't there: no such socket was inherited; start the server by its socket unit"
+                f"{name!r} was not found: no such socket was inherited; start the server with its socket unit"
             ) from None
-        raise _unresolved(f"{name!r} is no usable endpoint: {error}") from error
+        raise _unresolved(f"{name!r} is not a usable endpoint: {error}") from error
     return Listener(name, cast("IStreamServerEndpoint", endpoint))
 
 

@@ -1,8 +1,8 @@
-"""Telling the service manager how the server is: systemd's notification protocol, sd_notify(3).
+"""Reports the server's state to the service manager with systemd's notification protocol, sd_notify(3).
 
-A message is one datagram of ``NAME=value`` lines to the socket that the environment names. The libraries for it
-are either bindings of libsystemd, which an optional feature shouldn't have to compile, or as long as this module
-and no longer kept. Without that environment, as on macOS or in a container, nothing is done.
+A message is one datagram of ``NAME=value`` lines, sent to the socket named in the environment. The existing libraries
+are either bindings of libsystemd, which an optional feature should not have to compile, or as long as this module and
+unmaintained. If the environment names no socket, as on macOS or in a container, nothing is sent.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dstreams.timers import Scheduler
 _log = Logger()
 
 SEND_TIMEOUT_SECONDS = 1.0
-"""How long a service manager that doesn't read its socket may hold up the server."""
+"""Maximum seconds that a service manager that does not read its socket may block the server."""
 
 STORAGE_CLOSE_SECONDS = 60
-"""What a stop may take on top of its delay and its grace time: the last commits and a checkpoint."""
+"""Seconds for the last commits and a checkpoint at shutdown, in addition to the drain delay and the grace time."""
 
 
 @frozen
 class Notifier:
-    """The way to the service manager.
+    """Sends messages to the service manager.
 
-    :param address: its socket: a path, or ``@`` and an abstract name; ``None``: there is no such manager.
-    :param watchdog_seconds: within which it wants to hear from the server, ``None`` when it doesn't ask.
+    :param address: its socket: a path, or ``@`` and an abstract name; ``None`` if there is no service manager.
+    :param watchdog_seconds: the interval within which it expects a message, or ``None`` if it expects none.
     """
 
     address: str | None = None
@@ -43,9 +43,9 @@ class Notifier:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str], pid: int | None = None) -> Self:
-        """What the environment says. The variables are removed, so that child processes don't speak for the server.
+        """Read the environment, and remove the variables so that child processes do not send messages.
 
-        :param pid: this process's number, when it isn't to be asked for.
+        :param pid: this process's id; by default it is looked up.
         """
         address = environ.pop("NOTIFY_SOCKET", None)
         microseconds = environ.pop("WATCHDOG_USEC", "")
@@ -55,55 +55,55 @@ class Notifier:
         return cls(address or None, seconds or None)
 
     def send(self, *assignments: str) -> None:
-        """Send one message, if anybody wants it. A failure is logged: the server doesn't depend on it.
+        """Send one message, if there is a service manager. A failure is only logged, because it affects nothing else.
 
-        :param assignments: such as ``READY=1``; line breaks in a value become spaces.
+        :param assignments: lines such as ``READY=1``; line breaks in a value become spaces.
         """
         if self.address is None:
             return
         message = "\n".join(" ".join(each.splitlines()) for each in assignments).encode()
-        # Linux's abstract names begin with a zero byte, which no environment variable can hold.
+        # Linux's abstract names begin with a zero byte, which environment variables cannot contain.
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
                 channel.settimeout(SEND_TIMEOUT_SECONDS)
                 channel.sendto(message, address)
         except (OSError, ValueError) as error:
-            _log.warn("telling the service manager at {address} failed: {error}", address=self.address, error=error)
+            _log.warn("cannot notify the service manager at {address}: {error}", address=self.address, error=error)
 
     def status(self, text: str) -> None:
-        """Say in words what the server does; ``systemctl status`` shows it."""
+        """Report in words what the server does; ``systemctl status`` shows it."""
         self.send(f"STATUS={text}")
 
     def ready(self) -> None:
-        """The server has started."""
+        """Report that the server has started."""
         self.send("READY=1", "STATUS=serving")
 
     def reloading(self) -> None:
-        """The server has begun a reload."""
+        """Report that a reload has begun."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self) -> None:
-        """The server has ended a reload, well or not: it goes on."""
+        """Report that a reload has ended, successfully or not."""
         self.send("READY=1")
 
     def stopping(self, seconds: float) -> None:
-        """The server has begun to stop.
+        """Report that the server has begun to stop.
 
-        :param seconds: that it may take.
+        :param seconds: the maximum seconds that stopping may take.
         """
         self.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", "STATUS=stopping")
 
 
 class NotifyService(Service):
-    """Tells the service manager that the server is ready and that it stops: the last service to start.
+    """Reports when the server is ready and when it stops. It is the last service to start.
 
-    In between it answers the watchdog, at half the interval. That shows that the reactor turns, and nothing
-    else: when the storage has failed, readers are still served, and a restart that doesn't mend the disk would
-    only send them away, again and again. That state is told in words here, and by ``/readyz``.
+    In between it answers the watchdog, at half the watchdog's interval. That shows only that the reactor runs: when the
+    storage has failed, readers are still served, and a restart that does not repair the disk would only disconnect
+    them again and again. A storage failure is reported as a status text here, and by ``/readyz``.
 
-    :param failure: why nothing can be stored, ``None`` while it can.
-    :param stop_seconds: the longest that clients are waited for at the end.
+    :param failure: returns why nothing can be stored, or ``None``.
+    :param stop_seconds: the maximum seconds that the server waits for clients at shutdown.
     """
 
     name: str | None = "notify"
@@ -119,14 +119,14 @@ class NotifyService(Service):
         self._beats.clock = cast("IReactorTime", reactor)
 
     def startService(self) -> None:
-        """Everything else has started."""
+        """Report that the server is ready, because all other services have started."""
         super().startService()
         self._notifier.ready()
         if self._notifier.watchdog_seconds is not None:
             self._beats.start(self._notifier.watchdog_seconds / 2)
 
     def stopService(self) -> None:
-        """Everything else is about to stop. The watchdog expects nothing from then on."""
+        """Report that the server stops, and stop answering the watchdog, which expects nothing from now on."""
         super().stopService()
         if self._beats.running:
             self._beats.stop()

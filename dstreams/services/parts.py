@@ -1,4 +1,4 @@
-"""What the services start and stop, and what they need of the reactor."""
+"""The interfaces of what the services start and stop, and of the reactor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dstreams.timers import Scheduler
 
 
 class Reactor(Scheduler, Protocol):
-    """What a server needs of the reactor; endpoints find the rest by themselves."""
+    """The reactor methods that the server calls; endpoints use others."""
 
     def callWhenRunning(self, callable: Callable[[], object]) -> object: ...  # noqa: A002 (Twisted's name)
 
@@ -27,42 +27,42 @@ class Reactor(Scheduler, Protocol):
 
 
 class Engine(Protocol):
-    """The streams, as far as starting and stopping goes."""
+    """The streams, as seen by the services that start and stop them."""
 
     def open(self, progress: Progress) -> Deferred[None] | None:
-        """Make the streams ready; raises, or fails with, a ``StorageError``."""
+        """Load the streams. It raises, or its Deferred fails with, a ``StorageError``."""
 
     def end_live(self) -> None:
-        """Answer every waiting long-poll and end every SSE stream, and let nobody wait from now on."""
+        """Answer all waiting long-polls and end all SSE streams; later ones do not wait either."""
 
     def close(self) -> Deferred[None] | None:
-        """Finish what is being stored, and close the storage."""
+        """Finish pending commits and close the storage."""
 
 
 class Connections(Protocol):
-    """A factory's open connections."""
+    """The open connections of a factory."""
 
     def retire(self) -> None:
-        """Say in every answer from now on that its connection closes; new connections are still taken."""
+        """Announce in every response from now on that its connection closes. New connections are still accepted."""
 
     def drain(self) -> Deferred[None]:
-        """Close connections after their answer, idle ones within a second; fires when there are none left.
+        """Close each connection after its response, and idle ones within a second; fire when none is left.
 
-        It may be called again, and what it returned may be cancelled.
+        It may be called again, and the returned Deferred may be cancelled.
         """
 
     def abort(self) -> None:
-        """Cut all that are left."""
+        """Abort all remaining connections."""
 
 
 @frozen
 class AdminParts:
     """What the admin service starts and stops.
 
-    :param factory: speaks HTTP on its port.
-    :param connections: that factory's connections.
-    :param admission: how many of them there may be; as many as come where it is ``None``.
-    :param bound: told where it listens, once it does.
+    :param factory: makes the HTTP connections of its port.
+    :param connections: the connections of that factory.
+    :param admission: limits their number, if given.
+    :param bound: called with the address once the port is bound.
     """
 
     factory: IProtocolFactory
@@ -73,17 +73,17 @@ class AdminParts:
 
 @frozen
 class SiteParts:
-    """What the services start and stop.
+    """What the other services start and stop.
 
-    :param engine: opened before the port and closed after it.
-    :param factory: speaks HTTP on the port.
+    :param engine: opened before the port is bound and closed after it.
+    :param factory: makes the HTTP connections of the port.
     :param connections: the connections of all factories.
-    :param over_tls: makes the factory that speaks HTTP inside TLS, from the application protocols (ALPN names) that a
-        handshake may agree on; ``None`` when ``factory`` does that too.
-    :param lag: measures the reactor, ``None`` when nobody wants to know.
-    :param traces: takes the spans of requests, ``None`` when nobody wants them.
-    :param admin: speaks HTTP on the admin listener, ``None`` where there is none.
-    :param admission: how many connections there may be; as many as come where it is ``None``.
+    :param over_tls: returns the factory for HTTP inside TLS, given the application protocols (ALPN names) that a
+        handshake may select; ``None`` if ``factory`` also serves TLS connections.
+    :param lag: measures the reactor's lag, if wanted.
+    :param traces: exports the spans of requests, if wanted.
+    :param admin: the parts of the admin listener, if there is one.
+    :param admission: limits the number of connections, if given.
     """
 
     engine: Engine

@@ -1,4 +1,4 @@
-"""Waiting at the end, as long as somebody has the patience."""
+"""Waits with a deadline at shutdown, which a second signal ends immediately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dstreams.timers import Scheduler
 
 @define(eq=False)
 class Patience:
-    """Waits that end by themselves, or all at once when patience is lost.
+    """Waits that end at their deadline, or all at once when :meth:`lose` is called.
 
     :param clock: measures the waits.
     """
@@ -21,21 +21,21 @@ class Patience:
     _waits: list[Deferred[bool]] = field(factory=list, init=False)
 
     def lose(self) -> None:
-        """End every wait, now and later."""
+        """End all waits now, and all later ones as soon as they begin."""
         self.lost = True
         for wait in self._waits[:]:
             self._end(wait, False)
 
     async def wait(self, seconds: float) -> None:
-        """Wait for ``seconds``, or until patience is lost."""
+        """Wait for ``seconds``, or until :meth:`lose` is called."""
         await self.wait_for(Deferred(), seconds)
 
     async def wait_for(self, event: Deferred[None], seconds: float) -> bool:
-        """Wait for ``event``, for ``seconds`` at most.
+        """Wait for ``event``, for at most ``seconds``.
 
-        :param event: cancelled when it isn't waited for any longer.
-        :return: whether it came.
-        :raise Exception: what the event failed with.
+        :param event: cancelled if the wait ends without it.
+        :return: whether the event happened.
+        :raise Exception: the error of the event, if it failed.
         """
         wait: Deferred[bool] = Deferred()
         self._waits.append(wait)

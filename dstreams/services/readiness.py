@@ -1,4 +1,4 @@
-"""Whether the server wants traffic."""
+"""Whether the server is ready for traffic."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from attrs import define
 
 @define
 class Readiness:
-    """Whether the server wants traffic: what ``/readyz`` says.
+    """Whether the server is ready for traffic, as reported by ``/readyz``.
 
-    :param failure: why the storage takes no more changes, ``None`` while it does.
+    :param failure: returns why the storage accepts no more changes, or ``None``.
     """
 
     ready: bool = False

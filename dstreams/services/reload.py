@@ -1,4 +1,4 @@
-"""What SIGHUP does: read again what can be read again while the server runs."""
+"""Reloads at SIGHUP what can be reloaded while the server runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _log = Logger()
 
 
 class ReloadService(Service):
-    """Reloads at SIGHUP, and never stops the server for what it finds.
+    """Reloads at SIGHUP, and keeps the server running whatever the outcome.
 
-    Listens to the signal even when there is nothing to reload: it would end the process otherwise, and whoever
-    sends it (``systemctl reload``, a certificate's deploy hook) need not know how the server is configured. Two
-    habits stay: a process whose terminal is closed ends, and ``nohup`` keeps it from that.
+    It handles the signal even if there is nothing to reload, because the signal would otherwise kill the process, and
+    its sender (``systemctl reload``, a certificate's deploy hook) need not know how the server is configured. Two
+    conventions remain: a process whose terminal is closed ends, and ``nohup`` prevents that.
 
-    :param actions: what is reloaded, each in its turn. They log what they do, and raise nothing.
-    :param notifier: told when a reload begins and ends.
+    :param actions: the reloads, in order. They log their results and raise nothing.
+    :param notifier: reports to the service manager when a reload begins and ends.
     """
 
     name: str | None = "reload"
@@ -41,23 +41,23 @@ class ReloadService(Service):
         self._terminal = False
 
     def startService(self) -> None:
-        """Listen to SIGHUP from now on, where there is such a signal."""
+        """Start to handle SIGHUP, on systems that have it."""
         super().startService()
         try:
             self._before = signal.signal(signal.SIGHUP, self._signalled)
-        except (AttributeError, ValueError):  # not on this system; not in this thread
+        except (AttributeError, ValueError):  # the system has no SIGHUP, or this is not the main thread
             return
         self._terminal = self._before is not signal.SIG_IGN and _has_terminal()
 
     def stopService(self) -> None:
-        """Do with the signal what was done before."""
+        """Restore the previous handler."""
         super().stopService()
         if self._before is not None:
             signal.signal(signal.SIGHUP, self._before)
             self._before = None
 
     def reload(self) -> None:
-        """Do everything that is to be done."""
+        """Run all reloads."""
         self._notifier.reloading()
         _log.info("reloading" if self._actions else "there is nothing to reload: no certificates are in use")
         for action in self._actions:
@@ -68,21 +68,21 @@ class ReloadService(Service):
         self._notifier.reloaded()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's arguments)
-        # Not here, in the middle of whatever was interrupted.
+        # Do the work later in the reactor, because the signal may have interrupted anything.
         self._reactor.callFromThread(self._hung_up)
 
     def _hung_up(self) -> None:
         if not self.running:
             return
         if self._terminal and not _has_terminal():
-            with suppress(ReactorNotRunning):  # it ends already
+            with suppress(ReactorNotRunning):  # it is stopping already
                 self._reactor.stop()
         else:
             self.reload()
 
 
 def _has_terminal() -> bool:
-    """Whether the process has the terminal that it was started in."""
+    """Whether the process still has the terminal that it was started in."""
     try:
         return sys.__stdin__ is not None and os.isatty(sys.__stdin__.fileno())
     except (OSError, ValueError):

@@ -1,15 +1,15 @@
-"""What SIGTERM and SIGINT do.
+"""Handles SIGTERM and SIGINT.
 
-Twisted's own handling stops the reactor too, but a second signal only makes it log an error; while storage is
-being opened, before the reactor runs, a signal kills the process, or does nothing where that is process 1 of a
-container; and at the end twistd kills itself with the signal that it got, so that a stop in good order looks
-like a death. Therefore:
+Twisted's own handlers stop the reactor too, but a second signal only makes it log an error. While storage is being
+opened, before the reactor runs, a signal kills the process, or does nothing if that is process 1 of a container. And
+at the end twistd kills itself with the signal that it received, so that a clean shutdown is reported as killed by a
+signal. Therefore:
 
-- the first signal stops the server in good order, and the process ends with status 0;
-- the second one stops it now: nobody is waited for, clients are cut, and the storage is closed;
+- the first signal starts a clean shutdown, and the process ends with status 0;
+- the second one stops the server immediately: it waits for no client, aborts connections, and closes the storage;
 - the third one ends the process at once, with status 128 + the signal's number;
-- a signal that comes while the storage is being opened ends the process with status 0: nothing has been
-  served, and opening can be interrupted anywhere, as by a crash.
+- a signal while the storage is being opened ends the process with status 0: nothing has been served yet, and opening
+  can be interrupted at any point, as by a crash.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _log = Logger()
 
 
 class SignalService(Service):
-    """Listens for signals as long as the server runs. The first service to start, so that it covers the others.
+    """Handles signals as long as the server runs. It is the first service to start, so that it covers the others.
 
-    :param patience: lost at the second signal.
+    :param patience: ended at the second signal.
     :param started: whether there is something to stop.
-    :param exit_now: ends the process with a status; it doesn't return.
+    :param exit_now: ends the process with a status; it does not return.
     """
 
     name: str | None = "signals"
@@ -56,17 +56,17 @@ class SignalService(Service):
         self._received = 0
 
     def startService(self) -> None:
-        """Take the signals over; a SIGINT that is ignored, as in a shell's background jobs, or a debugger's, is left.
+        """Install the handlers. A SIGINT that is ignored, as in a shell's background jobs, or a debugger's, is left.
 
-        They aren't given back when the service stops: a third signal is for a storage that doesn't close, and one
-        that comes in the last moment must not make a death of a stop in good order.
+        The handlers stay installed when the service stops: a third signal is meant for a storage that does not close,
+        and a signal in the last moment must not cause a clean shutdown to be reported as killed by a signal.
         """
         super().startService()
         self._signals = [signal.SIGTERM]
         if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
             self._signals.append(signal.SIGINT)
         self._take()
-        # The reactor sets its own when it begins to run.
+        # The reactor installs its own handlers when it starts to run.
         self._reactor.callWhenRunning(self._take_from_reactor)
 
     def _take_from_reactor(self) -> None:
@@ -78,7 +78,7 @@ class SignalService(Service):
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
-        """Runs between any two instructions of the main thread, so it leaves all work to the reactor."""
+        """Handle a signal. It can interrupt the main thread anywhere, so all work is left to the reactor."""
         self._received += 1
         name = signal.Signals(number).name
         step = self._stop if self._received == 1 else self._hurry
@@ -92,7 +92,7 @@ class SignalService(Service):
             self._exit_now(0)
 
     def _stop(self, name: str) -> None:
-        _log.info("{signal}: stopping; a second one cuts clients off, a third one ends the process", signal=name)
+        _log.info("{signal}: stopping; a second one aborts connections, a third one ends the process", signal=name)
         with suppress(ReactorNotRunning):  # it is stopping already
             self._reactor.stop()
 

@@ -1,4 +1,4 @@
-"""Listens, and at the end lets the clients finish."""
+"""Listens for clients, and lets them finish at shutdown."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _log = Logger()
 
 
 class SiteService(Service):
-    """Listens, and at the end lets clients finish within the grace time.
+    """Listens for clients, and lets them finish within the grace time at shutdown.
 
-    :param listeners: where to listen; all of them serve the same.
-    :param readiness: told when traffic is wanted and when it isn't any more.
-    :param patience: ends every wait of the end when somebody has none left.
+    :param listeners: the endpoints; all of them serve the same streams.
+    :param readiness: set when the server is ready for traffic, and cleared at shutdown.
+    :param patience: its waits all end at once when a second signal arrives.
     """
 
     name: str | None = "site"
@@ -50,8 +50,8 @@ class SiteService(Service):
     def startService(self) -> Deferred[None]:
         """Bind the ports.
 
-        :return: fires when clients can connect to all of them; fails with a ``StartupError`` when one can't be bound,
-            and then none is.
+        :return: fires when clients can connect to all of them. If one cannot be bound, it fails with a
+            ``StartupError``, and none stays bound.
         """
         super().startService()
         return Deferred.fromCoroutine(self._listen())
@@ -61,7 +61,7 @@ class SiteService(Service):
             try:
                 self._ports.append(await listener.endpoint.listen(self._factory(listener)))
             except (CannotListenError, OSError) as error:
-                # Not waited for: a daemon's start has to fail before this returns, and nothing was served yet.
+                # Do not wait: the start of a daemon must fail before this returns, and nothing was served yet.
                 for port in self._ports:
                     maybeDeferred(port.stopListening)
                 self._ports.clear()
@@ -72,7 +72,7 @@ class SiteService(Service):
         self._announce()
 
     def _factory(self, listener: Listener) -> IProtocolFactory:
-        """What speaks at a listener: HTTP/1.1, or what a TLS handshake agrees on."""
+        """Return the factory for a listener: HTTP/1.1, or whatever a TLS handshake selects."""
         context, over_tls = listener.tls, self._parts.over_tls
         return self._parts.factory if context is None or over_tls is None else over_tls(context.options.protocols)
 
@@ -83,7 +83,7 @@ class SiteService(Service):
         for port, listener in zip(self._ports, self._listeners, strict=True):
             if not admission.watch(port):
                 _log.warn(
-                    "{name} can't make clients wait: server.max_connections doesn't hold there", name=listener.name
+                    "{name} cannot make clients wait, so server.max_connections has no effect on it", name=listener.name
                 )
 
     def _announce(self) -> None:
@@ -97,7 +97,7 @@ class SiteService(Service):
         proxy = self._config.proxy
         if proxy.enabled:
             _log.info(
-                "believing {headers} headers of {proxies}",
+                "trusting {headers} headers from {proxies}",
                 headers=proxy.forwarded_headers,
                 proxies=", ".join(proxy.trusted_proxies),
             )
@@ -109,7 +109,7 @@ class SiteService(Service):
             _log.info("{what}: {url}", what=what, url=f"{places[0].root}{path}{places[0].note}")
 
     def stopService(self) -> Deferred[None]:
-        """Send clients elsewhere, close the ports, let what is under way finish; then cut what is left."""
+        """Become unready, close the ports, let requests in flight finish, then abort the remaining connections."""
         super().stopService()
         return Deferred.fromCoroutine(self._close())
 
@@ -119,23 +119,23 @@ class SiteService(Service):
             await self._drain_traffic()
             await self._stop_listening()
         connections = self._parts.connections
-        # Told first, so that the last answers of live readers already say that the connection closes.
+        # Drained before live readers end, so that their last responses already announce that the connection closes.
         drained = connections.drain()
         self._parts.engine.end_live()
         grace = self._config.server.shutdown_grace_secs
         if not await self._patience.wait_for(drained, grace):
             when = "" if self._patience.lost else f" after {grace} s"
-            _log.warn("cutting the connections that are left{when}", when=when)
+            _log.warn("aborting the remaining connections{when}", when=when)
             connections.abort()
-            # What they were reading or writing is let go of only when they are really gone.
+            # Wait until they are gone, because they hold what they were reading or writing until then.
             await connections.drain()
 
     async def _drain_traffic(self) -> None:
-        """Serve on for a while, so that whoever sends the traffic here can notice that it isn't wanted."""
+        """Continue to serve for a while, so that load balancers can notice that the server is not ready any more."""
         delay = self._config.server.drain_delay_secs
         self._parts.connections.retire()
         if delay:
-            _log.info("not ready any more; the port closes in {delay} s", delay=delay)
+            _log.info("not ready any more; closing the port in {delay} s", delay=delay)
             await self._patience.wait(delay)
 
     async def _stop_listening(self) -> None:
@@ -156,7 +156,7 @@ def _announce_tls(listener: Listener, where: Place) -> None:
         min_version=options.min_version,
         max_version=options.max_version,
         protocols=" and ".join(name.decode("ascii") for name in options.protocols),
-        clients="required" if options.files.client_ca is not None else "not asked for",
+        clients="required" if options.files.client_ca is not None else "not requested",
     )
     for warning in context.warnings:
         _log.warn("{warning}", warning=warning)

@@ -1,4 +1,4 @@
-"""Opens the storage before the port is bound, and closes it when everything else has stopped."""
+"""Opens the storage before the port is bound, and closes it after everything else has stopped."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _log = Logger()
 
 
 class StorageService(Service):
-    """Opens and closes what the streams are kept in.
+    """Opens and closes the storage of the streams.
 
-    :param notifier: told what is being done, because opening much data may take minutes.
+    :param notifier: reports the current step to the service manager, because opening a large store may take minutes.
     """
 
     name: str | None = "storage"
@@ -35,7 +35,7 @@ class StorageService(Service):
     def startService(self) -> Deferred[None]:
         """Open the storage.
 
-        :return: fires when all streams are there; fails with a ``StartupError``.
+        :return: fires when all streams are loaded; fails with a ``StartupError``.
         """
         super().startService()
         return Deferred.fromCoroutine(self._open())
@@ -51,14 +51,14 @@ class StorageService(Service):
         _log.info("storage: {where}, {limits}", where=_storage_place(self._config), limits=_limits(self._config))
 
     def stopService(self) -> Deferred[None]:
-        """Close the storage; fires when everything acknowledged is where it belongs."""
+        """Close the storage; fires when everything acknowledged has been stored."""
         super().stopService()
         self._notifier.status("closing the storage")
         return cast("Deferred[None]", maybeDeferred(self._engine.close))
 
 
 def _storage_place(config: Config) -> str:
-    """Which mode, and where its files are."""
+    """Return the storage mode and the directory of its files."""
     mode = config.storage.mode
     return mode if mode == "memory" else f"{mode} in {os.path.abspath(config.storage.data_dir)}"
 

@@ -1,4 +1,4 @@
-"""Measures the reactor while the server runs, and exports traces."""
+"""Measures the reactor's lag and exports traces while the server runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _log = Logger()
 
 
 class TelemetryService(Service):
-    """The first to start and the last to stop.
+    """Starts and stops the measurement of lag and the export of traces. First to start and last to stop.
 
-    :param lag: measures the reactor, ``None`` when nobody wants to know.
-    :param traces: takes the spans of requests, ``None`` when nobody wants them.
+    :param lag: measures the reactor's lag, if wanted.
+    :param traces: exports the spans of requests, if wanted.
     :param run: runs a function in a thread.
     """
 
@@ -29,7 +29,7 @@ class TelemetryService(Service):
         self._run = run
 
     def startService(self) -> None:
-        """Begin to measure and to export."""
+        """Start to measure and to export."""
         super().startService()
         if self._lag is not None:
             self._lag.start()
@@ -38,7 +38,7 @@ class TelemetryService(Service):
             _log.info("traces: exported by OTLP over HTTP")
 
     def stopService(self) -> Deferred[None] | None:
-        """Measure no more; fires when the last spans are exported, or can't be."""
+        """Stop measuring; fires when the last spans have been exported, or cannot be."""
         super().stopService()
         if self._lag is not None:
             self._lag.stop()

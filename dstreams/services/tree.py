@@ -1,8 +1,8 @@
-"""The parent of all services: starts them one after the other, and stops them in reverse.
+"""The parent of all services: starts them one after the other, and stops them in reverse order.
 
-Twisted's MultiService waits for no child and binds ports before anything has started, so the parent here is
-our own: storage opens before the port does, and at the end the port closes, readers and requests finish, and
-storage closes last, each waiting for the one before.
+Twisted's MultiService does not wait for its children, and its port would be bound before anything else has started.
+This parent waits: the storage opens before the port is bound; at shutdown the port closes, readers and requests finish,
+and the storage closes last.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from dstreams.startup import StartupError, StartupPhase
 _log = Logger()
 
 OnFailure = Callable[[StartupError], object]
-"""Is told, once everything that had started is stopped again, why the server can't start."""
+"""Called with the error of a failed start, after every started service has been stopped."""
 
 
 class ServerService(Service):
-    """Starts its children one after the other, and stops them in reverse, waiting for each.
+    """Starts its children one after the other, and stops them in reverse order, waiting for each.
 
-    A child's ``startService`` may return a Deferred, and so may its ``stopService``. A child that fails to
-    start has released what it had taken. Twisted ignores what ``startService`` returns, so a failure goes to
-    ``on_failure``.
+    A child's ``startService`` and ``stopService`` may return a Deferred. A child that fails to start must have released
+    what it had acquired. Twisted ignores what ``startService`` returns, so a failure is passed to ``on_failure``.
 
-    :param children: in the order of their start.
-    :param on_failure: told when the server can't start.
-    :param raises: whether ``startService`` also raises an error that is known before it returns: twistd
-        passes it on to the process that waits for a daemon to have started.
+    :param children: the services, in the order in which they start.
+    :param on_failure: called with the error if the server cannot start.
+    :param raises: whether ``startService`` also raises an error that is known before it returns; twistd passes it on
+        to the parent process that waits for a daemon to start.
     """
 
     name: str | None = "durable-streams"
@@ -48,13 +47,13 @@ class ServerService(Service):
         self.log_observer: Callable[[], ILogObserver] | None = None
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Join an application; it gets the log observer that ``log_observer`` makes, for twistd to find there."""
+        """Join an application, and set the log observer that ``log_observer`` builds as its component, for twistd."""
         if self.log_observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.log_observer())
         super().setServiceParent(parent)
 
     def startService(self) -> None:
-        """Begin to start the children.
+        """Start the children.
 
         :raise StartupError: see ``raises``.
         """
@@ -62,14 +61,14 @@ class ServerService(Service):
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._failed)
         if self._raises and self._error is not None:
-            # Logged here, because twistd reports only the first hundred characters, and raised anew, because
-            # where it came from would fill a page.
+            # Logged here, because twistd reports only the first hundred characters; and a new exception is raised,
+            # because the traceback of the original would fill a page.
             _log.critical("{error}", error=str(self._error))
             raise StartupError(self._error.phase, self._error.cause)
         self._starting.addCallback(self._tell)
 
     def stopService(self) -> Deferred[None]:
-        """Stop the children; fires when the last of them, the first that was started, has stopped."""
+        """Stop the children; fires when the last of them, which was started first, has stopped."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 

@@ -358,14 +358,16 @@ class ReloadTests:
 
                 renewed = authority.issue("server")
                 server.process.send_signal(signal.SIGHUP)
-                await_line(secured, "use the certificates as they are now")
+                await_line(secured, "reloaded the TLS certificates")
                 assert self.serial(secured) == renewed.value.serial_number
                 append(secured, "/s", "after")
                 read_until(reader, b"data:after\n")
 
                 identity.certificate.write_bytes(b"rubbish")
                 server.process.send_signal(signal.SIGHUP)
-                await_line(secured, "keeping the TLS certificates of 127.0.0.1:0: failed to build TLS context: ")
+                await_line(
+                    secured, "keeping the current TLS certificates of 127.0.0.1:0: failed to build TLS context: "
+                )
                 assert self.serial(secured) == renewed.value.serial_number
                 append(secured, "/s", "still")
                 read_until(reader, b"data:still\n")
@@ -390,7 +392,7 @@ class ReloadTests:
         )
         pid = int(pid_file.read_text())
         try:
-            for number, text in [(signal.SIGHUP, "use the certificates as they are now"), (signal.SIGUSR1, None)]:
+            for number, text in [(signal.SIGHUP, "reloaded the TLS certificates"), (signal.SIGUSR1, None)]:
                 os.kill(pid, number)
                 deadline = time.monotonic() + WAIT_SECONDS
                 while text not in log.read_text() if text else not (tmp_path / "twistd.log.1").exists():

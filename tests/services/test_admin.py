@@ -132,7 +132,7 @@ class ResolvingTests:
 
     def test_unusable(self) -> None:
         """An endpoint that nothing can be made of is an error before the server starts."""
-        with pytest.raises(StartupError, match="no usable endpoint") as raised:
+        with pytest.raises(StartupError, match="not a usable endpoint") as raised:
             resolve_admin_listener(configured("nonsense:1"), MemoryReactorClock())
         assert raised.value.phase is StartupPhase.RESOLVE_TRANSPORT
 

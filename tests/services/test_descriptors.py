@@ -105,7 +105,7 @@ class DescriptorServiceTests:
         assert most == 960
         (warning,) = warnings
         assert warning == (
-            "server.max_connections = 5000 can't be reached; raise the hard limit on file descriptors to 5064"
+            "server.max_connections = 5000 cannot be reached; raise the hard limit on file descriptors to 5064"
             " (LimitNOFILE, ulimit -Hn), or lower the key"
         )
         assert self.started(configured(most=5000), 5064)[::2] == (5000, [])
@@ -118,8 +118,8 @@ class DescriptorServiceTests:
         assert most == 960
         (warning,) = warnings
         assert warning == (
-            "server.max_connections = 5000 can't be reached; choose a reactor that isn't on select (twistd --reactor=),"
-            " or lower the key"
+            "server.max_connections = 5000 cannot be reached; choose a reactor that does not use select (twistd"
+            " --reactor=), or lower the key"
         )
         assert self.started(configured(), 256, 1024)[0] == 256 - OWN_DESCRIPTORS
 

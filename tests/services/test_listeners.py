@@ -107,9 +107,9 @@ class ResolveListenersTests:
         ("endpoint", "why"),
         [
             ("carrier-pigeon:1", "Unknown endpoint type"),
-            ("tcp", "no usable endpoint"),
-            ("tcp:http", "no usable endpoint"),
-            ("ssl:0:privateKey=/none/server.pem", "no usable endpoint: .*No such file"),
+            ("tcp", "not a usable endpoint"),
+            ("tcp:http", "not a usable endpoint"),
+            ("ssl:0:privateKey=/none/server.pem", "not a usable endpoint: .*No such file"),
             ("tcp:80:nonsense=1", "nonsense"),
             ("systemd:domain=INET:index=7", "no such socket was inherited"),
             ("systemd:domain=INET:name=web", "no such socket was inherited"),
@@ -156,7 +156,7 @@ class ReloadTests:
         """New connections have what the files hold now."""
         assert self.reload(identity) == (
             True,
-            [(LogLevel.info, "new TLS connections to 127.0.0.1:4437 use the certificates as they are now")],
+            [(LogLevel.info, "reloaded the TLS certificates for new connections to 127.0.0.1:4437")],
         )
 
     @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nrubbish"])
@@ -170,7 +170,7 @@ class ReloadTests:
         is_new, ((level, line),) = self.reload(identity)
         assert not is_new
         assert level is LogLevel.error
-        assert line.startswith("keeping the TLS certificates of 127.0.0.1:4437: ")
+        assert line.startswith("keeping the current TLS certificates of 127.0.0.1:4437: ")
         assert str(identity.certificate) in line
 
     def test_nothing_to_reload(self) -> None:

@@ -93,7 +93,7 @@ BEFORE_THE_FORK = {
     ),
     "unknown endpoint": Case(
         "resolve_transport",
-        lambda _: "'systemd:domain=INET:index=0' isn't there: no such socket was inherited",
+        lambda _: "'systemd:domain=INET:index=0' was not found: no such socket was inherited",
         lambda _: {"DS_SERVER__ENDPOINTS": "systemd:domain=INET:index=0"},
     ),
     "two kinds of TLS": Case(

@@ -108,7 +108,7 @@ def test_stalled_reader(tmp_path: Path) -> None:
             assert stalled.recv(15) == b"HTTP/1.1 200 OK"
             server.process.terminate()
             assert server.process.wait(60) == 0
-        assert "cutting the connections that are left" in server.log.read_text()
+        assert "aborting the remaining connections" in server.log.read_text()
 
 
 _OPEN_SLOWLY = """

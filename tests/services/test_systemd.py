@@ -290,7 +290,7 @@ class SocketActivationTests:
         assert (ended.returncode, ended.stdout) == (1, "")
         (line,) = ended.stderr.splitlines()
         assert line.startswith("[resolve_transport] 'systemd:domain=INET:")
-        assert line.endswith("no such socket was inherited; start the server by its socket unit")
+        assert line.endswith("no such socket was inherited; start the server with its socket unit")
 
 
 @pytest.mark.slow
