@@ -1,1 +1,1 @@
-"""What a stream is and how it changes: plain values and one pure function that applies them."""
+"""The state of a stream and the changes to it: plain values, and one pure function that applies a change."""

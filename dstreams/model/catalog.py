@@ -1,8 +1,8 @@
-"""Every stream's state, by name and by id, and the one function that applies a Change to it.
+"""The state of all streams, by name and by id, and the function that applies a Change to it.
 
-Two catalogs stand side by side. The durable one holds what has been committed: readers see it, recovery
-rebuilds it. The accepted one lies over it and adds the Changes that were validated but whose commit is still
-under way: writers are validated against it. With storage that commits at once they are one object.
+There are two catalogs. The durable one holds what has been committed: readers see it, and recovery rebuilds it. The
+accepted one overlays it with the Changes that have been validated but whose commit is pending: writers are validated
+against it. With storage that commits immediately they are one object.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Catalog:
     streams: dict[int, StreamState] = field(factory=dict, init=False)
 
     def find(self, name: str) -> StreamState | None:
-        """The stream of that name, a soft-deleted one included."""
+        """Return the stream of that name, which may be soft-deleted, or ``None``."""
         return self.names.get(name)
 
     def get(self, stream_id: int) -> StreamState | None:
-        """The incarnation of that number, if it still exists."""
+        """Return the incarnation with that id, or ``None`` if it no longer exists."""
         return self.streams.get(stream_id)
 
     def apply(self, change: Change) -> None:
-        """Make ``change`` part of the state. Decides nothing and refuses nothing."""
+        """Apply a change to the state. It is not validated here: it has been decided already."""
         if type(change) is Append:
             (self.streams.get(change.stream_id) or self._writable(change.stream_id)).append(change)
         elif isinstance(change, Create):
@@ -55,19 +55,19 @@ class Catalog:
 
     def _remove(self, state: StreamState) -> None:
         del self.streams[state.id]
-        # The name may belong to a later incarnation already (never in the order in which changes commit,
-        # but this function doesn't depend on it).
+        # The name may already belong to a later incarnation. That never happens in the order in which changes commit,
+        # but this method does not depend on it.
         if self.names.get(state.name) is state:
             del self.names[state.name]
 
 
 @define(eq=False)
 class AcceptedCatalog(Catalog):
-    """The durable catalog plus the changes in flight.
+    """The durable catalog, overlaid with the changes whose commit is pending.
 
-    ``names`` and ``streams`` hold only the overlaying states: those with changes in flight.
+    ``names`` and ``streams`` hold only the overlays: copies of the states that have pending changes.
 
-    :param durable: what lies below.
+    :param durable: the catalog below.
     """
 
     _durable: Catalog
@@ -95,7 +95,7 @@ class AcceptedCatalog(Catalog):
             self.streams[stream_id].pending += 1
 
     def settle(self, change: Change) -> None:
-        """``change`` has been applied below: forget the overlays that add nothing any more."""
+        """Remove the overlays that are no longer needed, after ``change`` has been applied to the durable catalog."""
         for stream_id in (change.stream_id,) if type(change) is Append else concerned(change):
             state = self.streams[stream_id]
             state.pending -= 1
@@ -105,7 +105,7 @@ class AcceptedCatalog(Catalog):
                     del self.names[state.name]
 
     def reset(self) -> None:
-        """Forget every change in flight: their commit has failed."""
+        """Discard all pending changes, because their commit has failed."""
         self.names.clear()
         self.streams.clear()
 
@@ -114,7 +114,7 @@ class AcceptedCatalog(Catalog):
         if state is None:
             state = self._durable.streams[stream_id].overlay()
             self.streams[stream_id] = state
-            # A name in flight for another incarnation stays with that one: it is the newer.
+            # If the name already belongs to another pending incarnation, keep that one, because it is newer.
             self.names.setdefault(state.name, state)
         return state
 

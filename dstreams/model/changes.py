@@ -1,9 +1,9 @@
-"""Changes: the resolved facts that a stream's history is made of.
+"""Changes: the history of a stream is a sequence of them.
 
-A request is validated against a stream's state and becomes one Change. The Change is committed by a
-storage backend, then applied to the state, then published to waiting readers; recovery reads committed
-Changes back and applies them with the same function. A Change decides nothing: positions, message ends and
-consequences (which streams a delete removes) are already worked out in it.
+A request is validated against a stream's state and converted to one Change. A storage backend commits the Change; then
+it is applied to the state and published to waiting readers. Recovery reads committed Changes back and applies them with
+the same function. Applying a Change needs no decisions: it already contains positions, message ends and consequences
+(which streams a delete removes).
 
 Positions are absolute byte positions in the stream's *stored* bytes; times are Unix seconds.
 """
@@ -18,18 +18,18 @@ from dstreams.protocol.producers import Producer
 
 @frozen
 class StreamConfig:
-    """What a stream was created with and keeps for life (PROTOCOL 5.1).
+    """The properties that a stream gets at creation and keeps (PROTOCOL 5.1).
 
     :param content_type: the type of the stream's messages.
     :param ttl: the sliding time-to-live in seconds, or ``None``.
-    :param expires_at: the absolute end of life in Unix seconds, or ``None``. Never set together with ``ttl``.
+    :param expires_at: the absolute expiry time in Unix seconds, or ``None``. Never set together with ``ttl``.
     """
 
     content_type: ContentType
     ttl: int | None = None
     expires_at: float | None = None
     expires: bool = field(init=False, eq=False, repr=False)
-    """Whether the stream ends by itself at all."""
+    """Whether the stream expires at all."""
 
     @expires.default
     def _decide_expires(self) -> bool:
@@ -38,14 +38,14 @@ class StreamConfig:
 
 @frozen
 class ForkPoint:
-    """Where a fork leaves its source (PROTOCOL 4.2).
+    """Where a fork branches off from its source (PROTOCOL 4.2).
 
-    :param source_id: the source's incarnation.
-    :param source_name: the source's name when the fork was made; an identical PUT names it again.
-    :param position: the fork inherits the source's bytes below this position; its own begin here.
-    :param anchor: the requested ``Stream-Fork-Offset``, ``None`` when it was left out.
+    :param source_id: the id of the source's incarnation.
+    :param source_name: the source's name when the fork was created; a repeated PUT is compared by it.
+    :param position: the fork inherits the source's bytes below this position; its own bytes start here.
+    :param anchor: the requested ``Stream-Fork-Offset``, or ``None`` if there was none.
     :param sub_offset: the requested ``Stream-Fork-Sub-Offset``.
-    :param inherits_expiry: whether the request gave neither TTL nor Expires-At.
+    :param inherits_expiry: whether the request specified neither TTL nor Expires-At.
     """
 
     source_id: int
@@ -56,7 +56,7 @@ class ForkPoint:
     inherits_expiry: bool = True
 
     def same_request(self, other: ForkPoint) -> bool:
-        """Whether two PUTs asked for the same fork, wherever the source's tail was at the time."""
+        """Whether two PUTs requested the same fork, even if the source's tail was different."""
         return (self.source_name, self.anchor, self.sub_offset, self.inherits_expiry) == (
             other.source_name,
             other.anchor,
@@ -67,12 +67,12 @@ class ForkPoint:
 
 @define(eq=False)
 class Create:
-    """A stream begins.
+    """A stream is created.
 
-    :param stream_id: the number of this incarnation, never used before or again.
-    :param data: initial stored bytes.
+    :param stream_id: the id of this incarnation, never used for another one.
+    :param data: the initial stored bytes.
     :param ends: the absolute end position of every message in ``data``, ascending.
-    :param closed: whether it begins closed.
+    :param closed: whether the stream is closed from the start.
     """
 
     stream_id: int
@@ -92,14 +92,14 @@ class Create:
 
 @define(eq=False)
 class Append:
-    """Messages are added, or the stream is closed, or both in one step (PROTOCOL 5.2, 5.3).
+    """Messages are appended, or the stream is closed, or both in one step (PROTOCOL 5.2, 5.3).
 
-    :param start: the tail before this change: where ``data`` begins.
-    :param data: stored bytes; empty for a close alone.
+    :param start: the tail before this change, where ``data`` starts.
+    :param data: the stored bytes; empty if the stream is only closed.
     :param ends: the absolute end position of every message in ``data``, ascending.
-    :param producer: the idempotent producer's new state, if it is one.
-    :param stream_seq: the new ``Stream-Seq``, if one was given.
-    :param closes: whether the stream is closed by this change.
+    :param producer: the new state of the idempotent producer, if there is one.
+    :param stream_seq: the new ``Stream-Seq``, if the request had one.
+    :param closes: whether this change closes the stream.
     """
 
     stream_id: int
@@ -114,9 +114,9 @@ class Append:
 
 @define(eq=False)
 class Delete:
-    """Streams end, and their bytes with them: the named one and every soft-deleted ancestor it kept alive.
+    """Streams are removed with their bytes: a deleted one, and the soft-deleted ancestors that existed only for it.
 
-    :param stream_ids: the incarnations removed.
+    :param stream_ids: the incarnations that are removed.
     :param released: the sources outside ``stream_ids`` that lose one fork each.
     """
 
@@ -127,7 +127,7 @@ class Delete:
 
 @define(eq=False)
 class SoftDelete:
-    """A stream with forks is deleted: its name stays blocked, its bytes stay for the forks (PROTOCOL 4.2)."""
+    """A stream with forks is deleted: its name stays reserved, and its bytes stay for the forks (PROTOCOL 4.2)."""
 
     stream_id: int
     at: float
@@ -135,7 +135,7 @@ class SoftDelete:
 
 @define(eq=False)
 class Touch:
-    """A stream's sliding time-to-live was renewed at ``at``. Never on the hot path: see ``streams.expiry``."""
+    """A stream's sliding time-to-live is renewed at ``at``. Never on the hot path: see ``streams.expiry``."""
 
     stream_id: int
     at: float
@@ -145,7 +145,7 @@ Change = Create | Append | Delete | SoftDelete | Touch
 
 
 def concerned(change: Change) -> tuple[int, ...]:
-    """The streams whose state a change alters."""
+    """Return the ids of the streams whose state a change modifies."""
     if isinstance(change, Create):
         return (change.stream_id,) if change.fork is None else (change.stream_id, change.fork.source_id)
     if isinstance(change, Delete):

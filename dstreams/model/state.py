@@ -12,19 +12,20 @@ from dstreams.protocol.producers import Producer
 
 @define(eq=False)
 class StreamState:
-    """What validation and answers need to know of a stream.
+    """The properties of a stream that validation and responses need.
 
-    :param id: the incarnation's number.
-    :param start: the position of the stream's own first byte: where a fork left its source, else 0.
+    :param id: the id of the incarnation.
+    :param start: the position of the stream's own first byte: where a fork branches off from its source, else 0.
     :param tail: the position after the last byte.
     :param messages: the number of the stream's own messages.
-    :param closed_by: the producer tuple that closed the stream, if a producer did.
-    :param stream_seq: the last accepted ``Stream-Seq``; its scope is the stream.
-    :param producers: (epoch, last sequence number) of every producer, ``None`` before the first.
-    :param forks: how many streams have this one as their source. Derived, never stored.
-    :param soft_deleted: deleted, but kept for its forks.
-    :param removed: no longer there; only states that overlay a catalog are ever seen like this.
-    :param pending: accepted changes of this stream that aren't durable yet; see ``AcceptedCatalog``.
+    :param closed_by: the producer, epoch and sequence number that closed the stream, if a producer did.
+    :param stream_seq: the last accepted ``Stream-Seq`` of the stream.
+    :param producers: (epoch, last sequence number) of every producer, or ``None`` if there is none.
+    :param base_producers: in an overlay, the producers of the state below; ``producers`` takes precedence.
+    :param forks: the number of streams that have this one as their source. Derived, never stored.
+    :param soft_deleted: whether it is deleted but kept for its forks.
+    :param removed: whether it is removed; only states in an overlay are ever marked like this.
+    :param pending: the number of accepted changes that are not durable yet; see ``AcceptedCatalog``.
     """
 
     id: int
@@ -49,7 +50,7 @@ class StreamState:
 
     @classmethod
     def created(cls, change: Create) -> Self:
-        """The state that a :class:`Create` begins."""
+        """Return the state that a :class:`Create` results in."""
         return cls(
             id=change.stream_id,
             name=change.name,
@@ -66,11 +67,11 @@ class StreamState:
 
     @property
     def size(self) -> int:
-        """The number of the stream's own stored bytes; inherited ones aren't counted."""
+        """The number of the stream's own stored bytes, without inherited ones."""
         return self.tail - self.start
 
     def producer(self, producer_id: str) -> tuple[int, int] | None:
-        """(epoch, last sequence number) of a producer, ``None`` for an unknown one."""
+        """Return (epoch, last sequence number) of a producer, or ``None`` if it is unknown."""
         if self.producers is not None and producer_id in self.producers:
             return self.producers[producer_id]
         if self.base_producers is not None:
@@ -78,7 +79,7 @@ class StreamState:
         return None
 
     def producer_ids(self) -> set[str]:
-        """The ids of all producers."""
+        """Return the ids of all producers."""
         return {*(self.base_producers or ()), *(self.producers or ())}
 
     def append(self, change: Append) -> None:
@@ -98,12 +99,12 @@ class StreamState:
             self.closed_by = producer
 
     def overlay(self) -> StreamState:
-        """A copy that further changes can be applied to while this state stays as it is.
+        """Return a copy to which further changes can be applied without modifying this state.
 
-        Producers aren't copied but looked up here: a stream may have thousands, and an overlay lives for
-        the length of one commit.
+        Producers are not copied but looked up in this state, because a stream may have thousands of them, and an
+        overlay exists only for the duration of one commit.
         """
-        # Not copy.copy: that goes through a dictionary, and took 10 of the 46 us of an append to one of a hundred
+        # Not copy.copy, which goes through a dictionary and took 10 of the 46 us of an append to one of a hundred
         # durable streams.
         return StreamState(
             self.id,
