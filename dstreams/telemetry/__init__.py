@@ -1,5 +1,4 @@
-"""Logs, metrics and traces: what an operator sees of a running server.
+"""Logs, metrics and traces of a running server, for operators.
 
-A leaf: it knows the configuration and nothing of streams, storage or HTTP. Whoever measures something hands values
-down.
+This package depends on the configuration, but not on streams, storage or HTTP; those pass their values to it.
 """

@@ -1,4 +1,4 @@
-"""How long commits take, and how much goes into one."""
+"""Durations and sizes of commits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dstreams.telemetry.histograms import POWERS_OF_TWO, Histogram
 class CommitTimes:
     """Counts commits, one observation for each group: 0.5 us.
 
-    :param seconds: from the moment the storage was given a group until it had kept its promise.
-    :param changes: how many changes were in a group.
-    :param failures: how many commits failed.
+    :param seconds: the time from passing a group to the storage until the group is as durable as promised.
+    :param changes: the number of changes in a group.
+    :param failures: the number of failed commits.
     """
 
     seconds: Histogram = field(factory=Histogram)
@@ -21,6 +21,6 @@ class CommitTimes:
     failures: int = 0
 
     def committed(self, changes: int, seconds: float) -> None:
-        """A group is durable."""
+        """Count a group that is durable."""
         self.seconds.observe(seconds)
         self.changes.observe(changes)

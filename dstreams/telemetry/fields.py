@@ -1,4 +1,4 @@
-"""Which members of a log event are structured fields, and how values that JSON can't hold are written."""
+"""The structured fields of log events, and their conversion to JSON, also for values that JSON has no form for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from attrs import define, field
 from twisted.logger import LogEvent
 
 OURS: Final = "dstreams"
-"""The namespace of this server's own events, and what their namespaces begin with."""
+"""The namespace of this server's events, and the first part of its sub-namespaces."""
 
 REQUESTS: Final = "dstreams.requests"
-"""The namespace of the events that tell of one request each."""
+"""The namespace of access log events, one for each request."""
 
 
 _UNSAFE: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
@@ -27,7 +27,7 @@ U+200F, U+202A to U+202E, U+2066 to U+2069), and many readers of lines also U+00
 class Common:
     """Fields that several events have in common.
 
-    :param members: the fields; don't change them.
+    :param members: the fields; they must not be modified.
     """
 
     members: Mapping[str, object]
@@ -35,7 +35,7 @@ class Common:
 
     @property
     def json(self) -> bytes:
-        """The members of a JSON object without its braces, made at the first use."""
+        """The members of a JSON object without its braces; computed at first use."""
         text = self._json
         if text is None:
             text = self._json = to_json(self.members)[1:-1]
@@ -44,9 +44,9 @@ class Common:
 
 @define(eq=False)
 class Fields(Mapping[str, object]):
-    """The fields of one event: some in common with others, and its own. There are some of both.
+    """The fields of one event: those that it shares with other events, and its own. Neither set is empty.
 
-    A mapping for those who look at it; a log line is made of it without building that.
+    It is a mapping for observers; a log line is made from it without building a dictionary.
     """
 
     _common: Common
@@ -69,9 +69,9 @@ class Fields(Mapping[str, object]):
 
 
 def structured(event: LogEvent) -> Mapping[str, object]:
-    """The fields of an event, named as in the Elastic Common Schema.
+    """Return the fields of an event, named as in the Elastic Common Schema.
 
-    An event may hold them all in its member ``log_fields``; else they are the members whose names have a dot.
+    An event may have them all in its member ``log_fields``; otherwise they are the members whose names contain a dot.
     """
     fields: Mapping[str, object] | None = event.get("log_fields")
     if fields is not None:
@@ -80,7 +80,7 @@ def structured(event: LogEvent) -> Mapping[str, object]:
 
 
 def labels(event: LogEvent) -> dict[str, str]:
-    """What one of our own events mentions in its text, each as a label of its own; nothing of other events."""
+    """Return the values that the text of one of our own events mentions, as labels; nothing for other events."""
     namespace = event.get("log_namespace") or ""
     if namespace != OURS and not namespace.startswith(OURS + "."):
         return {}
@@ -92,11 +92,11 @@ def labels(event: LogEvent) -> dict[str, str]:
 
 
 def to_json(members: Mapping[str, object]) -> bytes:
-    """One JSON object, whatever its values are."""
+    """Return a JSON object, whatever the types of the values are."""
     try:
         text = orjson.dumps(members)
     except TypeError:
-        # A lone surrogate, a huge number, or no scalar at all: an event must not be lost for that.
+        # The value is a lone surrogate, a huge number, or not a scalar; the event must not be lost because of it.
         return json.dumps({name: _plain(value) for name, value in members.items()}).encode("ascii")
     return text if text.isascii() else _UNSAFE.sub(_escaped, text)
 

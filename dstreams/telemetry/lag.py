@@ -1,4 +1,4 @@
-"""How late the reactor is: the time that everything waits while something else takes its turn."""
+"""Measures the reactor's lag: how long everything waits while one turn of the reactor lasts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dstreams.telemetry.histograms import Histogram
 from dstreams.timers import Scheduler
 
 INTERVAL = 1.0
-"""Seconds from one look to the next: often enough for a histogram, and no cost."""
+"""Seconds between two measurements: frequent enough for a histogram, at no noticeable cost."""
 
 
 @define(eq=False)
 class ReactorLag:
-    """Asks to be called, and notes how much later that happens.
+    """Schedules a call again and again, and measures how late each one is.
 
     :param scheduler: the reactor, or a Clock in tests.
-    :param seconds: where it is noted.
+    :param seconds: the histogram of the delays.
     """
 
     _scheduler: Scheduler
@@ -26,12 +26,12 @@ class ReactorLag:
     _call: IDelayedCall | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to measure."""
         self._due = self._scheduler.seconds() + INTERVAL
         self._call = self._scheduler.callLater(INTERVAL, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop measuring."""
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None

@@ -1,4 +1,4 @@
-"""Which events are logged."""
+"""Filters log events by namespace and level."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RANK: Final = {word: rank for rank, word in enumerate(LEVELS)}
 
 @define(eq=False)
 class LevelFilter:
-    """Applies a configured filter; remembers what it says of each namespace.
+    """Applies a configured filter, and caches its level for each namespace.
 
-    :param chosen: ``observability.log_filter``.
+    :param chosen: the value of ``observability.log_filter``.
     """
 
     _chosen: LogFilter
@@ -28,7 +28,7 @@ class LevelFilter:
         return self.logs(event.get("log_namespace") or "", "info" if level is None else level.name)
 
     def logs(self, namespace: str, level: str) -> bool:
-        """Whether events of that namespace and level are logged."""
+        """Whether events of this namespace and level are logged."""
         least = self._least.get(namespace)
         if least is None:
             least = self._least[namespace] = _RANK[self._chosen.level(namespace)]

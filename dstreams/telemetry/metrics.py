@@ -1,8 +1,8 @@
-"""The metrics that Prometheus reads.
+"""The server's metrics for Prometheus.
 
-Nothing is computed before somebody asks: the server counts in plain integers, and a :class:`Collector` makes samples of
-them at every scrape. Labels are bounded: operations, classes of status, error codes, kinds of reader; never the name of
-a stream or anything else that a client makes up. ``docs/reference/metrics.md`` lists the metrics.
+The server only counts in plain integers; a :class:`Collector` makes samples of them at each scrape. The number of
+label values is bounded: operations, classes of status, error codes and kinds of readers, but never stream names or
+anything else that clients choose. ``docs/reference/metrics.md`` lists the metrics.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from dstreams.telemetry.commits import CommitTimes
 from dstreams.telemetry.histograms import Histogram
 
 TIMED = ("create", "append", "head", "delete", "read")
-"""The operations whose duration says something of the server: others wait for news, or for a page."""
+"""Operations whose duration describes the server. The others wait for new data, or serve pages."""
 
 
 _FROM_THE_START = [
     (operation, status_class) for operation in (*TIMED, "poll", "subscribe") for status_class in ("2xx", "4xx", "5xx")
 ]
-"""What is told before there is any: the growth from nothing to one shows only where there was a zero before."""
+"""Counters that are exported as 0 from the start, because an increase is visible only if there was a sample before."""
 
 
 class StreamNumbers(Protocol):
-    """How much is stored, and who waits for it."""
+    """Figures about streams and live readers."""
 
     @property
     def streams(self) -> int: ...
@@ -66,7 +66,7 @@ class StreamNumbers(Protocol):
 
 
 class ConnectionNumbers(Protocol):
-    """What a listener's connections do."""
+    """Figures about a listener's connections."""
 
     @property
     def connections(self) -> int: ...
@@ -93,7 +93,7 @@ class ConnectionNumbers(Protocol):
 
 
 class AdmissionNumbers(Protocol):
-    """How many connections are let in."""
+    """Figures about the limit on connections."""
 
     @property
     def most(self) -> int: ...
@@ -102,24 +102,24 @@ class AdmissionNumbers(Protocol):
 
 
 class RequestNumbers(Protocol):
-    """How requests were answered."""
+    """Figures about requests and their responses."""
 
     errors: dict[str, int]
-    """How many problems were told, by code."""
+    """The number of error responses, by problem code."""
     times: dict[tuple[str, int], Histogram]
-    """How long they took, by operation and status; status 0: their clients had gone."""
+    """The durations of requests, by operation and status; status 0 means that the client had disconnected."""
 
 
 @define(eq=False)
 class Sources:
-    """Where the numbers come from.
+    """The objects that the figures come from.
 
     :param storage: the storage's name.
-    :param build: what runs: ``version`` and the like.
-    :param connections: one for each listener; listeners are added when there are any.
-    :param admission: how many connections there may be, ``None`` where others decide that.
-    :param syncs: the durations of the journal's syncs, ``None`` where there are none.
-    :param lag: how late the reactor was.
+    :param build: facts about the running program, such as ``version``.
+    :param connections: one function for each listener; listeners are added when they are created.
+    :param admission: the limit on connections, or ``None`` if there is none.
+    :param syncs: the durations of the journal's syncs, or ``None`` if there are none.
+    :param lag: the reactor's lag.
     """
 
     storage: str
@@ -137,16 +137,16 @@ class Sources:
 
 @frozen(eq=False)
 class Collector(BaseCollector):
-    """Makes samples of the numbers (prometheus_client's interface)."""
+    """Makes samples of the figures (prometheus_client's interface)."""
 
     _sources: Sources
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: what is collected tells."""
+        """Return nothing: the collected metrics describe themselves."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as they are now."""
+        """Yield all metrics with their current values."""
         yield from self._server()
         yield from self._requests()
         yield from self._commits()
@@ -154,9 +154,11 @@ class Collector(BaseCollector):
 
     def _server(self) -> Iterator[Metric]:
         sources = self._sources
-        yield InfoMetricFamily("dstreams_build", "What runs.", dict(sources.build) | {"storage": sources.storage})
-        yield _gauge("dstreams_ready", "Whether the server wants traffic, as /readyz says.", sources.ready())
-        yield _gauge("dstreams_storage_failed", "Whether the storage takes no more changes.", sources.failed())
+        yield InfoMetricFamily(
+            "dstreams_build", "The running program.", dict(sources.build) | {"storage": sources.storage}
+        )
+        yield _gauge("dstreams_ready", "Whether the server is ready for traffic, as /readyz reports.", sources.ready())
+        yield _gauge("dstreams_storage_failed", "Whether the storage accepts no more changes.", sources.failed())
         yield _histogram("dstreams_reactor_lag_seconds", "How late timers of the event loop were.", sources.lag)
 
     def _requests(self) -> Iterator[Metric]:
@@ -176,13 +178,13 @@ class Collector(BaseCollector):
         yield requests
         durations = HistogramMetricFamily(
             "dstreams_http_request_duration_seconds",
-            "From a request's complete head to its answer's.",
+            "From a request's complete head to its response's head.",
             labels=["operation"],
         )
         for operation, histogram in by_operation.items():
             durations.add_metric([operation], histogram.cumulative(), histogram.total)
         yield durations
-        errors = CounterMetricFamily("dstreams_errors", "Problems that clients were told of.", labels=["code"])
+        errors = CounterMetricFamily("dstreams_errors", "Problem responses sent to clients.", labels=["code"])
         for code, count in sorted(self._sources.requests.errors.items()):
             errors.add_metric([code], count)
         yield errors
@@ -192,33 +194,35 @@ class Collector(BaseCollector):
         commits = sources.commits
         yield _histogram(
             "dstreams_commit_duration_seconds",
-            "From a group's hand-over to the storage to its promise.",
+            "From passing a group to the storage until it is durable.",
             commits.seconds,
         )
-        yield _histogram("dstreams_commit_changes", "Changes in a commit's group.", commits.changes)
+        yield _histogram("dstreams_commit_changes", "Changes in one commit.", commits.changes)
         yield _counter("dstreams_commit_failures", "Commits that failed.", commits.failures)
         if sources.syncs is not None:
             yield _histogram("dstreams_sync_duration_seconds", "Syncs of the journal.", sources.syncs)
 
     def _streams(self) -> Iterator[Metric]:
         numbers, listeners = self._sources.streams(), [each() for each in self._sources.connections]
-        yield _gauge("dstreams_streams", "Streams, those kept for their forks included.", numbers.streams)
-        yield _gauge("dstreams_stored_bytes", "What counts against the limit.", numbers.used_bytes)
-        yield _gauge("dstreams_stored_bytes_limit", "The limit.", numbers.used_bytes_limit)
-        yield _counter("dstreams_expired_streams", "Streams removed because their time was over.", numbers.expired)
+        yield _gauge("dstreams_streams", "Streams, including those kept for their forks.", numbers.streams)
+        yield _gauge("dstreams_stored_bytes", "Bytes that count against the limit.", numbers.used_bytes)
+        yield _gauge("dstreams_stored_bytes_limit", "The limit on stored bytes.", numbers.used_bytes_limit)
+        yield _counter("dstreams_expired_streams", "Streams removed because they had expired.", numbers.expired)
         yield _gauge(
-            "dstreams_commit_waiting_changes", "Changes accepted and not committed yet.", numbers.waiting_changes
+            "dstreams_commit_waiting_changes", "Changes accepted but not committed yet.", numbers.waiting_changes
         )
-        yield _gauge("dstreams_commit_waiting_bytes", "The payload of these.", numbers.waiting_bytes)
-        yield _counter("dstreams_damaged_places", "Damage found in what is stored.", numbers.damaged_places)
-        yield _gauge("dstreams_damaged_streams", "Streams with damage that was found.", numbers.damaged_streams)
-        yield _counter("dstreams_scrub_bytes", "Bytes that the scrub has read.", numbers.scrubbed_bytes)
-        yield _gauge("dstreams_scrub_pass_bytes", "How many of them in its newest pass.", numbers.scrub_pass_bytes)
-        yield _counter("dstreams_scrub_passes", "Passes over everything that is stored.", numbers.scrub_passes)
+        yield _gauge("dstreams_commit_waiting_bytes", "Payload bytes of these changes.", numbers.waiting_bytes)
+        yield _counter("dstreams_damaged_places", "Damaged places found in stored data.", numbers.damaged_places)
+        yield _gauge("dstreams_damaged_streams", "Streams in which damage was found.", numbers.damaged_streams)
+        yield _counter("dstreams_scrub_bytes", "Bytes read by the scrub.", numbers.scrubbed_bytes)
+        yield _gauge("dstreams_scrub_pass_bytes", "Bytes read by the scrub in its latest pass.", numbers.scrub_pass_bytes)
+        yield _counter("dstreams_scrub_passes", "Complete scrub passes over all stored data.", numbers.scrub_passes)
         streaming = sum(each.streaming for each in listeners)
         sse = numbers.readers.get("sse", 0)
-        readers = GaugeMetricFamily("dstreams_readers", "Readers that wait or are being sent much.", labels=["kind"])
-        # Readers over HTTP/2 are no connections of their own.
+        readers = GaugeMetricFamily(
+            "dstreams_readers", "Readers that wait for data or receive large responses.", labels=["kind"]
+        )
+        # A reader over HTTP/2 has no connection of its own.
         readers.add_metric(["catch-up"], max(0, streaming - sse))
         readers.add_metric(["long-poll"], numbers.readers.get("long-poll", 0))
         readers.add_metric(["sse"], sse)
@@ -237,33 +241,41 @@ class Collector(BaseCollector):
         yield states
         admission = self._sources.admission
         if admission is not None:
-            yield _gauge("dstreams_http_connections_limit", "Connections that there may be.", admission.most)
+            yield _gauge("dstreams_http_connections_limit", "Maximum number of connections.", admission.most)
             yield _counter("dstreams_http_connections_full", "Times that the limit was reached.", admission.full)
-        yield _gauge("dstreams_http_stalled_clients", "Clients that take less than they are sent.", total("stalled"))
-        yield _gauge("dstreams_http_unsent_bytes", "Written, and not taken by the system yet.", total("unsent_bytes"))
-        yield _gauge("dstreams_http_body_bytes", "What has come of large request bodies.", total("body_bytes"))
-        yield _counter("dstreams_http_refused_bodies", "Bodies there was no room for.", total("refused_bodies"))
-        yield _counter("dstreams_http_cut_clients", "Clients cut because they took nothing.", total("cut_stalled"))
-        yield _counter("dstreams_http_timed_out_requests", "Requests that came too slowly.", total("timed_out"))
-        yield _counter("dstreams_http_refused_requests", "Requests that HTTP doesn't allow.", total("refused"))
+        yield _gauge(
+            "dstreams_http_stalled_clients", "Clients that read more slowly than data is sent.", total("stalled")
+        )
+        yield _gauge(
+            "dstreams_http_unsent_bytes", "Bytes written but not accepted by the system yet.", total("unsent_bytes")
+        )
+        yield _gauge("dstreams_http_body_bytes", "Bytes received of large request bodies.", total("body_bytes"))
+        yield _counter(
+            "dstreams_http_refused_bodies", "Request bodies rejected for lack of memory.", total("refused_bodies")
+        )
+        yield _counter(
+            "dstreams_http_cut_clients", "Connections aborted because the client read nothing.", total("cut_stalled")
+        )
+        yield _counter("dstreams_http_timed_out_requests", "Requests that arrived too slowly.", total("timed_out"))
+        yield _counter("dstreams_http_refused_requests", "Requests that violate HTTP.", total("refused"))
 
 
 @frozen(eq=False)
 class Exposition:
-    """What ``/metrics`` answers."""
+    """The content of ``/metrics``."""
 
     _registry: CollectorRegistry
 
     @classmethod
     def of(cls, sources: Sources) -> Exposition:
-        """The server's metrics, and those of its process where the system tells them."""
+        """Return the exposition of the server's metrics, and of its process's where the system provides them."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collector(sources))
         ProcessCollector(registry=registry)
         return cls(registry)
 
     def render(self, accept: str) -> tuple[bytes, bytes]:
-        """The metrics in the form that a scraper prefers.
+        """Return the metrics in the format that a scraper prefers.
 
         :param accept: its ``Accept`` header.
         :return: the body, and its content type.

@@ -17,15 +17,15 @@ from dstreams.telemetry.repeats import Repeats
 @implementer(ILogObserver)
 @frozen(eq=False)
 class LogObserver:
-    """Writes the events that pass the filter, those of requests a little later and together.
+    """Writes the events that pass the filter; access log events are written later, several at a time.
 
-    Tens of thousands of requests may be answered in a second; a system call for each would cost more than all else
-    about them. Every other event is written at once, after the ones before it.
+    The server may answer tens of thousands of requests in a second, and a system call for each would cost more than
+    everything else about its log line. All other events are written immediately, after those before them.
 
-    :param levels: which events are logged.
-    :param format: makes a line of an event.
-    :param writer: where lines go.
-    :param call_later: as the reactor's, but for any thread.
+    :param levels: selects the events that are logged.
+    :param format: formats an event as a line.
+    :param writer: writes the lines.
+    :param call_later: like the reactor's method, but callable from any thread.
     """
 
     _levels: LevelFilter
@@ -39,15 +39,15 @@ class LogObserver:
         return Repeats(lambda event: self.writer.write(self._format(event)), self._call_later)
 
     def __call__(self, event: LogEvent) -> None:
-        """An event."""
+        """Log an event."""
         if event.get("log_namespace") == REQUESTS:
-            # Whoever tells of requests has asked the same filter before putting the event together.
+            # The access log has applied the level filter before it built the event.
             if event["log_level"] is not LogLevel.error or self._repeats.is_new(event):
                 self.writer.write_soon(self._format(event))
         elif self._levels.passes(event) and self._repeats.is_new(event):
             self.writer.write(self._format(event))
 
     def flush(self) -> None:
-        """Write what waits, at the end."""
+        """Write everything that is pending, at shutdown."""
         self._repeats.flush()
         self.writer.flush()

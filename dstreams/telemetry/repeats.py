@@ -1,8 +1,8 @@
-"""Leaves out log lines that repeat what has been said: a disk that is full must not be filled up by telling of it.
+"""Leaves out repeated log lines, so that a full disk, for example, is not filled up by reports about it.
 
-What goes wrong with one request goes wrong with the next thousand, too, and each would be a line. So of events that
-tell of trouble, those of one kind are logged ten times at once and then once in five seconds, with how many there were
-in between. Metrics count all of them.
+What fails for one request often fails for the next thousand too, and each would be a line. So of the events that
+report trouble, ten of a kind are logged immediately, and then one in five seconds, with the number of those that were
+left out in between. Metrics count all of them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from twisted.python.reflect import qual
 from dstreams.telemetry.fields import OURS, REQUESTS, structured
 
 AT_ONCE: Final = 10
-"""How many of a kind are logged one after the other: the first ones show what they have in common."""
+"""Number of events of a kind that are logged immediately: enough to show what they have in common."""
 
 SECONDS: Final = 5.0
-"""How often more of them are told of."""
+"""Seconds between two reports about further events of a kind."""
 
 MAX_KINDS: Final = 1000
-"""How many kinds are told apart; then the oldest are forgotten."""
+"""Maximum number of kinds that are remembered; beyond that the oldest is forgotten."""
 
 _BARE = re.compile(r"\{[^{}]+\}")
-"""A message of which nothing is known but that it has a text."""
+"""A message that is a single placeholder, so that the format says nothing about the event's kind."""
 
 _LOUD = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
@@ -39,10 +39,10 @@ Kind = tuple[object, ...]
 
 @define(eq=False)
 class _Told:
-    """What was said of a kind.
+    """What has been logged of a kind.
 
-    :param left: how many more may be logged now, and ``at`` when that was so.
-    :param omitted: how many were left out since the last line, and ``last`` the last of them.
+    :param left: the number of events that could be logged immediately at the time ``at``.
+    :param omitted: the number of events left out since the last line, and ``last`` the last of them.
     """
 
     left: float
@@ -53,10 +53,10 @@ class _Told:
 
 @define(eq=False)
 class Repeats:
-    """Says which events are logged. May be asked by any thread.
+    """Decides which events are logged. It may be called from any thread.
 
-    :param tell: logs an event that tells how many were left out.
-    :param later: calls a function so many seconds later; any thread may ask for it.
+    :param tell: logs the event that reports how many were left out.
+    :param later: calls a function after some seconds; it must be callable from any thread.
     :param seconds: the monotonic clock.
     """
 
@@ -75,8 +75,8 @@ class Repeats:
         kind, now = _kind(event), self._seconds()
         with self._lock:
             if self._is_counting:
-                # This thread's own doing: an object that goes while an event is counted may log its last words, as a
-                # Deferred does whose failure nobody handled.
+                # This thread itself is counting: an object that is destroyed meanwhile may log something, such as a
+                # Deferred with an unhandled failure.
                 return True
             self._is_counting = True
             try:
@@ -88,7 +88,7 @@ class Repeats:
         return is_new
 
     def flush(self) -> bool:
-        """Tell of what was left out since the last time; whether there was anything."""
+        """Report what was left out since the last time. Return whether there was anything."""
         with self._lock:
             self._is_counting = True
             try:
@@ -100,7 +100,7 @@ class Repeats:
         return bool(omitted)
 
     def _count(self, kind: Kind, now: float, event: LogEvent) -> tuple[bool, bool]:
-        """Whether an event is to be logged, and whether a summary has to be asked for."""
+        """Return whether an event is to be logged, and whether a report has to be scheduled."""
         told = self._kinds.get(kind)
         if told is None:
             told = self._kinds[kind] = self._begin(now)
@@ -115,18 +115,18 @@ class Repeats:
         return False, arm
 
     def _take_omitted(self) -> list[tuple[int, LogEvent]]:
-        """How many of each kind were left out since the last time, and the last of them."""
+        """Return the number of events of each kind that were left out since the last time, with the last one."""
         omitted, now = [], self._seconds()
         for told in self._kinds.values():
             if told.last is not None:
                 omitted.append((told.omitted, told.last))
-                # The line that tells of them is the one that was allowed meanwhile.
+                # The report itself uses up the line that was allowed in the meantime.
                 told.left, told.at, told.omitted, told.last = 0.0, now, 0, None
         self._armed = bool(omitted)
         return omitted
 
     def _begin(self, now: float) -> _Told:
-        """A kind that is new; the oldest one goes for it, if need be, but none of which something is to be told."""
+        """Return a new kind. If there are too many, forget the oldest that has nothing to be reported."""
         if len(self._kinds) >= MAX_KINDS:
             oldest = next((kind for kind, told in self._kinds.items() if not told.omitted), None)
             if oldest is not None:
@@ -139,17 +139,17 @@ class Repeats:
 
 
 def _is_limited(event: LogEvent) -> bool:
-    """Whether an event may repeat others: trouble of any part, and what Twisted reports of itself."""
+    """Whether repeated events of this sort are left out: trouble in any part, and Twisted's own reports."""
     level, namespace = event.get("log_level"), event.get("log_namespace") or ""
     if namespace == REQUESTS:
-        # Those that failed by the client's fault are the record of who has asked what, as the successful ones are.
+        # Requests that failed because of the client are part of the access record, like successful ones.
         return level is LogLevel.error
     ours = namespace == OURS or namespace.startswith(OURS + ".")
     return level in _LOUD or (level is LogLevel.info and not ours)
 
 
 def _kind(event: LogEvent) -> Kind:
-    """What events have in common that say the same."""
+    """Return a key that is the same for events that report the same thing."""
     namespace, text = event.get("log_namespace") or "", event.get("log_format") or ""
     if namespace == REQUESTS:
         fields = structured(event)
@@ -161,7 +161,7 @@ def _kind(event: LogEvent) -> Kind:
 
 
 def _summary(omitted: int, last: LogEvent) -> LogEvent:
-    """The event that tells how many like ``last`` weren't logged."""
+    """Return the event that reports how many events like ``last`` were left out."""
     namespace, text = last.get("log_namespace") or "-", formatEvent(last)
     if namespace == REQUESTS:
         fields = structured(last)

@@ -1,8 +1,8 @@
-"""Traces for OpenTelemetry, where its packages are installed.
+"""OpenTelemetry traces, if its packages are installed.
 
-Nothing of it is imported unless ``observability.traces`` asks for it. The variables of OpenTelemetry's own
-specification (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` and the others)
-say where spans go and which of them.
+OpenTelemetry is imported only if ``observability.traces`` is set. The variables of its own specification
+(``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` and others) determine where
+spans are exported and which of them.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ _NEEDED: Final = ("opentelemetry.trace", "opentelemetry.sdk.trace", "opentelemet
 
 
 def check_installed() -> None:
-    """See whether traces can be made.
+    """Check that the packages for traces are installed.
 
-    :raise StartupError: when the packages aren't there.
+    :raise StartupError: if one is missing.
     """
     for name in _NEEDED:
         if not _is_installed(name):
             raise StartupError(
                 StartupPhase.VALIDATE_CONFIG,
-                f"observability.traces is true, but {name} isn't installed: install dstreams[otel], or set it to false",
+                f"observability.traces is true, but {name} is not installed: install dstreams[otel],"
+                " or set it to false",
             )
 
 
 def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # not even the package above it
+    except ModuleNotFoundError:  # the parent package is missing too
         return False
 
 
 def otlp_provider(version: str) -> TracerProvider:
-    """Exports spans by OTLP over HTTP, from a thread of its own: not to be made before twistd has forked."""
+    """Create a provider that exports spans by OTLP over HTTP. It starts a thread, so call it only after the fork."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME as NAME
     from opentelemetry.sdk.resources import SERVICE_VERSION, Resource
@@ -61,13 +62,13 @@ def otlp_provider(version: str) -> TracerProvider:
 
 @define(eq=False)
 class Traces:
-    """Makes spans of requests that are over.
+    """Records finished requests as spans.
 
-    Until it is started spans go to whatever provider the process has set up for itself, if any: that is how an
-    application gets them that mounts the server.
+    Until :meth:`start` is called, spans go to the provider that the process has set up, if any. That is how an
+    application that embeds the server gets them.
 
     :param version: the server's version.
-    :param make_provider: makes what exports the spans of a server of its own.
+    :param make_provider: creates the provider that :meth:`start` uses.
     """
 
     _version: str
@@ -89,7 +90,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("dstreams", self._version)
 
     def stop(self) -> None:
-        """Export what is left; waits for that, so call it in a thread."""
+        """Export the remaining spans. This blocks, so call it in a thread."""
         if self._provider is not None:
             self._provider.shutdown()
 
@@ -101,13 +102,13 @@ class Traces:
         times: tuple[int, int],
         failed: bool,
     ) -> None:
-        """Make a span.
+        """Record a span.
 
-        :param name: what was done.
+        :param name: the span's name.
         :param attributes: strings and numbers.
-        :param carrier: the request's ``traceparent`` and ``tracestate``, as far as it has them.
-        :param times: begin and end, in nanoseconds since 1970.
-        :param failed: whether that was the server's fault.
+        :param carrier: the request's ``traceparent`` and ``tracestate`` headers, if it has them.
+        :param times: start and end, in nanoseconds since 1970.
+        :param failed: whether the request failed because of the server.
         """
         from opentelemetry.trace import SpanKind, StatusCode
 
