@@ -492,8 +492,8 @@ class FetchingSource:
     def in_file(self, start: int, end: int) -> FileRange | None:
         return self._inner.in_file(start, end)
 
-    def is_boundary(self, position: int) -> Deferred[bool]:
-        return self._storage.later(lambda: self._inner.is_boundary(position))  # type: ignore[return-value]
+    def floor(self, position: int) -> Deferred[int]:
+        return self._storage.later(lambda: self._inner.floor(position))  # type: ignore[return-value]
 
     def extent(self, start: int, limit: int) -> Deferred[int]:
         return self._storage.later(lambda: self._inner.extent(start, limit))  # type: ignore[return-value]

@@ -259,9 +259,11 @@ class StreamBytes:
             return None
         return FileRange(file, offset, size)
 
-    def is_boundary(self, position: int) -> bool | Deferred[bool]:
-        """Whether a message ends at ``position``."""
-        return self._query(position, lambda entries: index.is_boundary(entries, position))
+    def floor(self, position: int) -> int | Deferred[int]:
+        """The last message end at or before ``position``, or the start."""
+        if position >= self._written:
+            return index.floor(self._entries, position, self._written)
+        return self._query(position, lambda entries: index.floor(entries, position, self._start))
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
         """The end of the last message within ``limit`` bytes from ``start``; at least one message."""

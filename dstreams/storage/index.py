@@ -57,10 +57,10 @@ def count_up_to(index: Sequence[int], position: int) -> int:
     return bisect_right(index, position << 1 | APPEND_END)
 
 
-def is_boundary(index: Sequence[int], position: int) -> bool:
-    """Whether a message ends at ``position``."""
+def floor(index: Sequence[int], position: int, start: int) -> int:
+    """The last message end at or before ``position``; ``start`` when there is none."""
     before = count_up_to(index, position)
-    return before > 0 and index[before - 1] >> 1 == position
+    return index[before - 1] >> 1 if before else start
 
 
 def extent(index: Sequence[int], start: int, limit: int) -> int:

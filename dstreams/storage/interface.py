@@ -103,8 +103,8 @@ class ByteSource(Protocol):
         They may be fewer in the file than they should be; reading them tells what is wrong then.
         """
 
-    def is_boundary(self, position: int) -> bool | Deferred[bool]:
-        """Whether a message ends at ``position``."""
+    def floor(self, position: int) -> int | Deferred[int]:
+        """The last message end at or before ``position``; the incarnation's own start when there is none."""
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
         """The end of the last message that lies within ``limit`` bytes from ``start``.

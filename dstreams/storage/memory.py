@@ -65,9 +65,9 @@ class MemoryStream:
     def in_file(self, start: int, end: int) -> None:
         """They don't."""
 
-    def is_boundary(self, position: int) -> bool:
-        """Whether a message ends at ``position``."""
-        return index.is_boundary(self._entries, position)
+    def floor(self, position: int) -> int:
+        """The last message end at or before ``position``, or the start."""
+        return index.floor(self._entries, position, self._start)
 
     def extent(self, start: int, limit: int) -> int:
         """The end of the last message within ``limit`` bytes from ``start``; at least one message."""

@@ -160,7 +160,7 @@ def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequ
 
     if anchor == source.tail or not source.config.content_type.is_json:
         return refine(True)
-    return then(reading.is_boundary(pieces, anchor), refine)
+    return then(reading.floor(pieces, anchor), lambda found: refine(found == anchor))
 
 
 def _sub_position(source: StreamState, anchor: int, ends: Sequence[int], fork: ForkRequest) -> int:

@@ -16,6 +16,7 @@ from dstreams.model.changes import StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import InvalidOffset
+from dstreams.protocol.sse import SseEncoding
 from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import ByteSource, FileRange, Sources
 
@@ -101,52 +102,64 @@ class Slice:
         return None
 
 
-def take(storage: Sources, catalog: Catalog, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
+def take(
+    storage: Sources,
+    catalog: Catalog,
+    state: StreamState,
+    position: int,
+    limit: int,
+    *,
+    on_boundary: bool = False,
+) -> Slice | Deferred[Slice]:
     """The messages from ``position`` on, as many as fit into ``limit`` bytes, one at least.
 
-    :param position: where the client is; a message boundary in JSON mode.
+    A position inside a message, which no client was ever given, is taken for the message's start. In a stream of
+    text it is taken as it is: a text event may end inside a message.
+
+    :param position: where the client is.
+    :param on_boundary: whether the caller knows that no message has ``position`` inside it.
     :return: an empty slice when ``position`` is the tail.
-    :raise InvalidOffset: (or the Deferred fails) when ``position`` isn't one of this stream.
+    :raise InvalidOffset: when ``position`` is beyond the tail.
     """
     tail = state.tail
     if position > tail:
-        raise _invalid(position, f"is beyond the stream's tail {format_offset(tail).decode()}")
+        raise InvalidOffset(
+            f"The offset {format_offset(position).decode()} is beyond the stream's tail {format_offset(tail).decode()}"
+        )
     if position == tail:
         return Slice(state.id, state.config, position, position, True, state.closed, ())
-    any_boundary = position == 0 or not state.config.content_type.is_json
+    any_boundary = on_boundary or position == 0 or state.config.content_type.sse_encoding is SseEncoding.TEXT
     if any_boundary and state.fork is None and tail - position <= limit:
         # What most reads are, without the functions below: 2 us less of 8 for a kilobyte.
         piece = Piece(storage.source(state), state.start, tail)
         return Slice(state.id, state.config, position, tail, True, state.closed, (piece,))
     pieces = lineage(storage, catalog, state)
-
-    def cut(on_boundary: bool) -> Slice | Deferred[Slice]:
-        if not on_boundary:
-            raise _invalid(position, "lies inside a message")
-        if tail - position <= limit:
-            return whole(tail)
-        return then(extent(pieces, position, limit), whole)
-
     # The tail and the closed flag as they are now: a reader never sees what commits while it waits.
     closed = state.closed
 
-    def whole(end: int) -> Slice:
-        at_tail = end == tail
-        return Slice(state.id, state.config, position, end, at_tail, at_tail and closed, pieces)
+    def cut(start: int) -> Slice | Deferred[Slice]:
+        def whole(end: int) -> Slice:
+            at_tail = end == tail
+            return Slice(state.id, state.config, start, end, at_tail, at_tail and closed, pieces)
+
+        if tail - start <= limit:
+            return whole(tail)
+        return then(extent(pieces, start, limit), whole)
 
     if any_boundary:
-        return cut(True)
-    return then(is_boundary(pieces, position), cut)
+        return cut(position)
+    return then(floor(pieces, position), cut)
 
 
-def is_boundary(pieces: Sequence[Piece], position: int) -> bool | Deferred[bool]:
-    """Whether a message begins or ends at ``position``."""
+def floor(pieces: Sequence[Piece], position: int) -> int | Deferred[int]:
+    """The last place at or before ``position`` where a message begins or ends.
+
+    :param position: not beyond the tail.
+    """
     for piece in pieces:
-        if position in (piece.begin, piece.end):
-            return True
         if piece.begin < position < piece.end:
-            return piece.source.is_boundary(position)
-    return False
+            return piece.source.floor(position)
+    return position
 
 
 def extent(pieces: Sequence[Piece], start: int, limit: int) -> int | Deferred[int]:
@@ -194,10 +207,6 @@ def _clip_entries(found: Sequence[int], end: int) -> Sequence[int]:
 def _clip(ends: Sequence[int], end: int) -> Sequence[int]:
     """A fork may have been taken inside a message or an append: there its part ends."""
     return ends if ends[-1] <= end else [*(each for each in ends if each < end), end]
-
-
-def _invalid(position: int, why: str) -> InvalidOffset:
-    return InvalidOffset(f"The offset {format_offset(position).decode()} {why}")
 
 
 def _cause(failure: Failure) -> Failure:

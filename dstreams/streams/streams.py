@@ -382,9 +382,11 @@ class Streams:
             with suppress(ProtocolError):  # logged where it happened
                 self._commits.submit(0, *touches)
 
-    def read(self, state: StreamState, position: int, limit: int) -> Slice | Deferred[Slice]:
+    def read(
+        self, state: StreamState, position: int, limit: int, *, on_boundary: bool = False
+    ) -> Slice | Deferred[Slice]:
         """The messages from ``position`` on (PROTOCOL 5.6); see :func:`reading.take`."""
-        return reading.take(self._storage, self._durable, state, position, limit)
+        return reading.take(self._storage, self._durable, state, position, limit, on_boundary=on_boundary)
 
     def renew(self, state: StreamState) -> None:
         """A client has used the stream: its TTL begins anew."""

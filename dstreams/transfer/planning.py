@@ -11,7 +11,7 @@ from enum import Enum
 
 from attrs import define, field, frozen
 
-from dstreams.storage.index import is_boundary
+from dstreams.storage.index import floor
 from dstreams.transfer.errors import InvalidDocument
 from dstreams.transfer.records import Origin, Record
 from dstreams.transfer.staging import StagedStream, Staging
@@ -147,9 +147,9 @@ def _check_origin(
     position = origin.position
     if position > min(source.size, staged.size):
         return f"it starts at {position}, beyond the end of one of them"
-    if position and not is_boundary(staging.entries(staged), position):
+    if floor(staging.entries(staged), position, 0) != position:
         return f"it starts at {position}, inside a message"
-    if position and source.record.content_type.is_json and not is_boundary(staging.entries(source), position):
+    if source.record.content_type.is_json and floor(staging.entries(source), position, 0) != position:
         return f"it starts at {position}, inside a message of the source"
     pieces = zip(staging.pieces(source, 0, position), staging.pieces(staged, 0, position), strict=True)
     if any(theirs != ours for theirs, ours in pieces):

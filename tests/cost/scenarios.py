@@ -104,6 +104,30 @@ def catch_up(house: House) -> Work:
     return turn
 
 
+def resume(house: House) -> Work:
+    """A read that goes on after the third of ten messages of 100 bytes."""
+    return _read_from(house, "resume", b"0000000000000300")
+
+
+def resume_inside(house: House) -> Work:
+    """A read from an offset inside the fourth of ten messages of 100 bytes, which no answer has ever given out."""
+    return _read_from(house, "resume-inside", b"0000000000000301")
+
+
+def _read_from(house: House, name: str, position: bytes) -> Work:
+    connection = house.connect()
+    connection.ask(_binary(request(b"PUT", name)), 201)
+    for _ in range(10):
+        connection.ask(_binary(request(b"POST", name, b"x" * 100)), 204)
+    data = request(b"GET", name, query=b"?offset=0000000000000000_" + position)
+    return lambda: connection.ask(data, 200)
+
+
+def _binary(data: bytes) -> bytes:
+    """A request whose stream isn't text: of that any offset would do."""
+    return data.replace(b"Content-Type: text/plain", b"Content-Type: application/octet-stream")
+
+
 def catch_up_large(house: House) -> Work:
     """A read of 256 KiB, from the start."""
     connection = house.connect()
@@ -160,6 +184,8 @@ SCENARIOS = (
     Scenario("HEAD", head),
     Scenario("catch-up 1 KB", catch_up),
     Scenario("catch-up 256 KiB", catch_up_large),
+    Scenario("read from an offset", resume),
+    Scenario("read from an offset inside a message", resume_inside),
     Scenario("long-poll and the append that wakes it", long_poll),
     Scenario("append to 1 SSE reader", fan_out(1)),
     Scenario(f"append to {READERS} SSE readers", fan_out(READERS), ("memory",)),

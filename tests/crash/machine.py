@@ -331,8 +331,8 @@ class Process:
         for end in ends[:: max(1, len(ends) // 8)]:
             # Just before an end there is one only after a message of one byte.
             alone = end - 1 in ends
-            if not self.wait(source.is_boundary(end)) or (
-                end - 1 > state.start and self.wait(source.is_boundary(end - 1)) != alone
+            if self.wait(source.floor(end)) != end or (
+                end - 1 > state.start and (self.wait(source.floor(end - 1)) == end - 1) != alone
             ):
                 raise Violation(f"{state.name} has other boundaries one by one than in a row")
         return tuple(groups)

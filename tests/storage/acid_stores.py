@@ -113,8 +113,7 @@ def contents(served: Engine) -> dict[str, object]:
 
 def boundaries(source: ByteSource, state: StreamState) -> list[object]:
     """What the index answers at every position of a (small) stream."""
-    positions = range(state.start + 1, state.tail + 1)
-    answers: list[object] = [now(source.is_boundary(position)) for position in positions]
+    answers: list[object] = [now(source.floor(position)) for position in range(state.start, state.tail + 1)]
     for position in range(state.start, state.tail):
         answers.append(list(now(source.append_ends(position))))
         answers.append([now(source.extent(position, limit)) for limit in (1, 2, 3, 10, 100, 10_000)])

@@ -154,14 +154,7 @@ class StorageContract:
         """A stream's first bytes are there, and its messages' ends."""
         stream = store.create("s", b"one", b"two")
         assert store.data(stream) == b"onetwo"
-        assert [now(store.source(stream).is_boundary(position)) for position in range(1, 7)] == [
-            False,
-            False,
-            True,
-            False,
-            False,
-            True,
-        ]
+        assert [now(store.source(stream).floor(position)) for position in range(7)] == [0, 0, 0, 3, 3, 3, 6]
 
     def test_create_empty(self, store: Store) -> None:
         """A stream may begin with nothing, and grow."""
@@ -279,7 +272,7 @@ class StorageContract:
         for _ in range(20):
             store.append(other, b"!" * 1000)
         assert now(source.read(0, 9)) == b"old bytes"
-        assert now(source.is_boundary(4))
+        assert now(source.floor(5)) == 4
         assert now(source.extent(0, 5)) == 4
         assert ends_after(source, 0) == [4, 9]
 
@@ -289,7 +282,7 @@ class StorageContract:
         source = store.source(stream)
         store.append(stream, b"d" * 10_000)
         assert now(source.read(0, 3)) == b"abc"
-        assert now(source.is_boundary(3))
+        assert now(source.floor(3)) == 3
 
     def test_forks(self, store: Store) -> None:
         """A fork's own bytes begin at its position; its source's are its source's."""
@@ -299,7 +292,7 @@ class StorageContract:
         store.append(source, b"ghi")
         assert store.data(fork) == b"XYZ"
         assert now(store.source(fork).read(5, 7)) == b"YZ"
-        assert [now(store.source(fork).is_boundary(position)) for position in (5, 6, 7)] == [False, True, True]
+        assert [now(store.source(fork).floor(position)) for position in (4, 5, 6, 7)] == [4, 4, 6, 7]
         assert now(store.source(fork).extent(4, 2)) == 6
         assert now(store.source(fork).extent(4, 1)) == 6
         assert ends_after(store.source(fork), 4) == [6]
@@ -331,8 +324,8 @@ class StorageContract:
                 ends.append((ends[-1] if ends else begin) + size)
             append_ends.append(ends[-1])
         source, tail = store.source(stream), ends[-1]
-        for position in range(begin + 1, tail + 1):
-            assert now(source.is_boundary(position)) == (position in ends)
+        for position in range(begin, tail + 1):
+            assert now(source.floor(position)) == max([begin, *(end for end in ends if end <= position)])
         for position in range(begin, tail):
             boundary = next(end for end in append_ends if end > position)
             expected = [end for end in ends if position < end <= boundary]

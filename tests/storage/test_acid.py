@@ -410,7 +410,7 @@ class ReadTests:
         source = served.storage.source(served.streams.find("a"))
         threads.held = True
         assert source.read(0, 6) == b"onetwo"
-        assert source.is_boundary(3) is True
+        assert source.floor(4) == 3
         assert source.extent(0, 4) == 3
         assert source.append_ends(3) == [6]
 

@@ -67,7 +67,7 @@ class Table:
         """Compare every answer at these positions with memory's."""
         ask, model = self.database, self.model
         for position in positions:
-            assert chunks.is_boundary(ask, STREAM, position) == model.is_boundary(position)
+            assert chunks.floor(ask, STREAM, position) == model.floor(position)
             if position < self.tail:
                 assert chunks.append_ends(ask, STREAM, position) == list(model.append_ends(position))
                 for limit in (1, 5, 100, MERGE_BYTES, CHUNK_BYTES + 1, 4 * CHUNK_BYTES):
@@ -196,7 +196,7 @@ class DamageTests:
         table.database.execute(f"UPDATE chunks SET {column} = ? WHERE start = ?", (value, MERGE_BYTES))
         for query, arguments in (
             (chunks.read, (MERGE_BYTES + 5, MERGE_BYTES + 6)),
-            (chunks.is_boundary, (2 * MERGE_BYTES,)),
+            (chunks.floor, (2 * MERGE_BYTES,)),
             (chunks.extent, (MERGE_BYTES, MERGE_BYTES)),
             (chunks.append_ends, (MERGE_BYTES,)),
         ):

@@ -130,9 +130,9 @@ class ReadTests:
         shelf = filled(cold=cold)
         source = shelf.source()
         assert isinstance(source.read(START, START + 3), Deferred) == cold
-        assert isinstance(source.is_boundary(START + 3), Deferred) == cold
+        assert isinstance(source.floor(START + 3), Deferred) == cold
         assert not isinstance(source.read(START + 11, START + 15), Deferred)
-        assert not isinstance(source.is_boundary(START + 15), Deferred)
+        assert not isinstance(source.floor(START + 15), Deferred)
 
     def test_written_twice(self, cold: bool) -> None:
         """A recovery writes again what the files had beyond the catalog; that changes nothing."""
@@ -185,7 +185,7 @@ class QueryTests:
         source = shelf.source()
         assert shelf.wait(source.extent(START, 1000)) == START + 1000
         assert shelf.wait(source.append_ends(START + 1049)) == [START + 1050]
-        assert shelf.wait(source.is_boundary(START + 2500))
+        assert shelf.wait(source.floor(START + 2499)) == START + 2499
 
 
 def check_queries(shelf: Shelf) -> None:
@@ -194,7 +194,7 @@ def check_queries(shelf: Shelf) -> None:
     ends = [end for group in appends for end in group]
     tail = shelf.states[1].tail
     for position in range(START, tail + 1):
-        assert shelf.wait(source.is_boundary(position)) == (position in ends)
+        assert shelf.wait(source.floor(position)) == max([START, *(end for end in ends if end <= position)])
         following = next((group for group in appends if group[-1] > position), ())
         assert list(shelf.wait(source.append_ends(position))) == [end for end in following if end > position]
         for limit in (1, 3, 100) if position < tail else ():
@@ -243,7 +243,7 @@ class OpenFileTests:
         shelf.create()
         source = shelf.source()
         shelf.write()
-        assert not source.is_boundary(START)
+        assert source.floor(START) == START
         assert shelf.mount.trace == []
         assert shelf.files.release(1)
 
@@ -306,7 +306,7 @@ class DeletedStreamTests:
         source, data = shelf.source(), shelf.data[1]
         assert not self.delete(shelf)
         assert shelf.wait(source.read(START, START + len(data))) == data
-        assert shelf.wait(source.is_boundary(START + 3))
+        assert shelf.wait(source.floor(START + 4)) == START + 3
         del source
         assert self.delete(shelf)
         assert shelf.mount.list(shelf.files.paths(1)[0].rpartition("/")[0]) == []
@@ -358,7 +358,7 @@ class DamagedFileTests:
         path = shelf.files.paths(1)[1]
         shelf.mount.open(path).truncate(8)
         with pytest.raises(StorageError, match=f"{path} ends before message 3"):
-            shelf.wait(shelf.source().is_boundary(START + 3))
+            shelf.wait(shelf.source().floor(START + 3))
 
     @pytest.mark.parametrize("which", [0, 1], ids=["data", "index"])
     def test_missing_file(self, which: int) -> None:
@@ -368,7 +368,7 @@ class DamagedFileTests:
         shelf.mount.unlink(path)
         source = shelf.source()
         ask: Callable[[], object] = (
-            (lambda: source.read(START, START + 3)) if not which else (lambda: source.is_boundary(START + 3))
+            (lambda: source.read(START, START + 3)) if not which else (lambda: source.floor(START + 3))
         )
         with pytest.raises(StorageError, match=f"opening {path}"):
             ask()

@@ -183,15 +183,17 @@ class ForkTests:
         assert engine.used == 0
 
     def test_json_across_the_fork_point(self, library: Library) -> None:
-        """Inherited and own messages are one array; an offset inside a message is refused in all of them."""
+        """Inherited and own messages are one array; an offset inside a message is that of its start in all of them."""
         engine = library.engine
         engine.put_json("a", b'[{"a":1},{"b":2}]')
         engine.fork("b", "a", b'{"c":3}')
         assert json.loads(library.body(library.get("b"))) == [{"a": 1}, {"b": 2}, {"c": 3}]
         assert library.body(library.get("b", offset(8))) == b'[{"b":2},{"c":3}]'
         assert library.body(library.get("b", offset(16))) == b'[{"c":3}]'
-        for position in set(range(24)) - {0, 8, 16}:
-            assert library.get("b", offset(position)).code == "INVALID_OFFSET"
+        for position in range(25):
+            whole, inside = library.get("b", offset(position - position % 8)), library.get("b", offset(position))
+            assert library.body(inside) == library.body(whole)
+            assert inside.headers == whole.headers
 
     @pytest.mark.parametrize(
         ("anchor", "sub_offset", "inherited"),
@@ -328,6 +330,89 @@ class ForkTests:
         failures.clear()
 
 
+BINARY = "application/octet-stream"
+
+
+class InsideMessageTests:
+    """Offsets that no client was ever given, since they lie inside a message."""
+
+    def test_binary(self, library: Library) -> None:
+        """The answer begins where the append begins, whose bytes are of no use in part."""
+        library.engine.put("s", b"abc", BINARY)
+        library.engine.post("s", b"defg", BINARY)
+        bodies = [library.body(library.get("s", offset(position))) for position in range(8)]
+        assert bodies == [b"abcdefg"] * 3 + [b"defg"] * 4 + [b""]
+        assert library.get("s", offset(8)).code == "INVALID_OFFSET"
+
+    def test_json(self, library: Library) -> None:
+        """In JSON mode it begins where the message begins, which may be within an append."""
+        library.engine.put_json("s", b"[11,22]")
+        library.engine.post_json("s", b"33")
+        bodies = [library.body(library.get("s", offset(position))) for position in range(10)]
+        assert bodies == [b"[11,22,33]"] * 3 + [b"[22,33]"] * 3 + [b"[33]"] * 3 + [b"[]"]
+
+    def test_text(self, library: Library) -> None:
+        """In text they count as they are: a reader of text events may have been given any."""
+        library.engine.put("s", b"abc")
+        library.engine.post("s", b"def")
+        assert [library.body(library.get("s", offset(position))) for position in range(7)] == [
+            b"abcdef"[position:] for position in range(7)
+        ]
+
+    def test_large_message_before_the_limit(self, storage: FetchingStorage) -> None:
+        """An answer that goes back to the start of a message goes at least to its end: no client reads in a circle."""
+        library = capped(storage, 2)
+        library.engine.put("s", b"aaaaaaaa", BINARY)
+        library.engine.post("s", b"b", BINARY)
+        inside = library.get("s", offset(7))
+        assert (library.body(inside), inside.next_offset) == (b"aaaaaaaa", offset(8))
+
+    def test_fork_inside_a_message(self, library: Library) -> None:
+        """The part of a message that a fork inherited is one of its messages."""
+        library.engine.put("s", b"abcdef", BINARY)
+        library.arrive(library.engine.fork("f", "s", stream_fork_offset=START, stream_fork_sub_offset="3"))
+        library.engine.post("f", b"XYZ", BINARY)
+        bodies = [library.body(library.get("f", offset(position))) for position in range(7)]
+        assert bodies == [b"abcXYZ"] * 3 + [b"XYZ"] * 3 + [b""]
+
+    def test_live(self, library: Library) -> None:
+        """Long-polls and SSE readers are answered from the same place."""
+        engine = library.engine
+        engine.put("s", b"abc", BINARY)
+        engine.post("s", b"def", BINARY)
+        poll = library.arrive(engine.poll("s", offset(4)))
+        assert (library.body(poll), poll.next_offset) == (b"def", offset(6))
+        sse = library.arrive(engine.sse("s", offset(4)))
+        sink = FakeSink()
+        sse.live.start(sink)
+        library.storage.fetch_all()
+        engine.post("s", b"ghi", BINARY)
+        engine.turn()
+        library.storage.fetch_all()
+        assert payloads(sink.data, encoded=True) == b"defghi"
+        sse.live.stop()
+
+    def test_fork_offset(self, library: Library) -> None:
+        """A fork is made exactly where it is asked for, or not at all."""
+        library.engine.put("s", b"abc", BINARY)
+        library.engine.fork("f", "s", stream_fork_offset=offset(2))
+        assert library.body(library.get("f")) == b"ab"
+        library.engine.put_json("j", b"[11,22]")
+        fork = library.arrive(library.engine.fork("g", "j", stream_fork_offset=offset(2)))
+        assert fork.status == 400
+
+    def test_condition(self, library: Library) -> None:
+        """A tag stands for the bytes that were answered: what begins elsewhere has another one."""
+        library.engine.put("s", b"abc", BINARY)
+        library.engine.post("s", b"def", BINARY)
+        tag = library.get("s", offset(4)).headers["etag"]
+        assert library.get("s", offset(3)).headers["etag"] == tag
+        assert library.get("s", offset(5), if_none_match=tag).status == 304
+        elsewhere = tag.replace(":3:", ":4:")
+        assert elsewhere != tag
+        assert library.body(library.get("s", offset(4), if_none_match=elsewhere)) == b"def"
+
+
 class CapTests:
     """Answers end at a message, near the limit."""
 
@@ -379,7 +464,10 @@ class CapTests:
 
     @given(data=st.data())
     def test_any_lineage_and_limit(self, data: st.DataObject) -> None:
-        """In any chain of forks, from any position, an answer holds the whole messages that fit."""
+        """In any chain of forks, from any position, an answer holds the whole messages that fit. It begins at the
+        position in text, and else at the start of the message there.
+        """
+        content_type = data.draw(st.sampled_from(["text/plain", BINARY]), label="type")
         storage = FetchingStorage(at_once=data.draw(st.booleans(), label="at once"))
         engine = Engine(storage)
         ends: list[int] = []
@@ -387,7 +475,7 @@ class CapTests:
         name = ""
         for depth in range(data.draw(st.integers(1, 4), label="depth")):
             if not depth:
-                engine.put("0")
+                engine.put("0", content_type=content_type)
             else:
                 cut = data.draw(st.integers(0, len(text)), label="fork point")
                 fork = engine.fork(str(depth), name, stream_fork_offset=offset(cut))
@@ -398,7 +486,7 @@ class CapTests:
             name = str(depth)
             for size in data.draw(st.lists(st.integers(1, 5), max_size=4), label="appends"):
                 message = bytes(97 + (len(text) + index) % 26 for index in range(size))
-                engine.post(name, message)
+                engine.post(name, message, content_type)
                 text += message
                 ends.append(len(text))
         start = data.draw(st.integers(0, len(text)), label="start")
@@ -409,6 +497,9 @@ class CapTests:
             found.addCallback(slices.append)
             storage.fetch_all()
             found = slices[0]
+        if content_type == BINARY and start < len(text):
+            start = max((end for end in ends if end <= start), default=0)
+        assert found.start == start
         after = [end for end in ends if end > start]
         fitting = [end for end in after if end <= start + limit]
         assert found.end == (fitting[-1] if fitting else after[0] if after else start)

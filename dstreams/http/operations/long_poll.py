@@ -31,7 +31,7 @@ def long_poll(
     """
     poll = _LongPoll(context, request, state.id, state.tail if offset == NOW else offset, cursor)
     if poll.position != state.tail or state.closed or context.streams.ending:
-        found = poll.answer(state)
+        found = poll.answer(state, on_boundary=False)
         context.streams.renew(state)
         return found
     return poll.wait(state)
@@ -51,13 +51,18 @@ class _LongPoll:
     _waiting: Deferred[StreamState] | None = field(default=None, init=False)
     _timeout: Timer | None = field(default=None, init=False)
 
-    def answer(self, state: StreamState) -> Response | Deferred[Response]:
-        """The answer as things stand."""
+    def answer(self, state: StreamState, on_boundary: bool = True) -> Response | Deferred[Response]:
+        """The answer as things stand.
+
+        :param on_boundary: whether the position was the tail once; it is what a client sent otherwise.
+        """
         current = interval(self._context.clocks.wall())
         cursor = next_cursor(self._cursor, current)
         if self.position == state.tail:
             return _nothing_new(state, cursor)
-        found = self._context.streams.read(state, self.position, self._context.settings.max_answer_bytes)
+        found = self._context.streams.read(
+            state, self.position, self._context.settings.max_answer_bytes, on_boundary=on_boundary
+        )
         return then(found, lambda messages: answer(self._context, self._request, messages, cursor))
 
     def wait(self, state: StreamState) -> Deferred[Response]:

@@ -56,10 +56,11 @@ def follow(context: Context, state: StreamState, offset: int, cursor: int | None
     head = _HEAD
     if state.config.content_type.sse_encoding is SseEncoding.BASE64:
         head += b"Stream-SSE-Data-Encoding: base64\r\n"
-    # Read ahead of the answer: an offset that isn't one of this stream must get its 400.
+    # Read ahead of the answer: an offset that isn't one of this stream must get its 400, and one inside a message is
+    # answered from the message's start.
     checked = context.streams.read(state, position, EVENT_BYTES)
     context.streams.renew(state)
-    return then(checked, lambda _: Response(200, head, SseReader(context, state, position, cursor)))
+    return then(checked, lambda found: Response(200, head, SseReader(context, state, found.start, cursor)))
 
 
 @define(eq=False)
@@ -246,7 +247,7 @@ class SseReader:
             made = audience.frames.get(self._position)
             if isinstance(made, LiveFrame) and made.suits(tail, closed, current):
                 return made
-        found = self._context.streams.read(state, self._position, self._limit)
+        found = self._context.streams.read(state, self._position, self._limit, on_boundary=True)
 
         def make(found: Slice) -> LiveFrame | Deferred[LiveFrame]:
             data = found.read(found.start, found.end) if len(found) else b""

@@ -194,10 +194,15 @@ def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def is_boundary(database: Connection, stream_id: int, position: int) -> bool:
-    """Whether a message ends at ``position``."""
-    sql = _COLUMNS + " WHERE stream_id = ? AND start < ? ORDER BY start DESC LIMIT 1"
-    return any(index.is_boundary(_entries(row), position) for row in _rows(database, sql, stream_id, position))
+def floor(database: Connection, stream_id: int, position: int) -> int:
+    """The last message end at or before ``position``; the start of the stream's first chunk when there is none."""
+    sql = _COLUMNS + " WHERE stream_id = ? AND start < ? AND length(entries) > 0 ORDER BY start DESC"
+    for row in _rows(database, sql, stream_id, position):
+        found = _entries(row)
+        if found[0] >> 1 <= position:
+            return index.floor(found, position, 0)
+    first = database.execute("SELECT min(start) FROM chunks WHERE stream_id = ?", (stream_id,)).fetchone()
+    return int(first[0])
 
 
 def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:

@@ -57,11 +57,11 @@ class StreamBytes:
     def in_file(self, start: int, end: int) -> None:
         """They lie in databases."""
 
-    def is_boundary(self, position: int) -> bool | Deferred[bool]:
-        """Whether a message ends at ``position``."""
-        if position > self._written:
-            return index.is_boundary(self._entries, position)
-        return self._ask(chunks.is_boundary, position)
+    def floor(self, position: int) -> int | Deferred[int]:
+        """The last message end at or before ``position``, or the start."""
+        if position >= self._written:
+            return index.floor(self._entries, position, self._written)
+        return self._ask(chunks.floor, position)
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
         """The end of the last message within ``limit`` bytes from ``start``; at least one message."""

@@ -48,7 +48,7 @@ class Stored:
         offset, size = start - self.begin, min(end - self.begin, self.filed) - (start - self.begin)
         return None if size <= 0 or start in self.cold else FileRange(self, offset, size)
 
-    def is_boundary(self, position: int) -> bool:
+    def floor(self, position: int) -> int:
         raise NotImplementedError
 
     def extent(self, start: int, limit: int) -> int:
