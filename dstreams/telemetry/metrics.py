@@ -215,7 +215,9 @@ class Collector(BaseCollector):
         yield _counter("dstreams_damaged_places", "Damaged places found in stored data.", numbers.damaged_places)
         yield _gauge("dstreams_damaged_streams", "Streams in which damage was found.", numbers.damaged_streams)
         yield _counter("dstreams_scrub_bytes", "Bytes read by the scrub.", numbers.scrubbed_bytes)
-        yield _gauge("dstreams_scrub_pass_bytes", "Bytes read by the scrub in its latest pass.", numbers.scrub_pass_bytes)
+        yield _gauge(
+            "dstreams_scrub_pass_bytes", "Bytes read by the scrub in its latest pass.", numbers.scrub_pass_bytes
+        )
         yield _counter("dstreams_scrub_passes", "Complete scrub passes over all stored data.", numbers.scrub_passes)
         streaming = sum(each.streaming for each in listeners)
         sse = numbers.readers.get("sse", 0)
