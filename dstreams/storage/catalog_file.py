@@ -98,8 +98,14 @@ class CatalogFile:
             raise self._unreadable(f"{what} is damaged: its checksum is wrong")
 
     def count(self) -> int:
-        """How many streams there are."""
-        return stream_rows.count(self._database)
+        """How many streams there are.
+
+        :raise StorageError:
+        """
+        try:
+            return stream_rows.count(self._database)
+        except Exception as error:
+            raise self._unreadable(error) from error
 
     def load(self) -> Iterator[StreamState]:
         """Every stream's state, without fork counts and in no order.
@@ -151,7 +157,10 @@ class CatalogFile:
 
     def problems(self) -> list[str]:
         """What SQLite's own check finds wrong."""
-        return [each[0] for each in self._database.execute("PRAGMA integrity_check") if each[0] != "ok"]
+        try:
+            return [each[0] for each in self._database.execute("PRAGMA integrity_check") if each[0] != "ok"]
+        except Exception as error:
+            return [str(error)]
 
     def close(self) -> None:
         """Close the database."""

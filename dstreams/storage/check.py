@@ -1,8 +1,8 @@
 """Verifying a data directory offline, and giving up what can't be saved.
 
 A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data
-and index file against the catalog, every batch of the journal, and that each fork has its source. One of
-``acid`` opens the databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair
+and index file against its checksums and the catalog, every batch of the journal, and that each fork has its source.
+One of ``acid`` opens the databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair
 handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
 from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the
 loss of a stream that the operator deletes.
@@ -10,8 +10,7 @@ loss of a stream that the operator deletes.
 
 from __future__ import annotations
 
-from array import array
-from itertools import pairwise
+from contextlib import suppress
 
 from attrs import define, field
 
@@ -22,14 +21,14 @@ from dstreams.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
-from dstreams.storage.data_files import ENTRY_BYTES, DataFiles
+from dstreams.storage.data_files import DataFiles
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.index import APPEND_END, unpacked
 from dstreams.storage.interface import StorageError
 from dstreams.storage.journal import Corruption, segment_name
 from dstreams.storage.records import decode
 from dstreams.storage.replay import Rebuild
 from dstreams.storage.sync import run_inline
+from dstreams.storage.verifying import Extent, verify_stream
 
 PROGRESS_EVERY = 1000
 """How many streams or batches are checked between two notes of progress."""
@@ -74,12 +73,17 @@ def check_files(directory: str, progress: Progress, disk: Disk | None = None) ->
     try:
         report.problems += [f"{directory}/catalog.db: {each}" for each in catalog_file.problems()]
         found = _check_streams(disk, directory, catalog_file, rebuild, report, progress)
+        catalog_file.removed()
         _check_journal(disk, directory, catalog_file.position()[0], rebuild, report, progress)
         rebuild.finish()
     except StorageError as error:
         report.problems.append(str(error))
+    except Exception as error:
+        # Whatever a damaged file makes of it: this is a check.
+        report.problems.append(f"{directory} can't be checked any further: {type(error).__name__}: {error}")
     finally:
-        catalog_file.close()
+        with suppress(Exception):
+            catalog_file.close()
     # The files of a stream that the journal deletes may be gone already.
     for stream_id, problems in found.items():
         if stream_id in rebuild.catalog.streams:
@@ -147,10 +151,7 @@ def _check_streams(
         report.streams += 1
         report.data_bytes += state.size
         if state.size:
-            try:
-                problems = _check_stream(disk, files, state)
-            except OSError as error:
-                problems = [f"stream {state.name!r}: {error}"]
+            problems = _check_stream(disk, files, state)
             if problems:
                 found[state.id] = problems
         if not number % PROGRESS_EVERY:
@@ -160,26 +161,9 @@ def _check_streams(
 
 def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]:
     """What is wrong with one stream's files."""
-    problems = []
-    data_path, index_path = files.paths(state.id)
-    size = disk.open(data_path, write=False).size()
-    if size < state.size:
-        problems.append(f"stream {state.name!r}: {data_path} has {size} of {state.size} bytes")
-    entries = _read_index(disk, index_path, state.messages)
-    if len(entries) < state.messages:
-        problems.append(f"stream {state.name!r}: {index_path} has {len(entries)} of {state.messages} entries")
-        return problems
-    ends = [entry >> 1 for entry in entries]
-    if any(end <= before for before, end in pairwise([state.start, *ends])):
-        problems.append(f"stream {state.name!r}: {index_path} doesn't ascend")
-    if ends[-1] != state.tail or not entries[-1] & APPEND_END:
-        problems.append(f"stream {state.name!r}: {index_path} ends at {ends[-1]}, not at the tail {state.tail}")
-    return problems
-
-
-def _read_index(disk: Disk, path: str, count: int) -> array[int]:
-    data = disk.open(path, write=False).pread(count * ENTRY_BYTES, 0)
-    return unpacked(data[: len(data) - len(data) % ENTRY_BYTES])
+    extent = Extent(state.id, state.start, state.tail, state.messages)
+    steps = verify_stream(disk, files.paths(state.id), extent)
+    return [f"stream {state.name!r}: {error}" for step in steps for error in step.damaged]
 
 
 def _check_journal(

@@ -2,10 +2,15 @@
 
 Files
     ``data/<d>/<i>.data`` holds exactly the stored bytes of incarnation ``<i>`` (16 hexadecimal digits) from its own
-    start on: a read is a range of it. ``data/<d>/<i>.index`` holds its message ends, see ``index``. ``<d>`` is the
-    last three digits of ``<i>``, so that a million streams make 4096 directories of a few hundred. A stream without
-    own bytes has no files. What lies in a file beyond the length that the catalog knows is of no account: it is
-    written again.
+    start on: a read is a range of it. ``data/<d>/<i>.index`` holds its message ends, see ``index``, and
+    ``data/<d>/<i>.sums`` the checksums of both, see ``runs``. ``<d>`` is the last three digits of ``<i>``, so that a
+    million streams make 4096 directories of a few hundred. A stream without own bytes has no files. What lies in a file
+    beyond the length that the catalog knows is written again.
+
+Checksums
+    Bytes that pass through the process are verified each time that they are read, in whole runs. Bytes that the kernel
+    sends (:meth:`StreamBytes.in_file`) are read and verified once after each start. Recent messages in memory come from
+    clients, or from the journal, whose batches have checksums.
 
 Committed messages wait in memory until a checkpoint has written and synced them (``take_unwritten``, ``written``). The
 journal has them meanwhile, so these files are never synced one by one. The files of a deleted stream stay as long as
@@ -14,11 +19,13 @@ somebody may read on in it (``release``).
 
 from __future__ import annotations
 
+import errno
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NoReturn, TypeVar, overload
+from typing import Final, NoReturn, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from attrs import define, field, frozen
@@ -29,19 +36,49 @@ from dstreams.eventually import then
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.storage import index
+from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
-from dstreams.storage.interface import FileRange, StorageError
+from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, Verified
 from dstreams.storage.pieces import Chunk
 from dstreams.storage.recent import Recent
 from dstreams.storage.rope import Rope
+from dstreams.storage.runs import (
+    ENTRY_BYTES,
+    SUM_BYTES,
+    Block,
+    Blocks,
+    RunTable,
+    WouldWait,
+    cut,
+    first_damaged,
+    packed,
+    read_data,
+    read_entries,
+    valid_runs,
+)
+from dstreams.storage.runs import (
+    Run as DataRun,
+)
 from dstreams.storage.sync import Run
+from dstreams.storage.verifying import Extent, verify_stream
 
 _T = TypeVar("_T")
 
-ENTRY_BYTES = 8
-
 FOLDER_DIGITS = 3
 """How many of the last digits of a stream's number name its directory."""
+
+DATA, INDEX, SUMS = range(3)
+"""The places of a stream's files among its :meth:`DataFiles.paths`."""
+
+MAX_BLOCKS: Final = 512
+"""How many blocks of checksums stay in memory: 4 KiB for each 1 MiB of data, and what was unpacked of them."""
+
+SCRUB_STREAMS: Final = 16
+SCRUB_BYTES: Final = 256 * 1024
+"""A step of the scrub ends with so many streams, or when it has read so many bytes."""
+
+MAX_RANGES: Final = 20_000
+"""Of how many ranges it is known that they were verified since the start."""
 
 
 @frozen
@@ -73,6 +110,9 @@ class DataFiles:
     _disk: Disk
     _directory: str
     _run: Run
+    damage: DamageLog = field(factory=DamageLog)
+    blocks: Blocks = field(factory=lambda: Blocks(MAX_BLOCKS), init=False)
+    verified: VerifiedRanges = field(factory=lambda: VerifiedRanges(MAX_RANGES), init=False)
     _recent: dict[int, Recent] = field(factory=dict, init=False)
     _open: OrderedDict[str, File] = field(factory=OrderedDict, init=False)
     _most_open: int = field(factory=lambda: open_files_allowed(), init=False)  # noqa: PLW0108 (patched by tests)
@@ -121,6 +161,9 @@ class DataFiles:
     def forget(self, stream_id: int) -> None:
         """A stream is deleted: nothing of it needs to be written any more."""
         self._recent.pop(stream_id, None)
+        self.blocks.forget(stream_id)
+        self.verified.forget(stream_id)
+        self.damage.forget(stream_id)
 
     def take_unwritten(self, stream_id: int) -> Unwritten | None:
         """What has to be written of a stream, if anything; it stays readable meanwhile."""
@@ -149,13 +192,24 @@ class DataFiles:
         :raise OSError:
         """
         for piece in pieces:
-            data_path, index_path = self.paths(piece.stream_id)
+            data_path, index_path, sums_path = self.paths(piece.stream_id)
             folder = data_path.rpartition("/")[0]
             if folder not in self._made:
                 self._disk.make_directories(folder)
                 self._made.add(folder)
             write_pieces(self._disk.open(data_path, create=True), piece.data, piece.offset)
             write_all(self._disk.open(index_path, create=True), index.packed(piece.entries), ENTRY_BYTES * piece.number)
+            self._write_sums(self._disk.open(sums_path, create=True), piece)
+
+    @staticmethod
+    def _write_sums(file: File, piece: Unwritten) -> None:
+        place = valid_runs(file, piece.stream_id, piece.position) if piece.offset else 0
+        sums = packed(piece.stream_id, place, list(cut(piece.position, piece.number, piece.data, piece.entries)))
+        write_all(file, sums, SUM_BYTES * place)
+        end = SUM_BYTES * place + len(sums)
+        if file.size() > end:
+            # What a crash has left there ends beyond the tail of that time, but perhaps not beyond the next one.
+            file.truncate(end)
 
     def written(self, stream_id: int, size: int, count: int) -> None:
         """The first ``count`` messages that wait, ``size`` bytes, are in the files: read them there from now on."""
@@ -163,17 +217,40 @@ class DataFiles:
         if recent is not None and recent.drop(size, count):
             del self._recent[stream_id]
 
+    def scrub(self, states: Iterable[StreamState]) -> Iterator[Deferred[Verified]]:
+        """Verify the files of streams; see ``Storage.scrub``.
+
+        :param states: asked for the next one when it is its turn.
+        """
+        steps: list[Iterator[Verified]] = []
+        sources: list[StreamBytes] = []  # the files stay as long as these do
+        for state in states:
+            source = self.source(state)
+            extent = source.extent_in_files()
+            if extent.end > extent.start:
+                steps.append(verify_stream(self._disk, self.paths(state.id), extent))
+                sources.append(source)
+            if len(steps) == SCRUB_STREAMS:
+                yield from self._scrub_together(steps)
+                sources.clear()
+        yield from self._scrub_together(steps)
+
+    def _scrub_together(self, steps: list[Iterator[Verified]]) -> Iterator[Deferred[Verified]]:
+        """Several streams, so that small ones don't cost a thread's round trip each."""
+        while steps:
+            yield self._run(_verify_some, steps)
+
     def remove(self, stream_ids: Sequence[int]) -> None:
         """Remove the files of deleted streams. May run in a thread."""
         for stream_id in stream_ids:
             for path in self.paths(stream_id):
                 self._disk.unlink(path)
 
-    def paths(self, stream_id: int) -> tuple[str, str]:
-        """The data file and the index file of a stream."""
+    def paths(self, stream_id: int) -> tuple[str, str, str]:
+        """The data file, the index file and the file of checksums of a stream."""
         name = f"{stream_id:016x}"
         stem = f"{self._directory}/{name[-FOLDER_DIGITS:]}/{name}"
-        return stem + ".data", stem + ".index"
+        return stem + ".data", stem + ".index", stem + ".sums"
 
     def file(self, path: str) -> File:
         """A file open for reading; the least recently used ones are closed.
@@ -189,25 +266,93 @@ class DataFiles:
             self._open.move_to_end(path)
         return file
 
-    def fetch(self, now: Callable[[bool], _T | None]) -> _T | Deferred[_T]:
+    def fetch(self, stream_id: int, now: Callable[[bool], _T]) -> _T | Deferred[_T]:
         """Read at once if the bytes are in the page cache, else in a thread.
 
-        :param now: reads; called with ``False`` it gives ``None`` rather than wait for the disk.
+        :param now: reads; called with ``False`` it raises :class:`WouldWait` rather than wait for the disk.
         """
         try:
-            found = now(False)
+            return now(False)
+        except WouldWait:
+            done: Deferred[_T] = self._run(now, True)
+            return done.addErrback(self._failed, stream_id)
+        except StorageDamaged as error:
+            self.damage.note(error)
+            raise
         except OSError as error:
-            raise storage_error(error, "reading a stream's files") from error
-        if found is not None:
-            return found
-        done: Deferred[_T] = self._run(now, True)
-        return done.addErrback(_as_storage_error)
+            raise self._read_error(error, stream_id) from error
+
+    def _failed(self, failure: Failure, stream_id: int) -> NoReturn:
+        error = failure.value
+        if isinstance(error, StorageDamaged):
+            self.damage.note(error)
+        if isinstance(error, OSError):
+            raise self._read_error(error, stream_id) from error
+        failure.raiseException()
+
+    def _read_error(self, error: OSError, stream_id: int) -> StorageError:
+        doing = "reading a stream's files"
+        if error.errno != errno.EIO:
+            return storage_error(error, doing)
+        damaged = StorageDamaged(f"{doing}: {error}", stream_id, str(error))
+        self.damage.note(damaged)
+        return damaged
 
 
-def _as_storage_error(failure: Failure) -> NoReturn:
-    if isinstance(failure.value, OSError):
-        raise storage_error(failure.value, "reading a stream's files") from failure.value
-    failure.raiseException()
+def _verify_some(steps: list[Iterator[Verified]]) -> Verified:
+    """Go on with the verification of streams until enough is read; those that are done are taken out."""
+    size = 0
+    damaged: list[StorageDamaged] = []
+    while steps and size < SCRUB_BYTES:
+        found = next(steps[-1], None)
+        if found is None:
+            steps.pop()
+        else:
+            size += found.size
+            damaged += found.damaged
+    return Verified(size, damaged)
+
+
+@define(eq=False)
+class VerifiedRanges:
+    """Which bytes were verified, as far as it is remembered: the ranges of the streams read last.
+
+    :param most: how many ranges are kept, of all streams together.
+    """
+
+    _most: int
+    _ranges: OrderedDict[int, list[int]] = field(factory=OrderedDict, init=False)
+    # How many positions the lists hold: two for each range.
+    _count: int = field(default=0, init=False)
+
+    def end(self, stream_id: int, position: int) -> int:
+        """The end of the range that holds ``position``; 0 when none does."""
+        edges = self._ranges.get(stream_id)
+        if edges is None:
+            return 0
+        place = bisect_right(edges, position)
+        return edges[place] if place & 1 else 0
+
+    def add(self, stream_id: int, begin: int, end: int) -> None:
+        """Add a range; it may overlap others and joins those that it touches."""
+        edges = self._ranges.get(stream_id)
+        if edges is None:
+            edges = self._ranges[stream_id] = []
+        elif edges[0] <= begin and end <= edges[1]:
+            return
+        first, last = bisect_left(edges, begin), bisect_right(edges, end)
+        before = len(edges)
+        # An odd place is inside a range, which the new one goes on then.
+        edges[first:last] = ([] if first & 1 else [begin]) + ([] if last & 1 else [end])
+        self._count += len(edges) - before
+        self._ranges.move_to_end(stream_id)
+        while self._count > 2 * self._most:
+            _, dropped = self._ranges.popitem(last=False)
+            self._count -= len(dropped)
+
+    def forget(self, stream_id: int) -> None:
+        """Forget a stream's."""
+        self._count -= len(self._ranges.pop(stream_id, ()))
 
 
 @define(eq=False)
@@ -239,22 +384,52 @@ class StreamBytes:
         if end > self._written:
             rest = self._memory.read(self._written, end)
             return then(self.read(start, self._written), lambda data: data + rest)
+        return self._read_files(start, end)
+
+    def _read_files(self, start: int, end: int) -> bytes | Deferred[bytes]:
+        files, stream_id, own_start = self._files, self._stream_id, self._start
         # Not kept until the next piece: a client that takes none would cost a descriptor.
-        file, offset, size = self._open(0), start - self._start, end - start
+        file = self._open(DATA)
+        block = files.blocks.newest(stream_id)
+        runs = None if block is None else block.runs(start, end)
+        if runs is not None:
+            # What most reads are: the stream was read before, and all is in the page cache.
+            begin = runs[0].begin
+            try:
+                data = file.pread_nowait(runs[-1][0] - begin, begin - own_start)
+            except OSError:
+                data = None  # told below
+            if data is not None and first_damaged(data, runs) is None:
+                files.verified.add(stream_id, begin, runs[-1][0])
+                return data if begin == start and runs[-1][0] == end else data[start - begin : end - begin]
+        sums, written = self._open(SUMS), self._written
 
-        def now(wait: bool) -> bytes | None:
-            data = file.pread(size, offset) if wait else file.pread_nowait(size, offset)
-            if data is not None and len(data) != size:
-                raise StorageError(f"{file.path} ends before byte {offset + size}, which the catalog has")
-            return data
+        def now(wait: bool) -> tuple[bytes, int, Block | None]:
+            table = RunTable(sums, stream_id, files.blocks, written, wait)
+            runs = table.runs(start, end)
+            return read_data(file, own_start, runs, stream_id, wait=wait), runs[0].begin, table.block
 
-        return self._files.fetch(now)
+        def take(found: tuple[bytes, int, Block | None]) -> bytes:
+            data, begin, block = found
+            if block is not None:
+                files.blocks.use(stream_id, block)
+            files.verified.add(stream_id, begin, begin + len(data))
+            return data[start - begin : end - begin]
+
+        return then(files.fetch(stream_id, now), take)
+
+    def extent_in_files(self) -> Extent:
+        """How much of it lies in files."""
+        return Extent(self._stream_id, self._start, self._written, self._number)
 
     def in_file(self, start: int, end: int) -> FileRange | None:
-        """Where the bytes from ``start`` on lie, unless they have to be read."""
+        """Where the bytes from ``start`` on lie, if they were verified; else they have to be read."""
         if start >= self._written:
             return None
-        file, offset, size = self._open(0), start - self._start, min(end, self._written) - start
+        end = min(end, self._written, self._files.verified.end(self._stream_id, start))
+        if end <= start:
+            return None
+        file, offset, size = self._open(DATA), start - self._start, end - start
         if file.fileno() < 0 or not (file.pread_nowait(1, offset) and file.pread_nowait(1, offset + size - 1)):
             return None
         return FileRange(file, offset, size)
@@ -281,45 +456,58 @@ class StreamBytes:
         """Ask the index; only its end in memory when that is enough."""
         if position > self._written or not self._number:
             return ask(self._entries)
-        file, number, entries = self._open(1), self._number, self._entries
+        sums, file, entries = self._open(SUMS), self._open(INDEX), self._entries
+        stream_id, start, written, number = self._stream_id, self._start, self._written, self._number
+        blocks = self._files.blocks
 
-        def now(wait: bool) -> _T | None:
-            try:
-                return ask(_FileIndex(file, number, entries, wait))
-            except _WouldWait:
-                return None
+        def now(wait: bool) -> _T:
+            table = RunTable(sums, stream_id, blocks, written, wait)
+            return ask(_FileIndex(table, file, stream_id, start, written, number, entries, wait))
 
-        return self._files.fetch(now)
+        return self._files.fetch(stream_id, now)
 
     def _open(self, which: int) -> File:
         path = self._files.paths(self._stream_id)[which]
         try:
             return self._files.file(path)
+        except FileNotFoundError as error:
+            damaged = StorageDamaged(f"{path} is missing", self._stream_id, path)
+            self._files.damage.note(damaged)
+            raise damaged from error
         except OSError as error:
             raise StorageError(f"opening {path}: {error}") from error
 
 
-class _WouldWait(Exception):
-    """A part of the index isn't in the page cache."""
-
-
-_BLOCK_ENTRIES = 512
-"""How many entries are read at a time: a page."""
-
-
 @define(eq=False)
 class _FileIndex(Sequence[int]):
-    """An index file, continued by the entries in memory."""
+    """An index file, continued by the entries in memory.
 
+    :param start: the stream's own start.
+    :param written: the position up to which the file reaches, ``number`` how many entries it has.
+    """
+
+    _table: RunTable
     _file: File
+    _stream_id: int
+    _start: int
+    _written: int
     _number: int
     _recent: array[int]
     _wait: bool
-    _block: array[int] = field(factory=lambda: array("Q"), init=False)
-    _block_start: int = field(default=0, init=False)
+    _entries: array[int] = field(factory=lambda: array("Q"), init=False)
+    _first: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return self._number + len(self._recent)
+
+    def count_up_to(self, position: int) -> int:
+        """How many messages end at or before ``position``."""
+        if position >= self._written:
+            return self._number + index.count_up_to(self._recent, position)
+        if position <= self._start:
+            return 0
+        self._load(self._table.run_at(position))
+        return self._first + index.count_up_to(self._entries, position)
 
     @overload
     def __getitem__(self, number: int) -> int: ...
@@ -329,20 +517,11 @@ class _FileIndex(Sequence[int]):
         assert isinstance(number, int)
         if number >= self._number:
             return self._recent[number - self._number]
-        place = number - self._block_start
-        if not 0 <= place < len(self._block):
-            place = self._load(number)
-        return self._block[place]
+        if not self._first <= number < self._first + len(self._entries):
+            self._load(self._table.run_with(number))
+        return self._entries[number - self._first]
 
-    def _load(self, number: int) -> int:
-        """Read the block that holds an entry; its place in it."""
-        self._block_start = number - number % _BLOCK_ENTRIES
-        count = min(_BLOCK_ENTRIES, self._number - self._block_start)
-        size, offset = count * ENTRY_BYTES, self._block_start * ENTRY_BYTES
-        data = self._file.pread(size, offset) if self._wait else self._file.pread_nowait(size, offset)
-        if data is None:
-            raise _WouldWait
-        if len(data) != size:
-            raise StorageError(f"{self._file.path} ends before message {self._block_start + count}")
-        self._block = index.unpacked(data)
-        return number - self._block_start
+    def _load(self, run: DataRun) -> None:
+        """Read the entries of a run."""
+        self._entries = read_entries(self._file, run, self._stream_id, wait=self._wait)
+        self._first = run.first

@@ -138,11 +138,15 @@ def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool
 def read_manifest(disk: Disk, directory: str) -> dict[str, Any]:
     """What kind of store a directory holds: the members of its ``store.json``.
 
-    :raise StorageError: when it holds none, or the file is damaged.
+    :raise StorageError: when it holds none, one of another format, or the file is damaged.
     """
     if MANIFEST not in disk.list(directory):
         raise StorageError(f"{directory} is not a data directory: it has no {MANIFEST}")
-    return read_members(disk, f"{directory}/{MANIFEST}")
+    path = f"{directory}/{MANIFEST}"
+    found = read_members(disk, path)
+    if found.get("format") != FORMAT:
+        raise other_format(path, found.get("format"))
+    return found
 
 
 def _sync_way(disk: Disk, directory: str) -> None:

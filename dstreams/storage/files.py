@@ -156,7 +156,7 @@ class FileStorage:
             disk.make_directories(f"{directory}/{folder}")
         disk.sync_directory(directory)
         self._catalog = catalog
-        self._files = DataFiles(disk, f"{directory}/data", self._run)
+        self._files = DataFiles(disk, f"{directory}/data", self._run, self.damage)
         self._reserve = Reserve(disk, directory, self._reserve_bytes)
         self._reserve.lend()
         catalog_file = CatalogFile(f"{directory}/catalog.db", self._connect)
@@ -328,8 +328,10 @@ class FileStorage:
         return self._files.source(state)
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
-        """Nothing yet."""
-        return iter(())
+        """Verify the data files of all streams, once; see ``Storage``."""
+        streams = self._catalog.streams
+        # Nearly in the order of the ids, and so of the directories' last use.
+        return self._files.scrub(filter(None, map(streams.get, list(streams))))
 
     def checkpoint(self) -> Deferred[None]:
         """Write everything into the data files and the catalog now."""

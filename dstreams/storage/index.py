@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 APPEND_END: Final = 1
@@ -53,7 +53,13 @@ def unpacked(data: bytes) -> array[int]:
 
 
 def count_up_to(index: Sequence[int], position: int) -> int:
-    """How many messages end at or before ``position``."""
+    """How many messages end at or before ``position``.
+
+    :param index: where bisection isn't the best way, it has a method of this name.
+    """
+    count: Callable[[int], int] | None = getattr(index, "count_up_to", None)
+    if count is not None:
+        return count(position)
     return bisect_right(index, position << 1 | APPEND_END)
 
 

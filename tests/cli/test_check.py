@@ -95,22 +95,22 @@ class CheckTests:
         assert "1 stream(s), 100 bytes" in capsys.readouterr().out
 
     def test_short_data_file(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """A data file that has lost its end is named with both lengths."""
+        """A data file that has lost its end is named."""
         open_store(file_store(killed)).close()
         data = next(killed.glob("data/*/*.data"))
         data.write_bytes(data.read_bytes()[:-1])
         assert main(["check", str(killed)]) == 1
-        assert f"stream 's': {data} has 99 of 100 bytes" in capsys.readouterr().out
+        assert f"stream 's': {data}: the bytes from position 0 to 100 are damaged or missing" in capsys.readouterr().out
 
     def test_index_out_of_order(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """An index whose entries don't ascend is found."""
+        """An index whose entries have changed is found."""
         open_store(file_store(killed)).close()
         index = next(killed.glob("data/*/*.index"))
         entries = bytearray(index.read_bytes())
         entries[0:8], entries[8:16] = entries[8:16], entries[0:8]
         index.write_bytes(entries)
         assert main(["check", str(killed)]) == 1
-        assert f"{index} doesn't ascend" in capsys.readouterr().out
+        assert f"{index}: the entries of the messages from number 0 to 10 are damaged" in capsys.readouterr().out
 
     def test_in_use(self, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """A store that a server uses isn't touched."""

@@ -427,7 +427,7 @@ class FailureTests:
         script.checkpoint()
         assert checkpoints(script).count == 2
         assert script.process.store.failure is None
-        assert len(data_files(script)) == 2
+        assert len(data_files(script)) == 3
         script.process.mount.fault = lambda _: None
         script.checkpoint()
         assert data_files(script) == []
@@ -447,7 +447,7 @@ class SpaceTests:
         while not script.process.mount.trace[-1].path.endswith("catalog.db-wal"):
             script.process.threads.step()
         restart(script, lose_power=lose_power)
-        assert len(data_files(script)) == 2
+        assert len(data_files(script)) == 3
         script.checkpoint()
         assert data_files(script) == []
         script.checkpoint()

@@ -1,0 +1,279 @@
+"""Damage in data files: reads, scrub and check find it, and nothing else suffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
+
+from dstreams.model.state import StreamState
+from dstreams.storage import runs, verifying
+from dstreams.storage.check import check_files
+from dstreams.storage.directory import read_manifest
+from dstreams.storage.disk import OsDisk
+from dstreams.storage.files import FileStorage
+from dstreams.storage.interface import StorageDamaged, StorageError, Verified
+from dstreams.storage.sync import run_inline
+from tests.engine import Engine, offset
+from tests.storage.acid_stores import now
+
+MESSAGES = [b"%04d " % number * (number % 7 + 1) for number in range(60)]
+
+
+@define(eq=False)
+class Store:
+    """Two streams whose messages all lie in files, of several small runs."""
+
+    engine: Engine
+    directory: Path
+
+    @property
+    def storage(self) -> FileStorage:
+        assert isinstance(self.engine.storage, FileStorage)
+        return self.engine.storage
+
+    def state(self, name: str) -> StreamState:
+        return self.engine.streams.find(name)
+
+    def file(self, name: str, kind: str) -> Path:
+        return next(self.directory.glob(f"data/*/{self.state(name).id:016x}.{kind}"))
+
+    def spoil(self, path: Path, offset: int, change: int = 1) -> None:
+        """Change a byte of a file."""
+        content = bytearray(path.read_bytes())
+        content[offset] ^= change
+        path.write_bytes(content)
+
+    def read(self, name: str, start: int, end: int) -> bytes | None:
+        """A range of a stream, read with nothing in memory; ``None`` when it is damaged."""
+        try:
+            found = now(self.storage.source(self.state(name)).read(start, end))
+        except StorageDamaged:
+            return None
+        assert isinstance(found, bytes)
+        return found
+
+    def scrub(self) -> list[StorageDamaged]:
+        """What a scrub finds."""
+        return [error for step in self.storage.scrub() for error in result(step).damaged]
+
+    def reopened(self) -> Store:
+        """The same store in a new process."""
+        self.close()
+        return opened(self.directory)
+
+    def close(self) -> None:
+        now(self.engine.streams.close())
+
+
+def result(step: Deferred[Verified]) -> Verified:
+    found = now(step)
+    assert isinstance(found, Verified)
+    return found
+
+
+def opened(directory: Path) -> Store:
+    storage = FileStorage(str(directory), None, run_inline, reserve_bytes=10)
+    return Store(Engine(storage), directory)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(runs, "RUN_BYTES", 100)
+    monkeypatch.setattr(runs, "RUN_ENTRIES", 4)
+    monkeypatch.setattr(runs, "BLOCK_RUNS", 4)
+    monkeypatch.setattr(verifying, "BLOCK_RUNS", 4)
+    monkeypatch.setattr(verifying, "STEP_RUNS", 3)
+    made = opened(tmp_path / "store")
+    for name in ("s", "other"):
+        made.engine.put(name, b"", content_type="text/plain")
+        for number, message in enumerate(MESSAGES):
+            made.engine.post(name, message, content_type="text/plain")
+            if not number % 25:
+                now(made.storage.checkpoint())
+    now(made.storage.checkpoint())
+    yield made
+    made.close()
+
+
+WHOLE = b"".join(MESSAGES)
+
+
+class FlipTests:
+    """One changed byte."""
+
+    @pytest.mark.parametrize("kind", ["data", "index", "sums"])
+    def test_every_byte(self, store: Store, kind: str) -> None:
+        """Wherever it is, reads give right bytes or none, the scrub and the check find it, and only its run suffers."""
+        path = store.file("s", kind)
+        for at in range(0, len(path.read_bytes()), 1 if kind == "sums" else 3):
+            store.spoil(path, at)
+            store.storage._files.blocks = runs.Blocks(100)
+            store.storage._files.verified.forget(store.state("s").id)
+            good = 0
+            for begin in range(0, len(WHOLE), 25):
+                found = store.read("s", begin, begin + 25)
+                assert found in (None, WHOLE[begin : begin + 25]), (at, begin)
+                good += found is not None
+            assert good >= len(WHOLE) // 25 - 10, (at, good)
+            if kind != "index":
+                assert store.read("s", 0, len(WHOLE)) is None
+            assert store.read("other", 0, len(WHOLE)) == WHOLE
+            damaged = store.scrub()
+            assert damaged, at
+            assert {error.stream_id for error in damaged} == {store.state("s").id}
+            store.spoil(path, at)
+        store.storage._files.blocks = runs.Blocks(100)
+        assert store.read("s", 0, len(WHOLE)) == WHOLE
+        assert store.scrub() == []
+
+    @pytest.mark.parametrize("kind", ["data", "index", "sums"])
+    def test_check(self, store: Store, kind: str) -> None:
+        """The check names the stream and the file."""
+        path, size = store.file("s", kind), len(store.file("s", kind).read_bytes())
+        store.close()
+        for at in range(0, size, size // 50 | 1):
+            store.spoil(path, at)
+            report = check_files(str(store.directory), lambda *_: None)
+            assert report.problems, at
+            assert all(each.startswith("stream 's': ") and path.name in each for each in report.problems)
+            store.spoil(path, at)
+        assert check_files(str(store.directory), lambda *_: None).problems == []
+
+    @pytest.mark.parametrize("cut", ["truncate", "zero", "unlink"])
+    @pytest.mark.parametrize("kind", ["data", "index", "sums"])
+    def test_missing_parts(self, store: Store, kind: str, cut: str) -> None:
+        """Files that have lost their end, or were filled with zeros, or are gone, give no wrong bytes either."""
+        path = store.file("s", kind)
+        content = path.read_bytes()
+        half = len(content) // 2
+        if cut == "unlink":
+            path.unlink()
+        else:
+            path.write_bytes(content[:half] + (b"" if cut == "truncate" else bytes(len(content) - half)))
+        again = store.reopened()
+        for begin in range(0, len(WHOLE), 25):
+            assert again.read("s", begin, begin + 25) in (None, WHOLE[begin : begin + 25])
+        assert (again.read("s", 0, 25) is None) == (cut == "unlink" and kind != "index")
+        assert again.scrub()
+        again.close()
+        problems = check_files(str(store.directory), lambda *_: None).problems
+        assert problems
+        assert all("stream 's'" in each for each in problems)
+
+    def test_queries(self, store: Store) -> None:
+        """Message boundaries are right, or the question is refused."""
+        path, random = store.file("s", "index"), Random(1)
+        source = store.storage.source(store.state("s"))
+        right = [now(source.extent(position, 30)) for position in range(len(WHOLE))]
+        content = path.read_bytes()
+        for _ in range(5):
+            path.write_bytes(content)
+            store.spoil(path, random.randrange(len(content)), 1 << random.randrange(8))
+            refused = 0
+            for position, expected in enumerate(right):
+                try:
+                    assert now(store.storage.source(store.state("s")).extent(position, 30)) == expected
+                except StorageDamaged:
+                    refused += 1
+            assert 0 < refused < 300
+
+
+class AnswerTests:
+    """What clients get."""
+
+    def test_status(self, store: Store) -> None:
+        """A damaged range is a 500 of its own kind; the rest is served, and the log names the stream once."""
+        store.spoil(store.file("s", "data"), 450)
+        with capturedLogs() as events:
+            for _ in range(5):
+                reply = store.engine.get("s")
+                assert (reply.status, reply.problem["code"]) == (500, "DATA_DAMAGED")
+            assert store.engine.get("s", offset(600)).body == WHOLE[600:]
+            assert store.engine.get("other").body == WHOLE
+        said = [formatEvent(event) for event in events]
+        assert len([each for each in said if "stored data is damaged" in each]) == 1
+        assert store.storage.damage.places == 1
+
+    def test_appends_go_on(self, store: Store) -> None:
+        """A stream with damage takes appends, which can be read, and checkpoints write them."""
+        store.spoil(store.file("s", "data"), 450)
+        store.spoil(store.file("s", "sums"), len(store.file("s", "sums").read_bytes()) - 5)
+        for number in range(40):
+            store.engine.post("s", b"more %04d" % number, content_type="text/plain")
+            if not number % 13:
+                now(store.storage.checkpoint())
+        now(store.storage.checkpoint())
+        again = store.reopened()
+        more = b"".join(b"more %04d" % number for number in range(40))
+        assert again.read("s", len(WHOLE), len(WHOLE) + len(more)) == more
+        assert again.read("s", 0, 25) == WHOLE[:25]
+        assert again.read("s", 450, 460) is None
+        assert again.read("s", len(WHOLE) - 1, len(WHOLE)) is None
+        again.close()
+
+    def test_deleted(self, store: Store) -> None:
+        """A stream that is deleted takes its damage out of the count."""
+        store.spoil(store.file("s", "data"), 450)
+        assert store.read("s", 0, len(WHOLE)) is None
+        assert store.storage.damage.streams == 1
+        assert store.engine.delete("s").status == 204
+        assert store.storage.damage.streams == 0
+
+
+class CatalogTests:
+    """A damaged catalog.db, store.json or journal: the check never fails, and finds what a start refuses."""
+
+    def test_any_damage(self, store: Store) -> None:
+        """Cut, filled with zeros or changed anywhere, it is refused or opened; what opens has the right bytes."""
+        random = Random(3)
+        store.close()
+        paths = [store.directory / "catalog.db", store.directory / "store.json"]
+        kept = paths[0].read_bytes()
+        for number in range(150):
+            path = paths[number % 5 == 0]
+            content = path.read_bytes()
+            spoiled = bytearray(content)
+            begin = random.randrange(len(content))
+            kind = number % 3
+            if kind == 0:
+                del spoiled[begin:]
+            elif kind == 1:
+                end = min(len(content), begin + random.choice([1, 100, 4096]))
+                spoiled[begin:end] = bytes(end - begin)
+            else:
+                spoiled[begin] ^= 1 << random.randrange(8)
+            path.write_bytes(spoiled)
+            try:
+                problems = check(store.directory)
+                try:
+                    again = opened(store.directory)
+                except StorageError:
+                    assert problems, (path, number, begin)
+                else:
+                    for name in ("s", "other"):
+                        if name in again.storage._catalog.names:
+                            assert again.read(name, 0, len(WHOLE)) == WHOLE
+                        else:
+                            assert problems, (path, number, begin)
+                    again.close()
+            finally:
+                for each in store.directory.glob("catalog.db*"):
+                    each.unlink()
+                path.write_bytes(content)
+                paths[0].write_bytes(kept)
+        assert check(store.directory) == []
+
+
+def check(directory: Path) -> list[str]:
+    """What the command finds, as it is run for a store of this layout."""
+    try:
+        read_manifest(OsDisk(), str(directory))
+    except StorageError as error:
+        return [str(error)]
+    return check_files(str(directory), lambda *_: None).problems
