@@ -22,9 +22,9 @@ from dstreams.storage import journal
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import DataFiles
-from dstreams.storage.disk import Disk, OsDisk
+from dstreams.storage.disk import Disk, OsDisk, copy_file
 from dstreams.storage.interface import StorageError
-from dstreams.storage.journal import Corruption, segment_name
+from dstreams.storage.journal import ASIDE, Corruption, segment_name
 from dstreams.storage.records import decode
 from dstreams.storage.replay import Rebuild
 from dstreams.storage.sync import run_inline
@@ -32,8 +32,6 @@ from dstreams.storage.verifying import Extent, verify_stream
 
 PROGRESS_EVERY = 1000
 """How many streams or batches are checked between two notes of progress."""
-
-_READ_BYTES = 1 << 20
 
 
 @define(eq=False)
@@ -126,14 +124,14 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
     for first in journal.segments(disk, folder):
         path = f"{folder}/{segment_name(first)}"
         if first >= broken.sequence:
-            disk.rename(path, path + ".damaged")
-            done.append(f"{path} was renamed to {path}.damaged")
+            disk.rename(path, path + ASIDE)
+            done.append(f"{path} was renamed to {path}{ASIDE}")
         elif path == broken.path:
-            _copy(disk, path, path + ".damaged")
+            copy_file(disk, path, path + ASIDE)
             file = disk.open(path)
             file.truncate(broken.offset)
             file.sync()
-            done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}.damaged")
+            done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}{ASIDE}")
     # What a checkpoint covers isn't lost with its segment: the log goes on behind both.
     journal.begin_anew(disk, folder, broken.resume)
     return done
@@ -189,12 +187,3 @@ def _check_journal(
             if first >= error.sequence
         ]
     report.streams = len(rebuild.catalog.streams)
-
-
-def _copy(disk: Disk, source: str, target: str) -> None:
-    reading, writing = disk.open(source, write=False), disk.open(target, create=True)
-    size, offset = reading.size(), 0
-    while offset < size:
-        data = reading.pread(min(_READ_BYTES, size - offset), offset)
-        offset += writing.pwrite(data, offset)
-    writing.sync()

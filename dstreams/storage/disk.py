@@ -112,6 +112,23 @@ def write_all(file: File, data: bytes, offset: int) -> None:
         written += more
 
 
+def copy_file(disk: Disk, source: str, target: str) -> None:
+    """Copy a file, and make the copy's bytes durable.
+
+    :raise OSError:
+    """
+    reading, writing = disk.open(source, write=False), disk.open(target, create=True)
+    writing.truncate(0)
+    size, offset = reading.size(), 0
+    while offset < size and (data := reading.pread(min(COPY_BYTES, size - offset), offset)):
+        write_all(writing, data, offset)
+        offset += len(data)
+    writing.sync()
+
+
+COPY_BYTES = 1024 * 1024
+"""How much of a file is copied at a time."""
+
 MAX_PIECES = 1024
 """How many pieces a system takes at a time: IOV_MAX of Linux, macOS and the BSDs."""
 

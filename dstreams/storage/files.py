@@ -217,7 +217,7 @@ class FileStorage:
                 ) from error
             if not number % 1000:
                 progress("replaying the journal", number, 0)
-        if found.beyond:
+        if found.beyond and (found.dropped is None or self._make_syncer is not None):
             _log.warn(
                 "the journal ends with batch {last}; what a crash left behind it is removed: {beyond}",
                 last=None if found.last is None else found.last.sequence,

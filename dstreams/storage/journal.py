@@ -6,7 +6,8 @@ one from batch to batch, also from segment to segment.
 Where the log ends
     A segment is read up to the number with which the next one begins, the newest up to its end. The log ends at the
     first batch that is missing or invalid: a crash has torn it, or what was written after it reached the disk first.
-    What is found behind that place doesn't belong to the log and is removed, unless it is proven that the missing
+    What is found behind that place doesn't belong to the log and is removed (``file-fast`` keeps it under names with
+    ``.damaged`` behind, since it may have been acknowledged), unless it is proven that the missing
     batch was durable once: by a later batch with flag 1, or because a checkpoint covers it. Then it is damaged, not
     torn: that is corruption, and the journal refuses to open. So is a segment without a right header, and a gap
     between the catalog and the oldest segment.
@@ -36,11 +37,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from dstreams.storage.disk import Disk, File, is_passing, storage_error, write_all, write_pieces
+from dstreams.storage.disk import Disk, File, copy_file, is_passing, storage_error, write_all, write_pieces
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.pieces import gather
 from dstreams.storage.segments import (
@@ -63,6 +65,9 @@ _log = Logger()
 
 _NEW = ".new"
 
+ASIDE: Final = ".damaged"
+"""The end of the name of what is kept of a damaged segment."""
+
 
 class Corruption(StorageError):
     """A file is damaged in a way that no crash explains.
@@ -79,6 +84,22 @@ class Corruption(StorageError):
         self.path = path
         self.offset = offset
         self.resume = resume
+
+
+@frozen
+class Dropped:
+    """What is behind the end of the log.
+
+    :param path: the segment in which the log ends.
+    :param offset: where batch number ``sequence`` should begin, which is torn or damaged.
+    :param count: how many whole batches follow, ``last`` the number of the last.
+    """
+
+    path: str
+    offset: int
+    sequence: int
+    count: int
+    last: int
 
 
 @define(eq=False)
@@ -159,6 +180,8 @@ class Journal:
                 failed = error  # the others' failures are told only once too: hear them all now
         if failed is not None:
             raise storage_error(failed, f"making {self._directory} durable, whose sync failed before")
+        if not self._synced:
+            self._set_aside(found)
         # An empty segment behind the newest batch would come to stand in the middle of what is written from now on.
         last = None if found.last is None else segment_name(found.last.sequence)
         for name in self._disk.list(self._directory):
@@ -168,6 +191,32 @@ class Journal:
         self._disk.sync_directory(self._directory)
         self.begin_segment(found.last if self._synced else None, spare)
         self._before = max(found.size, grown)
+
+    def _set_aside(self, found: Replay) -> None:
+        """Keep what a start drops that may have been acknowledged: it is in no one's way under another name."""
+        dropped = found.dropped
+        if dropped is None:
+            return
+        aside = [f"{self._directory}/{name}{ASIDE}" for name in found.beyond]
+        kept: list[str] = []
+        try:
+            copy_file(self._disk, dropped.path, dropped.path + ASIDE)
+            kept.append(dropped.path + ASIDE)
+            for path in aside:
+                self._disk.rename(path.removesuffix(ASIDE), path)
+                kept.append(path)
+        except OSError as error:
+            _log.warn("what the journal has lost can't be set aside: {error}", error=error)
+        _log.error(
+            "the journal ends before batch {sequence}, at byte {offset} of {path}, which is torn or damaged. It is"
+            " dropped with {count} whole batches behind it, up to number {last}; all of them are kept in {kept}",
+            sequence=dropped.sequence,
+            offset=dropped.offset,
+            path=dropped.path,
+            count=dropped.count,
+            last=dropped.last,
+            kept=", ".join(kept) or "nothing",
+        )
 
     def begin_segment(self, carried: Batch | None = None, spare: File | None = None) -> int:
         """Begin a new segment with the next batch.
@@ -358,6 +407,8 @@ class Replay:
     """How many bytes the batches from the start on take."""
     beyond: list[str] = field(factory=list, init=False)
     """The names of segments behind the log's end: they hold nothing of it."""
+    dropped: Dropped | None = field(default=None, init=False)
+    """What was found behind the log's end and looks like a part of it."""
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches.
@@ -408,11 +459,13 @@ class Replay:
 
     def _end(self, segment: Segment, sequence: int, offset: int, later: list[int]) -> None:
         """Batch ``sequence`` should be at ``offset`` and isn't: is it torn, or damaged?"""
-        proof = segment.proof(offset, sequence)
-        for first in later if proof is None else ():
-            proof = self._open(first).proof(HEADER_SIZE, sequence)
-            if proof is not None:
-                break
+        proof, count, last = None, 0, sequence
+        for each in (segment, *map(self._open, later)):
+            for batch in each.later(offset if each is segment else HEADER_SIZE, sequence):
+                count, last = count + 1, max(last, batch.sequence)
+                if proof is None and batch.flags & DURABLE_BEFORE:
+                    proof = batch.sequence
+            each.release()
         why = None
         if proof is not None:
             why = f"but batch {proof} was written when it was durable"
@@ -423,6 +476,8 @@ class Replay:
             resume = max(sequence, self._start)
             raise Corruption(f"{what}, {why}; {_ADVICE}", sequence, segment.path, offset, resume)
         self.beyond = [segment_name(first) for first in later]
+        if count or segment.is_torn(offset, sequence):
+            self.dropped = Dropped(segment.path, offset, sequence, count, last)
 
 
 _ADVICE = (

@@ -168,15 +168,24 @@ class Segment:
             yield batch
             offset, sequence = batch.end, sequence + 1
 
-    def proof(self, offset: int, sequence: int) -> int | None:
-        """The number of a batch at or after ``offset`` that proves batch ``sequence`` durable, if there is one."""
+    def later(self, offset: int, sequence: int) -> Iterator[Batch]:
+        """The valid batches at or after ``offset`` whose numbers are greater than ``sequence``.
+
+        Where one has flag 1, batch ``sequence`` was durable.
+        """
         later = _numbered_after(sequence)
         while (offset := self._data.find(later, offset)) >= 0:
             batch = self._batch(offset)
-            if batch is not None and batch.flags & DURABLE_BEFORE and batch.sequence > sequence:
-                return batch.sequence
-            offset += 1
-        return None
+            if batch is not None and batch.sequence > sequence:
+                yield batch
+                offset = batch.end
+            else:
+                offset += 1
+
+    def is_torn(self, offset: int, sequence: int) -> bool:
+        """Whether the header of batch ``sequence`` is at ``offset``; asked where no valid batch is."""
+        header = self._data.read(offset, _NUMBERED_SIZE)
+        return header[:4] == _BATCH_MAGIC and header[8:] == sequence.to_bytes(8, "little")
 
     def sync(self) -> None:
         """Make what was read durable, if it isn't.

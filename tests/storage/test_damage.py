@@ -67,6 +67,10 @@ class Store:
         self.close()
         return opened(self.directory)
 
+    def closed(self) -> Store:
+        self.close()
+        return self
+
     def close(self) -> None:
         now(self.engine.streams.close())
 
@@ -277,3 +281,58 @@ def check(directory: Path) -> list[str]:
     except StorageError as error:
         return [str(error)]
     return check_files(str(directory), lambda *_: None).problems
+
+
+class JournalEndTests:
+    """``file-fast``: where the journal breaks off it ends, and what follows is kept and told."""
+
+    def killed(self, store: Store) -> list[Path]:
+        """The segments after ten appends in two segments that no checkpoint has written."""
+        for number in range(10):
+            store.engine.post("s", b"late %d" % number)
+            if number == 5:
+                store.storage._journal.begin_segment()
+        lock = store.storage._lock
+        assert lock is not None
+        lock.release()
+        return sorted(store.directory.glob("journal/*.log"))[-2:]
+
+    def restarted(self, store: Store) -> tuple[Store, list[str]]:
+        """What is opened next, and what it logs."""
+        with capturedLogs() as events:
+            again = opened(store.directory)
+        return again, [formatEvent(event) for event in events]
+
+    @pytest.mark.parametrize("in_middle", [True, False])
+    def test_damage(self, store: Store, in_middle: bool) -> None:
+        """A damaged batch and all behind it are dropped: the log says where and how many, and they are kept."""
+        first, second = self.killed(store)
+        content = [each.read_bytes() for each in (first, second)]
+        place = content[0].index(b"late 2") if in_middle else content[1].index(b"late 9")
+        path = first if in_middle else second
+        store.spoil(path, place)
+        again, said = self.restarted(store)
+        assert again.state("s").tail == len(WHOLE) + 6 * (2 if in_middle else 9)
+        (line,) = [each for each in said if "torn or damaged" in each]
+        assert f"of {path}, which is torn or damaged. It is dropped with {7 if in_middle else 0} whole batches" in line
+        kept = [Path(f"{each}.damaged") for each in ((first, second) if in_middle else (second,))]
+        assert all(str(each) in line for each in kept)
+        for each in kept:
+            original = bytearray(content[each.name.startswith(second.name)])
+            if each.name.startswith(path.name):
+                original[place] ^= 1
+            assert each.read_bytes() == original
+        assert check_files(str(store.directory), lambda *_: None).problems == []
+        third, said = self.restarted(again.closed())
+        assert [each for each in said if "journal ends" in each] == []
+        assert third.state("s").tail == again.state("s").tail
+        third.close()
+
+    def test_no_damage(self, store: Store) -> None:
+        """After a kill nothing is dropped, and nothing said."""
+        self.killed(store)
+        again, said = self.restarted(store)
+        assert again.state("s").tail == len(WHOLE) + 60
+        assert [each for each in said if "journal" in each] == []
+        assert list(store.directory.glob("journal/*.damaged")) == []
+        again.close()
