@@ -77,6 +77,9 @@ SCRUB_STREAMS: Final = 16
 SCRUB_BYTES: Final = 256 * 1024
 """A step of the scrub ends with so many streams, or when it has read so many bytes."""
 
+LEAST_SENT: Final = 64 * 1024
+"""The kernel isn't asked to send fewer bytes, if more are wanted that have to be read and verified anyway."""
+
 MAX_RANGES: Final = 20_000
 """Of how many ranges it is known that they were verified since the start."""
 
@@ -426,8 +429,9 @@ class StreamBytes:
         """Where the bytes from ``start`` on lie, if they were verified; else they have to be read."""
         if start >= self._written:
             return None
-        end = min(end, self._written, self._files.verified.end(self._stream_id, start))
-        if end <= start:
+        wanted = min(end, self._written)
+        end = min(wanted, self._files.verified.end(self._stream_id, start))
+        if end <= start or end - start < min(LEAST_SENT, wanted - start):
             return None
         file, offset, size = self._open(DATA), start - self._start, end - start
         if file.fileno() < 0 or not (file.pread_nowait(1, offset) and file.pread_nowait(1, offset + size - 1)):

@@ -19,7 +19,7 @@ from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageDamaged, StorageError, Verified
 from dstreams.storage.sync import run_inline
-from tests.engine import Engine, offset
+from tests.engine import Engine, FakeSink, offset
 from tests.storage.acid_stores import now
 
 MESSAGES = [b"%04d " % number * (number % 7 + 1) for number in range(60)]
@@ -203,6 +203,52 @@ class AnswerTests:
         said = [formatEvent(event) for event in events]
         assert len([each for each in said if "stored data is damaged" in each]) == 1
         assert store.storage.damage.places == 1
+
+    @pytest.mark.parametrize("live", [False, True])
+    def test_cut(self, store: Store, live: bool) -> None:
+        """Where the head has left, the answer ends before the damage, and its connection is cut."""
+        engine, message = store.engine, b"x" * 1000
+        engine.put("large")
+        for _ in range(800):
+            engine.post("large", message)
+        now(store.storage.checkpoint())
+        store.spoil(store.file("large", "data"), 600_000)
+        with capturedLogs() as events:
+            if live:
+                _, sink = engine.follow("large")
+            else:
+                sink = FakeSink()
+                engine.get("large").live.start(sink)
+        assert sink.aborted
+        assert not sink.finished
+        received = sink.data
+        assert 200_000 < received.count(b"x") < 600_000
+        if live:
+            # The last event tells where to go on, and that is right.
+            assert offset(received.count(b"x")).encode() in received.rstrip().rsplit(b"\n\n", 1)[-1]
+        assert [formatEvent(event) for event in events if "damaged" not in formatEvent(event)] == []
+
+    def test_sent_by_the_kernel(self, store: Store) -> None:
+        """What the kernel sends has been verified since the start; damaged ranges never are."""
+        engine = store.engine
+        engine.put("large")
+        for _ in range(300):
+            engine.post("large", b"x" * 1000)
+        now(store.storage.checkpoint())
+        store.spoil(store.file("large", "data"), 200_000)
+        again = store.reopened()
+        source = again.storage.source(again.state("large"))
+        assert source.in_file(0, 300_000) is None
+        for begin in range(0, 300_000, 10_000):
+            again.read("large", begin, begin + 10_000)
+        found = source.in_file(0, 300_000)
+        assert found is not None
+        assert 190_000 <= found.size <= 200_000
+        assert source.in_file(200_000, 300_000) is None
+        after = source.in_file(210_000, 300_000)
+        assert after is not None
+        assert after.size == 90_000
+        again.close()
 
     def test_appends_go_on(self, store: Store) -> None:
         """A stream with damage takes appends, which can be read, and checkpoints write them."""

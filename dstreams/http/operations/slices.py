@@ -14,6 +14,7 @@ from dstreams.protocol.etags import format_etag, matches
 from dstreams.protocol.headers import IF_NONE_MATCH_KEY
 from dstreams.protocol.json_mode import wrap
 from dstreams.protocol.offsets import format_offset
+from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.reading import Slice
 
 _log = Logger()
@@ -135,7 +136,8 @@ class SliceBody:
 
     def _failed(self, failure: Failure) -> None:
         self._fetching = False
-        _log.failure("a read failed while its answer was being sent", failure)
+        if not failure.check(StorageDamaged):  # the storage logs that, once for each stream
+            _log.failure("a read failed while its answer was being sent", failure)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.abort()

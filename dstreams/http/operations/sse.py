@@ -23,6 +23,7 @@ from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.offsets import NOW, format_offset
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
+from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.live import Audience
 from dstreams.streams.reading import Slice
 from dstreams.timers import Timer
@@ -270,7 +271,8 @@ class SseReader:
 
     def _failed(self, failure: Failure) -> None:
         self._fetching = False
-        _log.failure("a live read failed", failure)
+        if not failure.check(StorageDamaged):  # the storage logs that, once for each stream
+            _log.failure("a live read failed", failure)
         sink = self._sink
         self._release()
         if sink is not None:
