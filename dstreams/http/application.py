@@ -175,6 +175,8 @@ def problem_response(error: ProtocolError, request: Request | None, cause: BaseE
 
     :param cause: what is for the log only; what the error was raised from, when it is left out.
     """
+    # It isn't logged, and its frames refer to the answer: else each refusal would be garbage in a cycle.
+    error.__traceback__ = None
     instance = ""
     if request is not None:
         target = request.root + request.path + (b"?" + request.query if request.query else b"")

@@ -10,15 +10,18 @@ Positions are absolute byte positions in the stream's *stored* bytes; times are 
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from attrs import define
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from dstreams.protocol.content_types import ContentType
 from dstreams.protocol.producers import Producer
 
 
-@frozen
-class StreamConfig:
+class StreamConfig(Struct, frozen=True, gc=False):
     """The properties that a stream gets at creation and keeps (PROTOCOL 5.1).
+
+    There is one for each stream, so Python's garbage collector does not track it; it must never be part of a cycle.
 
     :param content_type: the type of the stream's messages.
     :param ttl: the sliding time-to-live in seconds, or ``None``.
@@ -28,16 +31,14 @@ class StreamConfig:
     content_type: ContentType
     ttl: int | None = None
     expires_at: float | None = None
-    expires: bool = field(init=False, eq=False, repr=False)
-    """Whether the stream expires at all."""
+    expires: bool = False
+    """Whether the stream expires at all; computed, whatever is passed."""
 
-    @expires.default
-    def _decide_expires(self) -> bool:
-        return self.ttl is not None or self.expires_at is not None
+    def __post_init__(self) -> None:
+        force_setattr(self, "expires", self.ttl is not None or self.expires_at is not None)
 
 
-@frozen
-class ForkPoint:
+class ForkPoint(Struct, frozen=True, gc=False):
     """Where a fork branches off from its source (PROTOCOL 4.2).
 
     :param source_id: the id of the source's incarnation.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Self
 
-from attrs import define
+from msgspec import Struct
 
 from dstreams.model.changes import Append, Create, ForkPoint, StreamConfig
-from dstreams.protocol.producers import Producer
+from dstreams.protocol.headers import MAX_INTEGER
+from dstreams.protocol.producers import SEQ_BITS, Producer
 
 
-@define(eq=False)
-class StreamState:
+class StreamState(Struct, eq=False, gc=False):
     """The properties of a stream that validation and responses need.
+
+    Python's garbage collector does not track it (``gc=False``), nor dictionaries of many of them: a million would take
+    it half a second. It must never be part of a cycle.
 
     :param id: the id of the incarnation.
     :param start: the position of the stream's own first byte: where a fork branches off from its source, else 0.
@@ -20,7 +23,7 @@ class StreamState:
     :param messages: the number of the stream's own messages.
     :param closed_by: the producer, epoch and sequence number that closed the stream, if a producer did.
     :param stream_seq: the last accepted ``Stream-Seq`` of the stream.
-    :param producers: (epoch, last sequence number) of every producer, or ``None`` if there is none.
+    :param producers: the last epoch and sequence number of every producer, packed; ``None`` if there is none.
     :param base_producers: in an overlay, the producers of the state below; ``producers`` takes precedence.
     :param forks: the number of streams that have this one as their source. Derived, never stored.
     :param soft_deleted: whether it is deleted but kept for its forks.
@@ -41,8 +44,8 @@ class StreamState:
     closed: bool = False
     closed_by: Producer | None = None
     stream_seq: bytes | None = None
-    producers: dict[str, tuple[int, int]] | None = None
-    base_producers: dict[str, tuple[int, int]] | None = None
+    producers: dict[str, int] | None = None
+    base_producers: dict[str, int] | None = None
     forks: int = 0
     soft_deleted: bool = False
     removed: bool = False
@@ -73,10 +76,12 @@ class StreamState:
     def producer(self, producer_id: str) -> tuple[int, int] | None:
         """Return (epoch, last sequence number) of a producer, or ``None`` if it is unknown."""
         if self.producers is not None and producer_id in self.producers:
-            return self.producers[producer_id]
-        if self.base_producers is not None:
-            return self.base_producers.get(producer_id)
-        return None
+            packed = self.producers[producer_id]
+        elif self.base_producers is not None and producer_id in self.base_producers:
+            packed = self.base_producers[producer_id]
+        else:
+            return None
+        return packed >> SEQ_BITS, packed & MAX_INTEGER  # unpack(): this is a hot path
 
     def producer_ids(self) -> set[str]:
         """Return the ids of all producers."""
@@ -93,7 +98,7 @@ class StreamState:
         if producer is not None:
             if self.producers is None:
                 self.producers = {}
-            self.producers[producer.id] = (producer.epoch, producer.seq)
+            self.producers[producer.id] = producer.epoch << SEQ_BITS | producer.seq  # pack()
         if change.closes:
             self.closed = True
             self.closed_by = producer

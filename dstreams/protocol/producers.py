@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import define
 
-from dstreams.protocol.headers import PRODUCER_EPOCH, PRODUCER_SEQ, parse_integer
+from dstreams.protocol.headers import MAX_INTEGER, PRODUCER_EPOCH, PRODUCER_SEQ, parse_integer
 from dstreams.protocol.problems import BadRequest, ProducerFenced, SequenceConflict
 
 MAX_ID_BYTES: Final = 512
@@ -49,6 +49,24 @@ def parse_producer(headers: Mapping[bytes, bytes]) -> Producer | None:
             f"Invalid header value for Producer-Id: it has {len(name)} bytes; at most {MAX_ID_BYTES} are allowed."
         )
     return Producer(name.decode("latin-1"), parse_integer(PRODUCER_EPOCH, epoch), parse_integer(PRODUCER_SEQ, seq))
+
+
+SEQ_BITS: Final = 53
+"""How many bits hold any sequence number: up to :data:`MAX_INTEGER`."""
+
+
+def pack(epoch: int, seq: int) -> int:
+    """A producer's last epoch and sequence number as one integer.
+
+    A stream may have a million of them: a dictionary of integers is nothing that Python's garbage collector looks at,
+    one of tuples is gone through again and again.
+    """
+    return epoch << SEQ_BITS | seq
+
+
+def unpack(packed: int) -> tuple[int, int]:
+    """The epoch and the sequence number of :func:`pack`."""
+    return packed >> SEQ_BITS, packed & MAX_INTEGER
 
 
 def check(producer: Producer, last: tuple[int, int] | None) -> bool:

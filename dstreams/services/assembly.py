@@ -55,7 +55,7 @@ def build_server(
         # Started early, and so stopped late: SIGHUP is handled until everything else has stopped.
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
-        GarbageService(),
+        GarbageService(reactor),
         *_admin_services(admin_listener, parts.admin, patience),
         SiteService(config, parts, listeners, readiness, patience, reactor),
         NotifyService(notifier, reactor, readiness.failure, waits),

@@ -34,7 +34,6 @@ from dstreams.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
-from dstreams.storage.collector import loading
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
@@ -141,8 +140,7 @@ class FileStorage:
         if self._lock is not None:
             self._lock.acquire(self._directory)
         try:
-            with loading(catalog):
-                self._open(catalog, progress)
+            self._open(catalog, progress)
         except BaseException as error:
             self._let_go()
             if isinstance(error, OSError):

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from attrs import define, field
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from dstreams.model.catalog import Catalog
@@ -28,9 +29,8 @@ CHARGES = Charges(stream=1024, message=9, producer=320)
 """Measured with ``bench/memory.py``: what each costs in this process, rounded up."""
 
 
-@define(eq=False)
-class MemoryStream:
-    """The bytes of one incarnation (a ``ByteSource``).
+class MemoryStream(Struct, eq=False, gc=False):
+    """The bytes of one incarnation (a ``ByteSource``); as a stream's state it is nothing for the garbage collector.
 
     :param start: the position of the first byte.
     """

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from dstreams.model.changes import ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
-from dstreams.protocol.producers import Producer
+from dstreams.protocol.producers import Producer, pack, unpack
 from dstreams.storage.interface import StorageError
 from dstreams.storage.records import config_members, members_config
 
@@ -130,7 +130,7 @@ def stream_values(state: StreamState) -> tuple[Any, ...]:
 def producer_rows(state: StreamState, producers: Iterable[str]) -> list[tuple[int, str, int, int]]:
     """Some of a stream's producers as rows; unknown ones are left out."""
     known = state.producers or {}
-    return [(state.id, producer_id, *known[producer_id]) for producer_id in producers if producer_id in known]
+    return [(state.id, producer_id, *unpack(known[producer_id])) for producer_id in producers if producer_id in known]
 
 
 def stream_crc(  # noqa: PLR0913, PLR0917 (the columns)
@@ -247,7 +247,7 @@ def load(database: Connection, where: str) -> Iterator[StreamState]:
             _verify_producer(waiting, where)
             if waiting[0] == stream_id:
                 state.producers = state.producers or {}
-                state.producers[waiting[1]] = (waiting[2], waiting[3])
+                state.producers[waiting[1]] = pack(waiting[2], waiting[3])
             waiting = next(producers, None)
         yield state
 

@@ -145,7 +145,9 @@ class Commits:
             self.under_way, commit.over = None, True
             if self._next.changes:
                 self._start()
-            for decided in commit.waiting:
+            # Let go, since they refer to the commit: else each commit would be garbage in a cycle.
+            waiting, commit.waiting = commit.waiting, []
+            for decided in waiting:
                 try:
                     decided.succeeded()
                 except Exception:
@@ -161,7 +163,8 @@ class Commits:
         self._lost(first.cost + second.cost)
         problem = first.error = second.error = self._as_problem(failure)
         first.over = second.over = True
-        for decided in first.waiting + second.waiting:
+        waiting, first.waiting, second.waiting = first.waiting + second.waiting, [], []
+        for decided in waiting:
             try:
                 decided.broke(problem)
             except Exception:

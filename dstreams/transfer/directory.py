@@ -10,7 +10,7 @@ from attrs import frozen
 from dstreams.eventually import at_once
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
-from dstreams.protocol.producers import Producer
+from dstreams.protocol.producers import Producer, unpack
 from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import Sources
 from dstreams.streams import reading
@@ -79,7 +79,7 @@ class DirectoryStreams:
             created_at=state.created_at,
             updated_at=None if never_changed else state.updated_at,
             stream_seq=state.stream_seq,
-            producers=tuple(Producer(each, *producers[each]) for each in sorted(producers)),
+            producers=tuple(Producer(each, *unpack(producers[each])) for each in sorted(producers)),
             closed_by=state.closed_by,
             origin=self._origin(state, exported),
         )

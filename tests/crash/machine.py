@@ -20,6 +20,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
+from dstreams.protocol.producers import unpack
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File
 from dstreams.storage.files import FileStorage
@@ -299,7 +300,7 @@ class Process:
             closed=state.closed,
             closed_by=None if closed_by is None else (closed_by.id, closed_by.epoch, closed_by.seq),
             stream_seq=state.stream_seq,
-            producers=tuple(sorted((name, *last) for name, last in producers.items())),
+            producers=tuple(sorted((name, *unpack(last)) for name, last in producers.items())),
             soft_deleted=state.soft_deleted,
             forks=state.forks,
             times=(state.created_at, state.updated_at, state.touched_at),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.protocol.headers import MAX_INTEGER
 from dstreams.protocol.problems import BadRequest, ProducerFenced, SequenceConflict
-from dstreams.protocol.producers import MAX_ID_BYTES, Producer, check, parse_producer
+from dstreams.protocol.producers import MAX_ID_BYTES, Producer, check, pack, parse_producer, unpack
 
 ALL = {b"producer-id": b"p", b"producer-epoch": b"2", b"producer-seq": b"7"}
 
@@ -122,3 +123,16 @@ class CheckTests:
         assert accepted == sorted(set(accepted))
         for (epoch, seq), (next_epoch, next_seq) in pairwise(accepted):
             assert next_seq == (seq + 1 if next_epoch == epoch else 0)
+
+
+class PackTests:
+    """A producer's state as one integer."""
+
+    @given(st.integers(0, MAX_INTEGER), st.integers(0, MAX_INTEGER))
+    def test_there_and_back(self, epoch: int, seq: int) -> None:
+        """Any epoch and sequence number come back."""
+        assert unpack(pack(epoch, seq)) == (epoch, seq)
+
+    def test_order(self) -> None:
+        """A newer epoch or a later sequence number is a larger integer."""
+        assert sorted([pack(1, 0), pack(0, MAX_INTEGER), pack(0, 1)]) == [pack(0, 1), pack(0, MAX_INTEGER), pack(1, 0)]

@@ -975,7 +975,7 @@ class TailTests:
         assert group.batches[0].producers == [(1, "p7", 0, 1)]
         now(store.close())
         _, catalog = opened(directory, shard_count=1)
-        assert catalog.streams[1].producers == {f"p{number}": (0, 0) for number in range(50)}
+        assert catalog.streams[1].producers == {f"p{number}": 0 for number in range(50)}
 
 
 class RowTests:

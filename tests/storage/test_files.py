@@ -394,7 +394,7 @@ class RealThreadsTests:
             found = await as_deferred(streams.read(streams.find(name), 0, 1 << 30))
             data = await as_deferred(found.read(0, found.end))
             assert data == b"".join(b"%03d;" % number * 20 for number in range(40))
-            assert streams.find(name).producers == {"p": (0, 39)}
+            assert streams.find(name).producer("p") == (0, 39)
         await streams.close()
         assert len(segments.segments(store._disk, f"{tmp_path}/journal")) <= 2
         prepared = [path for path in (tmp_path / "journal").iterdir() if path.stat().st_size == 21_250]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dstreams.model.changes import ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
-from dstreams.protocol.producers import Producer
+from dstreams.protocol.producers import Producer, pack
 from dstreams.storage import stream_rows
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import COLUMNS, Connection, connect, stream_crc
@@ -27,7 +27,7 @@ def state(stream_id: int = 1, **members: Any) -> StreamState:
         **{
             "id": stream_id, "name": "a/b", "config": PLAIN, "fork": None, "start": 0, "tail": 20, "messages": 2,
             "created_at": 1.5, "updated_at": 2.5, "touched_at": 3.5, "closed": True,
-            "closed_by": Producer("p", 1, 2), "stream_seq": b"0007", "producers": {"p": (1, 2), "q": (0, 0)},
+            "closed_by": Producer("p", 1, 2), "stream_seq": b"0007", "producers": {"p": pack(1, 2), "q": 0},
         } | members
     )  # fmt: skip
 

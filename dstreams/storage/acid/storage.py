@@ -27,7 +27,6 @@ from dstreams.storage.acid.source import Hold, StreamBytes
 from dstreams.storage.acid.tails import Tail, Tails
 from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
-from dstreams.storage.collector import loading
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
@@ -134,8 +133,7 @@ class AcidStorage:
         if self._lock is not None:
             self._lock.acquire(self._directory)
         try:
-            with loading(catalog):
-                self._open(catalog, progress)
+            self._open(catalog, progress)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
