@@ -31,7 +31,7 @@ endif
 
 .PHONY: help
 help: ## Say what can be made.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(INSTALLED) ## Run the server in the foreground: memory storage, port 4437. ARGS="..." go to the server.
@@ -82,6 +82,10 @@ bench-storage: $(DEVELOPED) ## Appends and creates in every storage mode, beside
 .PHONY: bench-scale
 bench-scale: $(DEVELOPED) ## Our server with 10,000 readers, 100,000 active and 1,000,000 idle streams.
 	$(BIN)/python -m bench.scale $(ARGS)
+
+.PHONY: bench-fairness
+bench-fairness: $(DEVELOPED) ## How long one client waits while others make the server work hard; fails above 50 ms.
+	$(BIN)/python -m bench.fairness $(ARGS)
 
 .PHONY: bench-report
 bench-report: $(DEVELOPED) ## Put the newest results into docs/explanation/performance.md, with charts.

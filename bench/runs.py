@@ -53,7 +53,20 @@ class Turn:
         return f"round {self.round}: {self.workload.group}: {self.workload.title}: {self.target.title}"
 
 
-def turns(targets: Sequence[Target], workloads: Sequence[Workload], rounds: int) -> Iterator[Turn]:
+Suits = Callable[[Workload, Target], bool]
+"""Whether a target gets a workload."""
+
+
+def suits(workload: Workload, target: Target) -> bool:
+    """Whether a target gets a workload, unless a benchmark has rules of its own."""
+    if target.server.apart and not workload.log_levels:
+        return False
+    return any(mode in workload.modes for mode in target.mode.promises)
+
+
+def turns(
+    targets: Sequence[Target], workloads: Sequence[Workload], rounds: int, suits: Suits = suits
+) -> Iterator[Turn]:
     """All runs of a benchmark in their order: round, workload, target.
 
     All targets come one after the other with each workload, and in every second round backwards, so that none
@@ -67,13 +80,6 @@ def turns(targets: Sequence[Target], workloads: Sequence[Workload], rounds: int)
             for target in targets if number % 2 else reversed(targets):
                 if suits(workload, target):
                     yield Turn(number, workload, target)
-
-
-def suits(workload: Workload, target: Target) -> bool:
-    """Whether a target gets a workload."""
-    if target.server.apart and not workload.log_levels:
-        return False
-    return any(mode in workload.modes for mode in target.mode.promises)
 
 
 @define(eq=False)
@@ -155,7 +161,8 @@ def told(workload: Workload, outcome: Outcome) -> str:
     """An outcome in a few words."""
     if isinstance(outcome, Void):
         return f"void: {outcome.reason}"
-    return "; ".join(f"{figure_text(outcome.figures[measure.key])} {measure.unit}" for measure in workload.measures)
+    found = ((outcome.figures.get(measure.key), measure.unit) for measure in workload.measures)
+    return "; ".join(f"{figure_text(value)} {unit}" for value, unit in found if value is not None)
 
 
 def run_once(turn: Turn, schedule: Schedule, step: Callable[[str], object]) -> Outcome:

@@ -279,21 +279,26 @@ Waiting = Callable[[float], object]
 
 
 @contextmanager
-def running(target: Target, directory: Path, waiting: Waiting = lambda _: None) -> Iterator[RunningServer]:
+def running(
+    target: Target, directory: Path, waiting: Waiting = lambda _: None, output: int | None = None
+) -> Iterator[RunningServer]:
     """A server from its start to its end.
 
     :param directory: for its data (in ``data``) and its log; whatever a former run left there is its own.
     :param waiting: told how long the start takes.
+    :param output: a descriptor that it prints to; its log when it is ``None``.
     :raise StartFailure: when it ends by itself, doesn't answer in time, or runs in another mode.
     """
-    server = start(target, directory, waiting)
+    server = start(target, directory, waiting, output)
     try:
         yield server
     finally:
         stop(server)
 
 
-def start(target: Target, directory: Path, waiting: Waiting = lambda _: None) -> RunningServer:
+def start(
+    target: Target, directory: Path, waiting: Waiting = lambda _: None, output: int | None = None
+) -> RunningServer:
     """Start a server and wait until it answers; as :func:`running`."""
     data, log = directory / "data", directory / "server.log"
     data.mkdir(parents=True, exist_ok=True)
@@ -301,13 +306,13 @@ def start(target: Target, directory: Path, waiting: Waiting = lambda _: None) ->
     if shutil.which(launch.command[0]) is None:
         raise StartFailure(f"there is no {launch.command[0]}")
     began = time.perf_counter()
-    with log.open("wb") as output:
+    with log.open("wb") as file:
         process = subprocess.Popen(
             launch.command,
             cwd=directory,
             env=_clean_environ() | launch.environ,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=file if output is None else output,
             stderr=subprocess.STDOUT,
         )
     try:

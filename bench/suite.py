@@ -13,8 +13,8 @@ from attrs import frozen
 
 from bench import facts, report
 from bench.results import Results
-from bench.runs import Schedule, Turn, run_all, turns
-from bench.servers import Target, dstreams_server, dstreams_with_logs, installed_peers
+from bench.runs import Schedule, Suits, Turn, run_all, suits, turns
+from bench.servers import Server, Target, dstreams_server, dstreams_with_logs, installed_peers
 from bench.texts import duration_text
 from bench.workload import Workload
 
@@ -34,6 +34,9 @@ class Suite:
     :param catalogue: its workloads, all or the quick ones.
     :param rounds: how often everything is measured, for ``seconds`` after ``warm`` seconds of the same load.
     :param peers: whether the peers take part.
+    :param more: servers of ours that take part beside the usual one.
+    :param suits: which server gets which workload.
+    :param verdict: what is to be said at the end, as lines; the exit status is 1 if there are any.
     """
 
     name: str
@@ -44,13 +47,19 @@ class Suite:
     warm: int
     seconds: int
     peers: bool
+    more: Callable[[], Sequence[Server]] = lambda: (dstreams_with_logs(),)
+    suits: Suits = suits
+    verdict: Callable[[Results], Sequence[str]] = lambda _: ()
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run it; the exit status is 1 when a run of ours is void or left out, 2 when there is nothing to run."""
+        """Run it.
+
+        :return: the exit status: 1 when a run of ours is void or left out, or there is a verdict; 2 for nothing to run.
+        """
         options = self._options(arguments)
         schedule = Schedule(options.rounds, options.warm, options.seconds, options.directory)
         workloads = [each for each in self.catalogue(quick=options.quick) if is_wanted(each, options.only)]
-        plan = list(turns(self._targets(options.servers), workloads, schedule.rounds))
+        plan = list(turns(self._targets(options.servers), workloads, schedule.rounds, self.suits))
         try:
             results, path = self._results(options, schedule)
         except (OSError, ValueError) as error:
@@ -69,7 +78,10 @@ class Suite:
         except KeyboardInterrupt:
             sys.stderr.write(f"\nstopped; `--resume {path}` goes on\n")
             return 130
-        return _tell(results, path)
+        status = _tell(results, path)
+        lines = self.verdict(results)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return 1 if lines else status
 
     def _options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.description)
@@ -97,9 +109,9 @@ class Suite:
 
     def _targets(self, wanted: Sequence[str]) -> list[Target]:
         """The servers and modes to run; those that are compared with each other stand together."""
-        servers = [dstreams_server(), *((*installed_peers(), dstreams_with_logs()) if self.peers else ())]
+        servers = [dstreams_server(), *((*installed_peers(), *self.more()) if self.peers else ())]
         targets = [Target(server, mode) for server in servers for mode in server.modes]
-        modes = [mode.name for mode in dstreams_server().modes]
+        modes = list(dict.fromkeys(mode for target in targets for mode in target.mode.promises))
         return sorted(
             (each for each in targets if not wanted or each.key in wanted or each.server.key in wanted),
             key=lambda target: modes.index(target.mode.promises[0]),

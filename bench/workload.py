@@ -50,6 +50,11 @@ BYTES_EACH = _cost("bytes_each", "Memory of each, in bytes", "bytes each")
 KILLED = _cost("killed_seconds", "Time until it answers after SIGKILL, in seconds", "s after SIGKILL")
 STOPPED = _cost("stopped_seconds", "Time until it answers after an orderly stop, in seconds", "s after a stop")
 FILLED = Measure("created_per_second", "Streams created per second", "streams created/s")
+PING_MAX = _cost("ping_max_ms", "Longest wait of the pinger, in ms", "ms at worst")
+PING_P99 = _cost("ping_p99_ms", "Wait of the pinger, 99th percentile, in ms", "ms (99th percentile)")
+PING_P50 = _cost("ping_p50_ms", "Wait of the pinger, median, in ms", "ms (median)")
+TURN = _cost("turn_ms", "Longest turn of the reactor in processor time, in ms", "ms in the longest turn")
+PEAK_MB = _cost("peak_mb", "Peak memory of the server, in MB", "MB at most")
 SHARED = Measure("appends_per_sync", "Appends per sync", "appends/sync")
 
 MEASURES = {
@@ -57,6 +62,7 @@ MEASURES = {
     for each in (
         *(RATE, CPU, MEGABYTES, CPU_MEGABYTE, CPU_EVENT, P50, P99, BYTES_EACH),
         *(FILLED, KILLED, STOPPED, SHARED),
+        *(PING_MAX, PING_P99, PING_P50, TURN, PEAK_MB),
     )
 }
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from bench.turns import REPORT_VARIABLE
+from tests.turn_guard import GUARD
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
 
@@ -60,13 +63,18 @@ class ChildServer:
 def child_environment(**variables: str) -> dict[str, str]:
     """This process's environment without the server's own variables: tests begin from the defaults.
 
-    But for the log, which is JSON unless it is written to a terminal: tests read the text.
+    But for the log, which is JSON unless it is written to a terminal: tests read the text. The turns of its reactor are
+    measured.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
-    # The checkout comes first, whatever else is installed.
-    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    ours = {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "DS_OBSERVABILITY__LOG_FORMAT": "text"}
-    return environment | ours | variables
+    ours = {"PYTHONUNBUFFERED": "1", "DS_OBSERVABILITY__LOG_FORMAT": "text"}
+    # The path that is measured begins with the checkout, whatever else is installed.
+    return environment | ours | GUARD.environment() | variables
+
+
+def pytest_environment() -> dict[str, str]:
+    """The environment of a child that runs tests: it measures its own turns, in the tests that have any."""
+    return child_environment(**{REPORT_VARIABLE: ""})
 
 
 @contextmanager

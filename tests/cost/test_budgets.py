@@ -14,6 +14,8 @@ from tests.cost.budgets import TOLERANCES, complaints, load, measure, measuremen
 from tests.cost.counting import PACKAGE, count_calls, count_lines, measure_kept, measure_peak
 from tests.cost.scenarios import append, fan_out
 
+pytestmark = pytest.mark.long_turns(reason="calls are counted, those of the guard too, and counting takes long")
+
 MEASUREMENTS = measurements()
 
 

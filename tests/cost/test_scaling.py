@@ -11,6 +11,8 @@ from dstreams.http.application import StreamApplication
 from tests.cost.counting import PACKAGE, Work, count_calls, count_lines, measure_peak
 from tests.cost.scenarios import SCENARIOS, append, fan_out
 
+pytestmark = pytest.mark.long_turns(reason="calls are counted, those of the guard too, and counting takes long")
+
 FEW, MANY = 10, 10_000
 
 _SMALL = tuple(each for each in SCENARIOS if "100 SSE" not in each.title)

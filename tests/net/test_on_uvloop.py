@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT, child_environment
+from tests.servers import ROOT, pytest_environment
 
 pytest.importorskip("uvloop")
 
@@ -32,7 +32,7 @@ def test_on_uvloop(module: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", *options, module],
         cwd=ROOT,
-        env=child_environment(),
+        env=pytest_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
