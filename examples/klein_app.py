@@ -1,10 +1,10 @@
-"""A klein application with Durable Streams in it, and a page that follows one of them.
+"""A klein application that serves Durable Streams, and a page that follows one of them.
 
     python examples/klein_app.py [PORT]
     curl -X PUT http://127.0.0.1:8080/durable/v1/stream/lobby -H 'Content-Type: text/plain'
     curl -X POST http://127.0.0.1:8080/durable/v1/stream/lobby -H 'Content-Type: text/plain' -d 'hello '
 
-http://127.0.0.1:8080/ then shows what is appended, as it comes.
+http://127.0.0.1:8080/ then shows the messages as they are appended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ events.addEventListener("data", (event) => { document.getElementById("said").tex
 app = Klein()
 stopping: Deferred[None] = Deferred()
 streams = dstreams.build_resource(
-    dstreams.MemoryStorage(),  # dstreams.FileStorage.at("data", reactor) keeps them
+    dstreams.MemoryStorage(),  # dstreams.FileStorage.at("data", reactor) stores them on disk
     dstreams.Config(),
     ready=lambda: not stopping.called,
     shutdown=stopping,
@@ -38,26 +38,26 @@ streams = dstreams.build_resource(
 
 @app.route("/")
 def page(request: IRequest) -> str:
-    """The application's own page."""
+    """Return the application's own page."""
     request.setHeader("content-type", "text/html; charset=utf-8")
     return PAGE
 
 
 @app.route("/durable/", branch=True)
 def durable(_: IRequest) -> dstreams.MountedStreams:
-    """Everything below /durable/ is the streams'."""
+    """Serve the streams under /durable/."""
     return streams
 
 
 async def stop(port: IListeningPort) -> None:
-    """Stop in good order: take no more connections, send live readers away, let requests finish, close the storage."""
+    """Shut down cleanly: accept no more connections, end live readers, let requests finish, close the storage."""
     await maybeDeferred(port.stopListening)
     stopping.callback(None)
     await streams.close()
 
 
 def listening(port: IListeningPort) -> None:
-    """The port is open: say where, and see to its end."""
+    """Print the address of the open port, and arrange for a clean shutdown."""
     host = port.getHost()
     assert isinstance(host, IPv4Address)
     print(f"listening on {host.host}:{host.port}", flush=True)
