@@ -1,6 +1,6 @@
-"""Who may keep an answer, and for how long (PROTOCOL 10.1, 12.7).
+"""Cache-Control: who may cache a response, and for how long (PROTOCOL 10.1, 12.7).
 
-A server can't know whether a stream is private, so nothing may be kept unless the operator says so.
+The server cannot know whether a stream is private, so nothing may be cached unless the operator allows it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dstreams.model.changes import StreamConfig
 NO_STORE = b"Cache-Control: no-store\r\n"
 
 MAX_AGE = 60
-"""Seconds for which an answer to a read is fresh."""
+"""Seconds for which a cached response is fresh."""
 
 STALE_WHILE_REVALIDATE = 300
-"""Seconds for which it may still be served while it is fetched anew."""
+"""Seconds for which a stale response may still be served while it is revalidated."""
 
 
 def for_read(context: Context, config: StreamConfig) -> bytes:
-    """The ``Cache-Control`` line of an answer that carries messages.
+    """Return the ``Cache-Control`` line of a response that carries messages.
 
-    :return: what the operator allows, but never for longer than the stream itself may live.
+    :return: what the operator allows, but never longer than the stream may exist.
     """
     scope = context.settings.cache
     if scope == "no-store":

@@ -1,4 +1,4 @@
-"""What is noted of a server's work, as its configuration wants it."""
+"""Builds the observers of a server's work: metrics, access log, traces and lag, as configured."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from dstreams.timers import Scheduler
 
 @frozen(eq=False)
 class Instruments:
-    """The observers of one server. What isn't wanted is ``None`` and costs nothing.
+    """The observers of one server. Those that are not wanted are ``None`` and cost nothing.
 
-    :param observer: told of every request by the transports.
-    :param sources: where metrics come from; transports add what they know of their connections.
+    :param observer: called by the transports for every request.
+    :param sources: the sources of the metrics; listeners add their connections.
     :param exposition: the metrics as a page.
-    :param lag: measures the reactor while the server runs.
-    :param traces: takes the spans of requests; started with the server.
+    :param lag: measures the reactor's lag while the server runs.
+    :param traces: exports the spans of requests; started with the server.
     """
 
     observer: RequestObserver | None = None
@@ -51,10 +51,10 @@ def build_instruments(
     ready: Callable[[], bool],
     syncs: Histogram | None = None,
 ) -> Instruments:
-    """Put the observers together, and let the engine know of those that it tells something.
+    """Build the configured observers, and connect the engine to those that measure it.
 
     :param syncs: the durations of the storage's syncs.
-    :raise StartupError: when traces are wanted and can't be had.
+    :raise StartupError: if traces are configured but their packages are not installed.
     """
     prefix = prefix_of(config.http.stream_base_path.encode())
     traces = _traces(config)
@@ -88,7 +88,7 @@ def _traces(config: Config) -> Traces | None:
 
 
 def _witnesses(config: Config, fields: RequestFields, traces: Traces | None) -> tuple[Witness, ...]:
-    """Who wants to know all about requests."""
+    """Return the observers that receive all details of a request."""
     witnesses: list[Witness] = []
     logged = least_status(LevelFilter(config.observability.log_filter))
     if logged < NEVER:

@@ -1,4 +1,4 @@
-"""The span of a request, for traces."""
+"""Records requests as spans of traces."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CARRIED = ("traceparent", "tracestate")
 
 @define(eq=False)
 class RequestSpans:
-    """Records every request as a span (a ``Witness``). A request in the middle of a trace goes on with that.
+    """Records every request as a span (a ``Witness``). If the request is part of a trace, the span continues it.
 
     :param fields: describes a request.
-    :param traces: takes the spans.
+    :param traces: receives the spans.
     """
 
     _fields: RequestFields
@@ -35,9 +35,9 @@ class RequestSpans:
         elapsed: float | None,
         speaker: Speaker,
     ) -> None:
-        """Record a request."""
+        """Record a request as a span."""
         attributes = dict(self._fields.describe(request, response, operation, elapsed, speaker))
-        for name in ("event.duration", "trace.id"):  # a span has them anyway
+        for name in ("event.duration", "trace.id"):  # spans have these by themselves
             attributes.pop(name, None)
         name = str(attributes.get("http.request.method", "HTTP"))
         if "http.route" in attributes:

@@ -164,7 +164,7 @@ class ForwardingTests:
         line = plain.logged("past", "create")
         assert f"client.address={CLIENT_ADDRESS} " in line
         assert "ds.proxy.trusted=false " in line.lower()
-        assert "which isn't in proxy.trusted_proxies" in plain.server.log.read_text()
+        assert "which is not in proxy.trusted_proxies" in plain.server.log.read_text()
 
     @pytest.mark.skipif(shutil.which("curl") is None, reason="curl isn't installed")
     def test_http2(self, plain: Stack) -> None:

@@ -1,1 +1,1 @@
-"""What reverse proxies say of the client, and when they are believed."""
+"""Handles the headers of reverse proxies: what they say about the client, and which peers are trusted to say it."""

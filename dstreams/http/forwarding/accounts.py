@@ -1,8 +1,8 @@
-"""What the headers of a trusted proxy say of the client.
+"""Reads what a trusted proxy's headers say about the client.
 
-Every proxy on the way adds to what it got, and the client may have sent anything to the first. So headers are read
-from their end, which the nearest proxy wrote, and only as far as trusted proxies have written them: the client is the
-first one from the right that isn't a trusted proxy. What stands left of it is the client's own word.
+Every proxy on the way adds to the headers it received, and the client may have sent anything to the first one. So the
+headers are read from the end, which the nearest proxy wrote, and only as far as trusted proxies have written them: the
+client is the first hop from the right that is not a trusted proxy. Everything to the left of it comes from the client.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ X_FORWARDED_PORT = b"x-forwarded-port"
 FORWARDED = b"forwarded"
 
 MAX_PROXIES = 32
-"""The longest chain of trusted proxies that is followed. Longer ones are a client's invention inside a trusted
-network, and every step takes a microsecond or two."""
+"""Maximum length of a chain of trusted proxies. A longer one is made up by a client inside a trusted network, and every
+hop takes a microsecond or two."""
 
 Trusts = Callable[[str], bool]
 
 
 @frozen
 class Account:
-    """What was said that can be believed; ``None`` is what wasn't, or wasn't valid.
+    """What trusted headers say; ``None`` for what they do not say, or say in an invalid form.
 
-    :param client: its IP address, or the identifier that a proxy gives it.
-    :param scheme: ``b"http"`` or ``b"https"``, as the client asked.
-    :param authority: the host, with a port if need be, that the client asked.
+    :param client: the client's IP address, or the identifier that a proxy uses for it.
+    :param scheme: ``b"http"`` or ``b"https"``, as the client requested.
+    :param authority: the host that the client requested, with a port if there is one.
     """
 
     client: str | None = None
@@ -47,10 +47,10 @@ NOTHING = Account()
 
 
 def read_x_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
-    """The account of ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
+    """Read ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
 
-    Of the last two the last value counts: some proxies set them and some add to them, and nobody can tell
-    how many have.
+    For ``-Proto`` and ``-Host`` the last value is used: some proxies replace these headers and some append to them, and
+    there is no way to tell how many have appended.
     """
     hops = reversed(headers.get(X_FORWARDED_FOR, b"").split(b","))
     return Account(
@@ -61,10 +61,10 @@ def read_x_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
 
 
 def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
-    """The account of ``Forwarded`` (RFC 7239); a malformed one says nothing.
+    """Read ``Forwarded`` (RFC 7239); a malformed header says nothing.
 
-    Scheme and authority are those that the client's own element has, which the outermost trusted proxy wrote; or
-    else the next one's to the right.
+    Scheme and authority come from the element that identifies the client, which the outermost trusted proxy wrote, or
+    else from the nearest element to the right that has them.
     """
     elements = parse_forwarded(headers.get(FORWARDED, b""))
     if not elements:
@@ -83,9 +83,9 @@ def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
 
 
 def _client(hops: Iterable[bytes], trusts: Trusts) -> str | None:
-    """The first hop that isn't a trusted proxy, or the last one that is known.
+    """Return the first hop that is not a trusted proxy, or the last known hop.
 
-    :param hops: from the nearest one on.
+    :param hops: the hops, nearest first.
     """
     client = None
     for hop in islice(hops, MAX_PROXIES):
@@ -108,7 +108,7 @@ def _scheme(value: bytes) -> bytes | None:
 
 
 def _authority(value: bytes) -> bytes | None:
-    # Location is made of it. A comma may stand in a host's name, but then means that two were meant.
+    # Location is built from it. A host name may contain a comma, but here a comma separates two values.
     if not value or value.startswith(b":") or b"," in value or HOST.fullmatch(value) is None:
         return None
     return value

@@ -1,7 +1,7 @@
-"""Behind reverse proxies: requests as the clients sent them, for the application that answers.
+"""An application for servers behind reverse proxies: it restores requests as the clients sent them.
 
-All transports hand their requests to an application, so this is in front of it: the HTTP/1.1 channel, HTTP/2 and the
-mounted resource get the same. Where no proxies are expected it isn't there, and nothing else reads their headers.
+It wraps the application that answers, so that the HTTP/1.1 channel, HTTP/2 and the mounted resource all get the same
+behaviour. If no proxies are configured it is not used, and nothing else reads their headers.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from dstreams.http.messages import Application, Facts, Request, Response, Via
 _log = Logger()
 
 WARNING_SECONDS = 60.0
-"""How long one warning about headers of untrusted peers stands for those that follow."""
+"""Seconds between two warnings about headers from untrusted peers."""
 
 _MOST_KNOWN = 1024
-"""So many accounts are remembered,"""
+"""Maximum number of cached entries."""
 
 _LONGEST_KNOWN = 1024
-"""if they were made of no more bytes."""
+"""Header values with more bytes than this in total are not cached."""
 
 _X_FORWARDED = (X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO)
 
@@ -45,10 +45,10 @@ Read = Callable[[Mapping[bytes, bytes], Trusts], Account]
 
 @frozen
 class _Family:
-    """What one value of ``proxy.forwarded_headers`` means.
+    """The headers that belong to one value of ``proxy.forwarded_headers``.
 
-    :param read: makes an account of ``names``.
-    :param others: the headers that aren't read, whoever sends them.
+    :param read: reads the headers ``names``.
+    :param others: headers that are never read and always removed.
     """
 
     read: Read
@@ -64,10 +64,10 @@ _FAMILIES: Mapping[str, _Family] = {
 
 @define(eq=False)
 class _Seen:
-    """A head as the client sent it, by the word of a trusted proxy; kept with what is known of the head.
+    """A request head as the client sent it, according to a trusted proxy; cached with the head.
 
-    :param arrived: the scheme that it came with.
-    :param client: ``None`` when nobody said.
+    :param arrived: the scheme of the connection that it arrived on.
+    :param client: the client's address, or ``None`` if no proxy named it.
     """
 
     arrived: bytes
@@ -80,17 +80,16 @@ class _Seen:
 
 @define(eq=False)
 class ForwardingApplication:
-    """Puts in place of a trusted proxy's requests those of its clients (an ``Application``).
+    """Replaces what the request of a trusted proxy says by what the client had sent (an ``Application``).
 
-    Of a request it sets ``scheme``, ``peer``, ``via`` and, in ``headers``, ``host``; and it removes the headers that
-    only proxies may send where they aren't believed.
+    It sets the request's ``scheme``, ``peer``, ``via`` and the header ``host``. If the peer is not trusted, it removes
+    the headers that only proxies may send.
 
-    :param inner: answers.
-    :param proxy: who is believed, and what is read.
-    :param mutual_tls: whether whoever connects has shown a certificate, if TLS is spoken: without that there are no
-        identities.
-    :param now: the time in seconds from any point, for the rate of warnings.
-    :raise ValueError: for trusted proxies that can't be read.
+    :param inner: the application that answers.
+    :param proxy: the trusted proxies and the headers to read.
+    :param mutual_tls: whether every TLS client has presented a certificate; without that there are no identities.
+    :param now: a clock in seconds, for the rate of warnings.
+    :raise ValueError: if the trusted proxies cannot be parsed.
     """
 
     _inner: Application
@@ -104,9 +103,9 @@ class ForwardingApplication:
     _proxies_own: frozenset[bytes] = field(init=False)
     """The headers that only trusted proxies may send."""
     _accounts: dict[tuple[bytes, ...], Account] = field(factory=dict, init=False)
-    """What was made of headers. Heads differ in much else, as those of a producer do in their numbers."""
+    """Parsed headers by their values. Heads differ in other headers, such as a producer's sequence number."""
     _dropped: int = field(default=0, init=False)
-    """How many requests lost headers since the last warning."""
+    """The number of requests that lost headers since the last warning."""
     _warn_at: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -137,7 +136,7 @@ class ForwardingApplication:
         return self._inner.refuse(request, status, detail)
 
     def _see(self, request: Request) -> None:
-        """Make it the client's request, once: 0.4 us for a known head, 2.4 for known headers of proxies, else 10."""
+        """Restore the client's request, once: 0.4 us for a cached head, 2.4 for cached proxy headers, otherwise 10."""
         if request.via is not None:
             return
         if not self._trusts(request.peer):
@@ -152,7 +151,7 @@ class ForwardingApplication:
         request.via = Via(request.peer, True, seen.identity)
         request.scheme = seen.scheme
         request.headers = seen.headers
-        # What was found out about the same head from another peer doesn't hold for this one.
+        # Facts cached for the same head from another peer do not apply to this one.
         request.facts = seen.facts
         if seen.client is not None:
             request.peer = seen.client
@@ -185,7 +184,7 @@ class ForwardingApplication:
         return account
 
     def _drop(self, request: Request) -> None:
-        """Remove what an untrusted peer has no right to say, and warn of it now and then."""
+        """Remove headers that an untrusted peer may not send, and log a warning at most once a minute."""
         kept = {name: value for name, value in request.headers.items() if name not in self._proxies_own}
         dropped = sorted(name.decode("ascii") for name in request.headers if name in self._proxies_own)
         request.headers = kept
@@ -194,7 +193,7 @@ class ForwardingApplication:
         if now >= self._warn_at:
             count, self._dropped, self._warn_at = self._dropped, 0, now + WARNING_SECONDS
             _log.warn(
-                "removed {headers} from a request of {peer_ip}, which isn't in proxy.trusted_proxies"
+                "removed {headers} from a request of {peer_ip}, which is not in proxy.trusted_proxies"
                 " ({count} such requests since the last warning)",
                 headers=", ".join(dropped),
                 peer_ip=request.peer or "a UNIX socket",

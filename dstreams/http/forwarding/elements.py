@@ -1,12 +1,12 @@
-"""The ``Forwarded`` header: what each proxy on the way has added to it (RFC 7239 section 4)."""
+"""Parses the ``Forwarded`` header, to which each proxy on the way adds an element (RFC 7239 section 4)."""
 
 from __future__ import annotations
 
 import re
 
-# One pair, or none, up to the semicolon, the comma or the end behind it. Values with colons and brackets should be
-# quoted, but proxies send them as they are. No quantifier gives back what it has taken: a head full of blanks took
-# seven seconds when they did.
+# One pair, or none, with the semicolon, comma or end of text after it. Values with colons and brackets should be
+# quoted, but proxies send them unquoted. All quantifiers are possessive: with backtracking, a header full of spaces
+# took seven seconds.
 _PAIR = re.compile(
     rb"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
     rb"(?:\"((?:[^\"\\]++|\\.)*+)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*+))[ \t]*+)?([;,]|\Z)",
@@ -15,18 +15,17 @@ _PAIR = re.compile(
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 Element = dict[bytes, bytes]
-"""Parameters by their lower-case names."""
+"""Parameters by their names in lower case."""
 
 
 def parse_forwarded(value: bytes) -> list[Element] | None:
-    """The elements of a header, that of the nearest proxy last; empty ones are left out.
+    """Return the elements of a header, that of the nearest proxy last; empty ones are left out.
 
-    A client may send the beginning of the header, to which proxies add their elements. One quotation mark that isn't
-    closed would then swallow what a proxy has added. But whatever stands before it, the text of a proxy that uses
-    quotation marks itself is malformed from then on, and one that doesn't use them leaves the string open. So a
-    header that is malformed anywhere says nothing at all.
+    A client may send the beginning of the header, to which proxies append their elements. An unclosed quotation mark
+    in it would swallow what the proxies append. But then the rest is malformed: the appended text contains quotation
+    marks itself, or leaves the string unclosed. So a header that is malformed anywhere is ignored as a whole.
 
-    :return: ``None`` when the header is malformed.
+    :return: ``None`` if the header is malformed.
     """
     elements: list[Element] = []
     element: Element = {}
@@ -39,7 +38,7 @@ def parse_forwarded(value: bytes) -> list[Element] | None:
         if name is not None:
             name = name.lower()
             if name in element:
-                return None  # RFC 7239 section 4: once in each element
+                return None  # RFC 7239 section 4: a parameter occurs at most once in an element
             element[name] = plain if quoted is None else _ESCAPED.sub(rb"\1", quoted)
         if separator != b";" and element:
             elements.append(element)

@@ -1,4 +1,4 @@
-"""How proxies write whom they got a request from (RFC 7239 section 6)."""
+"""Parses the identifiers by which proxies name the sender of a request (RFC 7239 section 6)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<four>[0-9.]+))(?::(?:[0-9
 _OBFUSCATED = re.compile(r"(?P<name>_[A-Za-z0-9._-]+)(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?")
 
 _LONGEST = 256
-"""No node's text is longer; the rest isn't worth looking at."""
+"""Maximum length of a node's text; longer text is not parsed."""
 
 
 def parse_node(raw: bytes) -> str | None:
-    """Who a node is: an IP address without brackets and port, or an obfuscated identifier.
+    """Return a node's IP address without brackets and port, or its obfuscated identifier.
 
-    ``203.0.113.7``, ``203.0.113.7:4711``, ``2001:db8::1``, ``[2001:db8::1]:4711`` and ``_hidden``. An IPv4 address in
-    the form of an IPv6 one becomes the IPv4 one.
+    It accepts ``203.0.113.7``, ``203.0.113.7:4711``, ``2001:db8::1``, ``[2001:db8::1]:4711`` and ``_hidden``. An IPv4
+    address in IPv6 form is converted to IPv4.
 
-    :return: ``None`` for ``unknown``, and for what is no node.
+    :return: ``None`` for ``unknown``, and for anything else.
     """
-    if len(raw) > _LONGEST or not raw.isascii() or b"%" in raw:  # a zone means something on one machine only
+    if len(raw) > _LONGEST or not raw.isascii() or b"%" in raw:  # an IPv6 zone has a meaning on one machine only
         return None
     text = raw.decode("ascii")
     obfuscated = _OBFUSCATED.fullmatch(text)
@@ -32,7 +32,7 @@ def parse_node(raw: bytes) -> str | None:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An IP address; IPv4 in the form of IPv6 (``::ffff:10.0.0.1``) as IPv4. ``None`` for anything else."""
+    """Parse an IP address; IPv4 in IPv6 form (``::ffff:10.0.0.1``) becomes IPv4. Return ``None`` for anything else."""
     try:
         address = ip_address(text)
     except ValueError:

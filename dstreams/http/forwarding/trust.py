@@ -1,4 +1,4 @@
-"""Which peers are trusted proxies."""
+"""Decides which peers are trusted proxies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dstreams.config.networks import parse_trusted
 from dstreams.http.forwarding.nodes import parse_address
 
 _MOST_KNOWN = 4096
-"""So many verdicts are remembered."""
+"""Maximum number of cached decisions."""
 
 
 @define(eq=False)
 class TrustedProxies:
-    """The peers that are believed.
+    """The peers whose headers are trusted.
 
-    :param networks: members of these.
-    :param unix: whether peers without an IP address, those of UNIX sockets, are too.
+    :param networks: the networks of trusted peers.
+    :param unix: whether peers without an IP address, which connect through UNIX sockets, are trusted as well.
     """
 
     _networks: tuple[IPv4Network | IPv6Network, ...]
@@ -28,19 +28,19 @@ class TrustedProxies:
 
     @classmethod
     def parse(cls, listed: Iterable[str]) -> TrustedProxies:
-        """As the operator lists them in ``proxy.trusted_proxies``.
+        """Parse the items of ``proxy.trusted_proxies``.
 
-        :raise ValueError: with the remedy.
+        :raise ValueError: if one is invalid; the message says what to write.
         """
         parsed = [parse_trusted(text) for text in listed]
         return cls(tuple(network for network in parsed if network is not None), None in parsed)
 
     def trusts(self, peer: str) -> bool:
-        """Whether a peer is believed: 0.05 us for one that was asked about before.
+        """Whether a peer is trusted: 0.05 us if the decision is cached.
 
-        IPv4 networks also have the IPv4 addresses that come in the form of IPv6; otherwise the families never match.
+        IPv4 networks also contain IPv4 addresses in IPv6 form; otherwise the families never match.
 
-        :param peer: an IP address in text form, empty for a UNIX socket. Any other text isn't trusted.
+        :param peer: an IP address as text, or empty for a UNIX socket. Any other text is not trusted.
         """
         verdict = self._known.get(peer)
         if verdict is None:

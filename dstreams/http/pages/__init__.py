@@ -1,5 +1,5 @@
-"""Everything that isn't a stream: health, metrics, the listing of streams.
+"""The resources other than streams: health, metrics and the listing of streams.
 
-Each module adds its routes to a klein application; :func:`~dstreams.http.pages.site.build_pages` puts together those
+Each module adds its routes to a klein application; :func:`~dstreams.http.pages.site.build_pages` combines the pages
 that a listener serves.
 """

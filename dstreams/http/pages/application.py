@@ -1,4 +1,4 @@
-"""A listener that serves only pages: the admin listener's application."""
+"""The application of the admin listener, which serves only pages."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.protocol.problems import BY_STATUS
 
 MAX_BODY_BYTES = 64 * 1024
-"""The largest request body: pages are read, so none is expected."""
+"""Maximum size of a request body. Pages are only read, so no body is expected."""
 
 _HEAD = b"X-Content-Type-Options: nosniff\r\n"
 
 
 @define(eq=False)
 class PagesApplication:
-    """Hands every request to the pages (an ``Application``).
+    """Passes every request to the pages (an ``Application``).
 
-    No CORS headers: pages of the admin listener are nothing for scripts of other origins.
+    It sends no CORS headers, because scripts of other origins must not read the admin pages.
 
-    :param pages: what answers.
-    :param hosts: under which names.
+    :param pages: answers the requests.
+    :param hosts: the host names under which requests are answered.
     """
 
     _pages: Elsewhere
@@ -31,7 +31,7 @@ class PagesApplication:
     max_body_bytes: int = MAX_BODY_BYTES
 
     def judge(self, request: Request) -> Response | None:  # noqa: ARG002 (the interface's)
-        """Nothing is decided by the head alone."""
+        """Return ``None``: no request is answered before its body has arrived."""
         return None
 
     def respond(self, request: Request) -> Response | Deferred[Response]:
@@ -45,7 +45,7 @@ class PagesApplication:
         return _complete(response)
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
-        """The answer to a message that HTTP itself doesn't allow."""
+        """Return the response to a message that violates HTTP."""
         return _complete(problem_response(BY_STATUS[status](detail), request))
 
 

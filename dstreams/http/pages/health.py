@@ -1,4 +1,4 @@
-"""Health and readiness, for load balancers, orchestrators and people."""
+"""The health and readiness pages, for load balancers, orchestrators and people."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IRequest
 
 Status = Callable[[], Mapping[str, object]]
-"""Gives the members of ``/health`` that only the server knows."""
+"""Returns additional members of ``/health``, which the server provides."""
 
 
 def health(ready: Callable[[], bool], status: Status) -> Page:
-    """``/healthz``, ``/readyz`` and ``/health``.
+    """Return the pages ``/healthz``, ``/readyz`` and ``/health``.
 
-    ``/healthz`` is 200 as long as the process answers at all; ``/readyz`` is 200 while traffic is wanted, else 503;
-    ``/health`` is 200 with a JSON document for people and dashboards.
+    ``/healthz`` is 200 as long as the process answers at all; ``/readyz`` is 200 while the server is ready for traffic,
+    else 503; ``/health`` is 200 with a JSON document for people and dashboards.
 
-    :param ready: whether traffic is wanted.
+    :param ready: returns whether the server is ready for traffic.
     """
     started = time.monotonic()
 

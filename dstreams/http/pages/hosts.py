@@ -1,9 +1,9 @@
-"""Under which names the admin listener answers.
+"""The host names under which the admin listener answers.
 
-A page of somebody else's that an operator has open in a browser can't read what the loopback interface serves. But its
-owner can let the page's own name lead to 127.0.0.1 a moment later, and then the browser takes both for one site ("DNS
-rebinding"). Such a request carries that name in its ``Host`` header; so a listener that only this machine can
-reach answers only under names that can't be anybody else's.
+A web page that an operator has open in a browser cannot read what the loopback interface serves. But the page's owner
+can make the page's host name resolve to 127.0.0.1 a moment later, and then the browser treats both as one site ("DNS
+rebinding"). Such a request carries that name in its ``Host`` header. So a listener that only this machine can reach
+answers only under names that cannot belong to anybody else.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def _comparable(names: Iterable[str]) -> frozenset[str]:
 
 @define(eq=False)
 class AllowedHosts:
-    """Judges requests by their ``Host`` header.
+    """Checks the ``Host`` header of requests.
 
-    :param names: ``admin.allowed_hosts``. When there are some, every request is judged; else only those that come to
-        the loopback interface.
+    :param names: the value of ``admin.allowed_hosts``. If it has names, every request is checked; otherwise only
+        requests to the loopback interface are.
     """
 
     _names: frozenset[str] = field(converter=_comparable, default=())
@@ -39,13 +39,13 @@ class AllowedHosts:
         return bool(self._names)
 
     def bound(self, address: IAddress) -> None:
-        """The listener is bound to an address."""
+        """Note the address that the listener is bound to."""
         host: str | None = getattr(address, "host", None)
         if host is not None and is_loopback(host):
             self._judges = True
 
     def refusal(self, request: Request) -> Misdirected | None:
-        """Why a request isn't answered, ``None`` when it is. One without a ``Host`` (HTTP/1.0) is no browser's."""
+        """Return why a request is rejected, or ``None``. One without ``Host`` (HTTP/1.0) comes from no browser."""
         header = request.headers.get(b"host")
         if not self._judges or header is None:
             return None

@@ -1,4 +1,4 @@
-"""``GET {admin.base_path}/streams``: which streams there are, page by page."""
+"""``GET {admin.base_path}/streams``: lists the streams, page by page."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-"""The most streams in one page: a page of so many is made in some milliseconds."""
+"""Maximum number of streams in one page; building such a page takes some milliseconds."""
 
 _KNOWN: Final = frozenset((b"prefix", b"after", b"limit"))
 
 
 def listing(base_path: str, streams: Streams) -> Page:
-    """The listing of ``streams``.
+    """Return the page that lists ``streams``.
 
-    :param base_path: ``admin.base_path``.
+    :param base_path: the value of ``admin.base_path``.
     """
 
     def add(app: Klein) -> None:
@@ -50,7 +50,7 @@ def _document(page: Found) -> dict[str, object]:
 
 
 def describe(state: StreamState) -> dict[str, object]:
-    """What the listing says of a stream; ``docs/reference/admin.md`` explains each member."""
+    """Return a stream's entry in the listing; ``docs/reference/admin.md`` explains each member."""
     config, fork = state.config, state.fork
     return {
         "name": state.name,

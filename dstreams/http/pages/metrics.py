@@ -1,4 +1,4 @@
-"""``/metrics``: the server's metrics, for Prometheus."""
+"""``/metrics``: the server's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def metrics(exposition: Exposition) -> Page:
-    """The page."""
+    """Return the page."""
 
     def add(app: Klein) -> None:
         @app.route(METRICS_PATH, methods=READ)

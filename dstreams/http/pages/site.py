@@ -1,7 +1,7 @@
-"""A klein application made of pages, and the ways in which a page answers.
+"""Builds a klein application from pages, and formats the responses of pages.
 
-Imports klein only when it is called: klein installs the default reactor when it is imported, and by then the
-process must have chosen its own.
+klein is imported only when it is needed: it installs the default reactor when it is imported, and by then the process
+must have chosen its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
 Page = Callable[["Klein"], object]
-"""Adds its routes to an application."""
+"""Adds the page's routes to an application."""
 
 READ = ("GET", "HEAD")
-"""The methods of a page that is only looked at."""
+"""The methods of a read-only page."""
 
 
 def build_pages(*pages: Page) -> IResource:
-    """The resource that answers ``pages``; all else is a 404 problem."""
+    """Return the resource that serves ``pages``; every other path is answered with a 404 problem."""
     from klein import Klein
     from werkzeug.exceptions import HTTPException
     from werkzeug.exceptions import MethodNotAllowed as WrongMethod
@@ -40,7 +40,7 @@ def build_pages(*pages: Page) -> IResource:
         error = getattr(failure, "value", None)
         if isinstance(error, WrongMethod):
             allow = b", ".join(sorted(method.encode() for method in error.valid_methods or ()))
-            return answer_problem(request, MethodNotAllowed("This path is only read", b"Allow: %b\r\n" % allow))
+            return answer_problem(request, MethodNotAllowed("This path is read-only", b"Allow: %b\r\n" % allow))
         return answer_problem(request, NotFound("There is nothing at this path"))
 
     @app.handle_errors(ProtocolError)
@@ -52,19 +52,19 @@ def build_pages(*pages: Page) -> IResource:
 
 
 def answer_text(request: IRequest, body: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> bytes:
-    """A body that nobody keeps."""
+    """Return a body that must not be cached."""
     request.setHeader(b"content-type", content_type)
     request.setHeader(b"cache-control", b"no-store")
     return body
 
 
 def answer_json(request: IRequest, document: object) -> bytes:
-    """A JSON document that nobody keeps."""
+    """Return a JSON document that must not be cached."""
     return answer_text(request, orjson.dumps(document) + b"\n", b"application/json")
 
 
 def answer_problem(request: IRequest, error: ProtocolError) -> bytes:
-    """A problem document."""
+    """Return a problem document, and set its status and headers."""
     request.setResponseCode(error.status)
     for line in error.headers.splitlines():
         name, _, value = line.partition(b": ")
@@ -73,5 +73,5 @@ def answer_problem(request: IRequest, error: ProtocolError) -> bytes:
 
 
 def unready() -> ProtocolError:
-    """What a server says that wants no traffic."""
+    """Return the problem of a server that is not ready for traffic."""
     return BY_STATUS[503]("The server is not ready to accept traffic")
