@@ -1,1 +1,1 @@
-"""Benchmarks: our server and its peers under the same load, and what single parts of ours cost."""
+"""Benchmarks: this server and its peers under the same load, and the costs of single parts of this server."""

@@ -1,7 +1,7 @@
-"""Our server beside its peers: ``python -m bench``, or ``make bench``.
+"""Compares this server with its peers: ``python -m bench``, or ``make bench``.
 
-Every server that is installed gets the same load, in turns, in several rounds. ``bench/README.md`` says what is
-measured, how, and what isn't.
+All installed servers get the same load in turn, in several rounds. ``bench/README.md`` says what is measured, how, and
+what is not measured.
 """
 
 import sys
@@ -12,7 +12,7 @@ from bench.suite import Suite
 COMPARISON = Suite(
     "comparison",
     "bench",
-    "Our server beside its peers, in every mode; see bench/README.md.",
+    "Compare this server with its peers, in every mode; see bench/README.md.",
     workloads,
     rounds=3,
     warm=1,

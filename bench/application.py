@@ -1,8 +1,8 @@
-"""What a request costs from its first byte to the answer's last, without sockets: channel, engine and storage.
+"""Measures what a request costs from its first byte to the response's last, without sockets: channel, engine, storage.
 
-Run ``python -m bench.application`` from the checkout. Bytes go into real channels, and real storage takes what they
-bring; transports only count, and the syncs of ``file-durable`` are over as soon as every connection has been served
-once, so that they group as they do under load. What a reactor's read and write take comes on top.
+Run ``python -m bench.application`` from the checkout. Bytes are passed to real channels, and real storage stores
+them; transports only count, and a sync of ``file-durable`` ends when every connection has been served once, so that
+commits are grouped as they are under load. The reactor's reads and writes are not included.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BODY = b"x" * 100
 class Bench:
     """A server without sockets, some connections and some streams.
 
-    :param house: the server; nobody has come yet.
+    :param house: the server, without connections.
     """
 
     house: House
@@ -39,11 +39,11 @@ class Bench:
             self.ask(request(b"PUT", f"s{number}"), 201)
 
     def ask(self, data: bytes, status: int) -> None:
-        """One request on the first connection; its answer must have the status that is expected."""
+        """Send one request on the first connection, and check the status of the response."""
         self._clients[0].ask(data, status)
 
     def round(self, requests: list[bytes]) -> None:
-        """A request on each connection, all answered."""
+        """Send one request on each connection, and answer all of them."""
         for client, each in zip(self._clients, requests, strict=True):
             client.channel.dataReceived(each)
         self.house.settle()
@@ -96,7 +96,7 @@ def _measure(bench: Bench, mode: str, seconds: float) -> None:
 
 
 def _measure_fan_out(readers: int, seconds: float) -> None:
-    """What one more SSE reader adds to an append."""
+    """Measure what each additional SSE reader adds to the cost of an append."""
     with house("memory") as server:
         bench = Bench(server, 1, 1)
         listening = [server.listen("s0") for _ in range(readers)]
@@ -109,9 +109,9 @@ def _measure_fan_out(readers: int, seconds: float) -> None:
 
 
 def main() -> None:
-    """Measure, and print a line for each kind of request."""
+    """Measure, and print one line for each kind of request."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument("--seconds", type=float, default=1.0, help="how long each line is measured")
+    options.add_argument("--seconds", type=float, default=1.0, help="seconds of measurement for each line")
     seconds = options.parse_args().seconds
     sys.stdout.write(f"Python {platform.python_version()}, {platform.machine()}; the best of many rounds\n")
     for mode, connections, streams in (("memory", 32, 1), ("file-durable", 32, 1), ("file-durable", 64, 64)):

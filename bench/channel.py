@@ -1,7 +1,7 @@
-"""What the HTTP/1.1 channel costs: requests against a fake transport, no sockets.
+"""Measures what the HTTP/1.1 channel costs, with requests on a fake transport instead of sockets.
 
-Run ``python -m bench.channel`` from the checkout. The application answers at once, so what is measured is
-parsing, dispatch and formatting; a reactor's read and write come on top (10 to 20 us on epoll).
+Run ``python -m bench.channel`` from the checkout. The application answers immediately, so this measures only
+parsing, dispatch and formatting; a reactor's read and write add 10 to 20 us on epoll.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class _Transport:
         return IPv4Address("TCP", "127.0.0.1", 1)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Never pauses it."""
+        """Do nothing: this transport never pauses its producer."""
 
 
 class _Application:
-    """Answers 204 to appends, 200 with 100 bytes to reads; later, when asked to."""
+    """Answers appends with 204 and reads with 200 and 100 bytes; later, if ``waiting`` is given."""
 
     max_body_bytes = 1 << 20
 
@@ -93,9 +93,9 @@ def _report(name: str, turn: Callable[[], object], per_turn: int, seconds: float
 
 
 def main() -> None:
-    """Measure, and print a line for each kind of request."""
+    """Measure, and print one line for each kind of request."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument("--seconds", type=float, default=1.0, help="how long each line is measured")
+    options.add_argument("--seconds", type=float, default=1.0, help="seconds of measurement for each line")
     seconds = options.parse_args().seconds
     sys.stdout.write(f"Python {platform.python_version()}, {platform.machine()}; the best of many rounds\n")
     channel = _connect(_Application())

@@ -1,4 +1,4 @@
-"""Charts of results, as SVG: the same results give the same bytes."""
+"""Draws charts of results as SVG files; the same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.texts import figure_text
 from bench.workload import BYTES_EACH, CPU_EVENT, MEGABYTES, P50, RATE, Measure
 
 _COLOURS = {"dstreams": "#0072b2", "electric": "#e69f00", "rust": "#d55e00", "node": "#999999"}
-"""One for each server, told apart by colour-blind people too (Okabe and Ito)."""
+"""One colour for each server, also distinguishable for colour-blind people (Okabe and Ito)."""
 
 _STYLE = {
     "svg.hashsalt": "dstreams",
-    # Text stays text: smaller, and readable for screen readers and searches.
+    # Keep text as text: it is smaller, and accessible to screen readers and searches.
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -30,7 +30,7 @@ _STYLE = {
 class Group:
     """A group of bars, one for each server.
 
-    :param mode: ours; the peers have the mode that promises as much.
+    :param mode: this server's mode; for peers, the mode with the same promise is used.
     """
 
     label: str
@@ -49,10 +49,10 @@ class Panel:
 
 @frozen
 class Chart:
-    """Panels beside each other, in a file.
+    """Panels next to each other in one file.
 
-    :param name: of the file, without ``.svg``.
-    :param title: what it shows, for those who can't see it.
+    :param name: the file's name without ``.svg``.
+    :param title: what it shows, for people who cannot see it.
     """
 
     name: str
@@ -123,13 +123,13 @@ CHARTS = (
 
 
 def subject_of(results: Results, server: str, mode: str) -> Subject | None:
-    """The server in the mode that promises what ours does."""
+    """Return a server in the mode that makes the same promise as this server's ``mode``."""
     found = (each for each in results.subjects.values() if each.server == server and mode in each.promises)
     return next((each for each in found if not each.apart), None)
 
 
 def values(results: Results, panel: Panel, server: str) -> list[float | None]:
-    """A server's figure for each group."""
+    """Return a server's figure for each group."""
     subjects = [(group, subject_of(results, server, group.mode)) for group in panel.groups]
     return [
         None if subject is None else results.median(group.workload, subject.key, panel.measure)
@@ -147,7 +147,7 @@ def has_figures(results: Results, chart: Chart) -> bool:
 def draw(results: Results, chart: Chart, path: Path) -> None:
     """Draw a chart into a file.
 
-    :raise ImportError: matplotlib isn't installed.
+    :raise ImportError: if matplotlib is not installed.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -182,5 +182,5 @@ def _draw_panel(axes: Any, results: Results, panel: Panel, servers: Sequence[str
 
 
 def _short(value: float) -> str:
-    """A figure that fits above a bar: ``124 k``."""
+    """Format a figure briefly enough to fit above a bar: ``124 k``."""
     return f"{value / 1000:.0f} k" if value >= 10_000 else figure_text(value)

@@ -1,4 +1,4 @@
-"""Single requests, and many of them: streams made and filled before a run, the same for every server."""
+"""Sends single requests or many of them: creates and fills streams before a run, in the same way for every server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.servers import RunningServer
 from bench.workload import LoadFailure
 
 STREAM_PREFIX = "bench-"
-"""What streams' names begin with; their number follows."""
+"""The first part of streams' names; a number follows."""
 
 CONTENT_TYPE = "application/octet-stream"
 
 CONNECTIONS = 32
-"""How many connections share the work."""
+"""The number of connections that share the work."""
 
 CREATED = (201,)
 SUCCESS = range(200, 300)
@@ -29,7 +29,7 @@ SUCCESS = range(200, 300)
 def request_bytes(
     server: RunningServer, method: str, name: str, body: bytes = b"", content_type: str = CONTENT_TYPE
 ) -> bytes:
-    """A request as it goes over the connection."""
+    """Return the bytes of a request."""
     head = f"{method} {server.path(name)} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
@@ -44,9 +44,9 @@ def create_streams(
 ) -> None:
     """Create the streams from number ``first`` up to ``count``, over several connections.
 
-    :param body: what each of them holds at first.
-    :param progress: told now and then how many there are.
-    :raise LoadFailure: when one of them isn't created.
+    :param body: the initial content of each stream.
+    :param progress: called from time to time with the number of streams created.
+    :raise LoadFailure: if one of them is not created.
     """
     mark = b"@number@"
     before, after = request_bytes(server, "PUT", STREAM_PREFIX + mark.decode(), body).split(mark)
@@ -73,7 +73,7 @@ def fill_stream(server: RunningServer, name: str, messages: int, message_bytes: 
 def append_once(server: RunningServer) -> None:
     """Append a byte to stream 0.
 
-    :raise LoadFailure: when that isn't answered with 2xx.
+    :raise LoadFailure: if the response is not 2xx.
     """
     expect_success(server, "POST", f"{STREAM_PREFIX}0", b"x")
 
@@ -83,7 +83,7 @@ def expect_success(
 ) -> None:
     """Send one request.
 
-    :raise LoadFailure: when it isn't answered with 2xx.
+    :raise LoadFailure: if the response is not 2xx.
     """
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
@@ -99,10 +99,10 @@ def expect_success(
 
 
 def send_all(server: RunningServer, requests: Iterator[bytes], connections: int, expected: Container[int]) -> None:
-    """Send requests, the next on each connection when its last one is answered.
+    """Send requests over several connections, each sending its next request after the response to the last one.
 
-    :param expected: the statuses that answers may have.
-    :raise LoadFailure: at the first answer with another, and when a connection breaks.
+    :param expected: the allowed statuses of responses.
+    :raise LoadFailure: at the first response with another status, or if a connection breaks.
     """
 
     async def work() -> None:
@@ -126,10 +126,10 @@ def send_all(server: RunningServer, requests: Iterator[bytes], connections: int,
 
 @define(eq=False)
 class _Shared:
-    """What all connections have in common.
+    """The state that all connections share.
 
-    :param done: its result is there when all requests have been answered.
-    :param busy: how many connections have something left to do.
+    :param done: resolved when all requests have been answered.
+    :param busy: the number of connections with requests left.
     """
 
     requests: Iterator[bytes]
@@ -149,7 +149,7 @@ class _Shared:
 
 @define(eq=False)
 class _Connection(asyncio.Protocol):
-    """One connection; httptools tells it of each answer."""
+    """One connection; httptools calls it for each response."""
 
     _shared: _Shared
     _transport: asyncio.Transport = field(init=False)
@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
             self._shared.fail(f"an answer isn't HTTP: {error}")
 
     def on_message_complete(self) -> None:
-        """An answer has come (httptools)."""
+        """Handle a complete response (httptools)."""
         status = self._parser.get_status_code()
         if status in self._shared.expected:
             self._next()

@@ -1,9 +1,9 @@
-"""The workloads of ``make bench``, with the names that the field uses, and which of our modes get them.
+"""The workloads of ``make bench``, and the modes of this server in which each is run.
 
-Not everything is crossed with everything: that would take a day and say little more. The number of connections
-is varied in every mode with 100 B; the body's length with 32 connections, in ``memory`` and ``file-durable``,
-as are several streams, creates and reads. Fan-out is the same code in every mode, and is measured in
-``memory``; that an event is readable only when it is durable shows in the time until it is delivered.
+Not every combination is measured: that would take a day and show little more. The number of connections is varied in
+every mode with bodies of 100 B; the size of bodies with 32 connections, in ``memory`` and ``file-durable``, as are
+several streams, creates and reads. Fan-out uses the same code in every mode, and is measured in ``memory``. The time
+until delivery includes the commit, because an event can be read only when it is durable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.workload import Workload
 _BOTH = ("memory", "file-durable")
 
 _LARGE = 1 << 20
-"""Bodies of which disks take so few in a second that a run needs more time."""
+"""Body sizes from which disks store so few bodies in a second that a run needs more time."""
 
 _SIZES = {100: "100 B", 256: "256 B", 10_240: "10 KB", 1_048_576: "1 MB"}
 
@@ -33,7 +33,7 @@ def appends(
     *,
     log_levels: bool = False,
 ) -> Requests:
-    """Appends of one size over some connections."""
+    """Return the workload of appends of one size over some connections."""
     many = "1 connection" if connections == 1 else f"{connections} connections"
     where = "" if streams == 1 else f", {streams:,} streams"
     return Requests(
@@ -70,7 +70,7 @@ FAN_OUTS = (
     FanOut(1, 50, modes=("memory", "file-durable", "acid")),
     FanOut(100, 50),
     FanOut(1000, 50),
-    # As many deliveries a second as to 1,000 readers: ten times as many are more than two cores can send.
+    # As many deliveries per second as with 1,000 readers, because two cores cannot send ten times as many.
     FanOut(10_000, 5, rounds=1),
 )
 
@@ -87,7 +87,7 @@ _REQUESTS: tuple[Workload, ...] = (
 
 
 def workloads(*, quick: bool) -> list[Workload]:
-    """All of them, or those that a few minutes allow."""
+    """Return all workloads, or a selection that takes a few minutes."""
     if quick:
         chosen: list[Workload] = [appends(100, 32, log_levels=True), appends(100, 128), appends(256, 64, 100, _BOTH)]
         chosen += [CREATE, CATCH_UP_SMALL, CATCH_UP_LARGE, REPLAY, FAN_OUTS[0], FAN_OUTS[2]]

@@ -1,4 +1,4 @@
-"""Where and with what a benchmark ran."""
+"""Facts about the machine and the software of a benchmark run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bench.servers import ROOT
 
 
 def machine(directory: Path) -> dict[str, str]:
-    """What one has to know of the machine to read the figures.
+    """Return the facts that are needed to interpret the figures.
 
-    :param directory: where the servers keep their data.
+    :param directory: the directory of the servers' data.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -38,13 +38,13 @@ def machine(directory: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the checkout, and whether it has been changed since."""
+    """Return the commit of the checkout, and whether the checkout has changes."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
     return f"{commit}, with changes" if _output("git", "status", "--porcelain") else commit
 
 
 def file_system(directory: Path) -> str:
-    """The type of file system that a directory is on."""
+    """Return the type of file system that a directory is on."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return "?"
@@ -52,22 +52,22 @@ def file_system(directory: Path) -> str:
 
 
 def mounted(mounts: str, directory: str) -> str:
-    """The type of file system that a directory is on.
+    """Return the type of file system that a directory is on.
 
-    :param mounts: as ``/proc/mounts`` has it.
-    :param directory: absolute.
+    :param mounts: the content of ``/proc/mounts``.
+    :param directory: an absolute path.
     """
     found, longest = "?", 0
     for line in mounts.splitlines():
         place, kind = line.split()[1:3]
-        # Of several mounted on one place the last one counts.
+        # If several are mounted in one place, the last one counts.
         if len(place) >= longest and f"{directory}/".startswith(f"{place.rstrip('/')}/"):
             found, longest = kind, len(place)
     return found
 
 
 def described(facts: Mapping[str, str]) -> str:
-    """Facts as a Markdown list."""
+    """Format facts as a Markdown list."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
 
 
@@ -79,7 +79,7 @@ def _processor() -> str:
 
 
 def _installed(package: str) -> str:
-    """A package's version; empty when it isn't installed."""
+    """Return a package's version, or an empty string if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -87,7 +87,7 @@ def _installed(package: str) -> str:
 
 
 def _output(*command: str) -> str:
-    """The first line that a program prints; empty when it can't be run."""
+    """Return the first line that a program prints, or an empty string if it cannot be run."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

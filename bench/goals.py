@@ -1,4 +1,4 @@
-"""What our server is to reach, as ratios of ours to a peer's in one run, and what it has reached."""
+"""The goals of this server, as ratios of its figures to a peer's in one run, and the results."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ELECTRIC, RUST = "electric", "rust"
 
 @frozen
 class Aim:
-    """A figure to reach beside one peer.
+    """A goal in comparison with one peer.
 
-    :param theirs: the peer's mode.
-    :param bound: ours by theirs, or our own figure where ``absolute``; at least or at most that, as the
-        measure has it.
+    :param theirs: the key of the peer in a mode.
+    :param bound: the ratio of this server's figure to the peer's, or this server's figure if ``absolute``; a minimum or
+        a maximum, depending on the measure.
     """
 
     theirs: str
@@ -27,10 +27,10 @@ class Aim:
 
 @frozen
 class Goal:
-    """A row of the table.
+    """A row of the table of goals.
 
-    :param ours: the key of our server in a mode.
-    :param electric: the aim beside Electric's Rust server; ``rust``: beside ``durable-streams-server``.
+    :param ours: the key of this server in a mode.
+    :param electric: the goal in comparison with Electric's Rust server; ``rust``: with ``durable-streams-server``.
     """
 
     title: str
@@ -127,7 +127,7 @@ GOALS = _goals()
 
 
 def table(results: Results) -> str:
-    """Ratios of ours to theirs, with what was aimed at."""
+    """Return a table of the ratios and the goals."""
     rows = [[goal.title, _cell(results, goal, goal.electric), _cell(results, goal, goal.rust)] for goal in GOALS]
     titles = {each.server: each.title for each in results.subjects.values()}
     return markdown_table(["ours by theirs", titles.get(ELECTRIC, ELECTRIC), titles.get(RUST, RUST)], rows)

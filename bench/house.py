@@ -1,5 +1,6 @@
-"""A server in this process with real channels, engine and storage, on transports that only count: for what is measured,
-and for the tests that guard what requests cost.
+"""A server inside this process with real channels, engine and storage, but with transports that only count bytes.
+
+Benchmarks use it, and the tests that check what requests cost.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _OFFSET = re.compile(rb"Stream-Next-Offset: (\S+)\r\n")
 
 @define(eq=False)
 class CountingTransport:
-    """Counts what is written, and keeps the last of it."""
+    """Counts what is written, and keeps the last write."""
 
     writes: int = 0
     written: int = 0
@@ -48,18 +49,18 @@ class CountingTransport:
         return IPv4Address("TCP", "127.0.0.1", 1)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Never pauses it."""
+        """Do nothing: this transport never pauses its producer."""
 
     def pauseProducing(self) -> None:
-        """Nothing comes by itself."""
+        """Do nothing: no data arrives by itself."""
 
     def resumeProducing(self) -> None:
-        """Nothing comes by itself."""
+        """Do nothing: no data arrives by itself."""
 
 
 @define(eq=False)
 class HeldSyncs:
-    """Syncs that take as long as they are let (a ``Syncer``)."""
+    """Syncs that end only when :meth:`finish` is called (a ``Syncer``)."""
 
     name: str = "held"
     _under_way: list[Deferred[None]] = field(factory=list, init=False)
@@ -74,7 +75,7 @@ class HeldSyncs:
             self._under_way.pop().callback(None)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 @define(eq=False)
@@ -86,12 +87,12 @@ class Connection:
     transport: CountingTransport
 
     def send(self, data: bytes) -> None:
-        """Bytes come in, and what they cause to be committed becomes durable."""
+        """Receive bytes, and make the resulting commits durable."""
         self.channel.dataReceived(data)
         self._house.settle()
 
     def ask(self, data: bytes, status: int) -> bytes:
-        """The answer to a request."""
+        """Send a request and return the response, whose status must be ``status``."""
         self.send(data)
         answer = self.transport.last
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:300]
@@ -100,7 +101,7 @@ class Connection:
 
 @define(eq=False)
 class House:
-    """A server in one process, with time standing still."""
+    """A server in this process, whose clock stands still."""
 
     _storage: Storage
     _finish: Callable[[], object] = lambda: None
@@ -117,12 +118,12 @@ class House:
         self._factory = HttpFactory(self.parts.application, self.parts.wheel, now=lambda: _WALL)
 
     def settle(self) -> None:
-        """What has been written becomes durable, and what waits for the reactor's next turn happens."""
+        """Make pending commits durable, and run what is scheduled for the reactor's next turn."""
         self._finish()
         self.clock.advance(0)
 
     def connect(self) -> Connection:
-        """A client comes."""
+        """Open a client's connection."""
         channel = self._factory.buildProtocol(None)
         assert channel is not None
         transport = CountingTransport()
@@ -132,40 +133,40 @@ class House:
         return connection
 
     def listen(self, name: str) -> Connection:
-        """An SSE reader comes, and has got all there is."""
+        """Connect an SSE reader, which receives everything that is there."""
         reader = self.connect()
         reader.ask(request(b"GET", name, query=b"?offset=now&live=sse"), 200)
         return reader
 
     @property
     def written(self) -> tuple[int, int]:
-        """How often something was written to any transport, and how many bytes."""
+        """The number of writes to all transports, and the number of bytes."""
         transports = [connection.transport for connection in self.connections]
         return sum(each.writes for each in transports), sum(each.written for each in transports)
 
 
 @contextmanager
 def house(mode: str) -> Iterator[House]:
-    """A server in ``memory`` or ``file-durable`` mode."""
+    """Run a server in ``memory`` or ``file-durable`` mode."""
     if mode == "memory":
         yield House(MemoryStorage())
         return
     with TemporaryDirectory() as directory:
         syncs = HeldSyncs()
-        # A checkpoint or a spare segment would come in the middle of what is counted.
+        # Prevents a checkpoint or a spare segment from interfering with the counts.
         storage = FileStorage(directory, lambda: syncs, run_inline, 1 << 36, spare_after=None)
         yield House(storage, syncs.finish)
         storage.close()
 
 
 def request(method: bytes, name: str, body: bytes = b"", query: bytes = b"", more: bytes = b"") -> bytes:
-    """A request for a stream."""
+    """Return the bytes of a request for a stream."""
     length = b"Content-Length: %d\r\n" % len(body) if method in (b"PUT", b"POST") else b""
     return b"%b /v1/stream/%b%b HTTP/1.1\r\n%b%b%b\r\n%b" % (method, name.encode(), query, _HEAD, more, length, body)
 
 
 def next_offset(answer: bytes) -> bytes:
-    """Where an answer says that the stream goes on."""
+    """Return the ``Stream-Next-Offset`` of a response."""
     found = _OFFSET.search(answer)
     assert found is not None
     return found[1]

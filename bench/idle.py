@@ -1,4 +1,4 @@
-"""What an idle stream costs in memory, beside the peers."""
+"""Measures the memory that an idle stream takes, in comparison with the peers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.servers import running
 from bench.workload import BYTES_EACH, Figures, Measure, Run
 
 _CREATES_PER_SECOND = 4000
-"""About how many streams are created in a second, for estimates: the servers that sync each are slower."""
+"""Approximate number of streams created per second, for estimates; servers that sync each of them are slower."""
 
 _SETTLE_SECONDS = 1.0
-"""How long a server may be busy with itself before its memory is looked at."""
+"""Seconds that a server gets to come to rest before its memory is measured."""
 
 
 @frozen
 class IdleStreams:
-    """Streams with nothing in them, which nobody uses (a ``Workload``).
+    """Creates empty streams that are not used (a ``Workload``).
 
-    Memory is what the server grows by while all but the first are created.
+    The memory is the server's growth while all streams but the first are created.
     """
 
     streams: int
@@ -42,12 +42,12 @@ class IdleStreams:
         """See :class:`~bench.workload.Workload`."""
         return f"idle stream, of {self.streams:,}"
 
-    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (it takes as long as it takes)
+    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (the duration does not depend on it)
         """See :class:`~bench.workload.Workload`."""
         return START_SECONDS + self.streams / _CREATES_PER_SECOND
 
     def measure(self, run: Run) -> Figures:
-        """Create the streams, and look at the server's memory."""
+        """Create the streams, and measure the server's memory."""
         with running(run.target, run.directory) as server:
             create_streams(server, 1)
             time.sleep(_SETTLE_SECONDS)

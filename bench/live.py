@@ -1,6 +1,6 @@
-"""Live readers: fan-out, the time until an event is delivered, and what an idle reader costs.
+"""Measures live readers: fan-out, the time until an event is delivered, and the memory of an idle reader.
 
-One writer appends at a steady pace; ``bench.readers`` hold the SSE connections in processes of their own.
+One writer appends at a steady pace; ``bench.readers`` hold the SSE connections in separate processes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ STREAM = "bench-live"
 CONTENT_TYPE = "text/plain"
 
 CONNECTS_PER_SECOND = 2000
-"""About how many readers come in a second, for estimates."""
+"""Approximate number of readers that connect per second, for estimates."""
 
 BUSY = 0.97
-"""A process of readers that was busy for a larger part of the time didn't keep up: what it found is its own doing."""
+"""Maximum share of the time that a process of readers may be busy. A busier one did not keep up, and its figures
+describe only itself."""
 
 _PATIENCE = 10.0
 """Seconds to wait for the last delivery."""
 
 _SETTLE_SECONDS = 1.5
-"""How long a server may be busy with itself before its memory is looked at."""
+"""Seconds that a server gets to come to rest before its memory is measured."""
 
 
 @frozen
 class Delivery:
-    """What the readers got.
+    """What the readers received.
 
-    :param latencies: how many deliveries took so many microseconds.
-    :param cpu_seconds: the processor time that the busiest process of readers has taken.
+    :param latencies: the number of deliveries for each latency in microseconds.
+    :param cpu_seconds: the processor time of the busiest process of readers.
     """
 
     delivered: int
@@ -53,7 +54,7 @@ class Delivery:
 
 
 def percentile(latencies: Counter[int], share: float) -> float:
-    """The value that ``share`` (0 to 1) of all values don't exceed."""
+    """Return the value that a ``share`` (0 to 1) of all values does not exceed."""
     wanted = share * sum(latencies.values())
     seen = 0
     for value in sorted(latencies):
@@ -64,7 +65,7 @@ def percentile(latencies: Counter[int], share: float) -> float:
 
 
 def shares(count: int, parts: int) -> list[int]:
-    """``count`` as a sum of ``parts`` numbers that differ by one at most."""
+    """Split ``count`` into ``parts`` numbers that differ by at most one."""
     return [count // parts + (number < count % parts) for number in range(parts)]
 
 
@@ -75,19 +76,19 @@ class Crowd:
     _processes: Sequence[subprocess.Popen[str]]
 
     def connect(self, count: int) -> None:
-        """Open so many connections more.
+        """Open ``count`` more connections.
 
-        :raise LoadFailure: when one isn't answered with 200.
+        :raise LoadFailure: if one does not get 200.
         """
         parts = shares(count, len(self._processes))
         self._ask([f"connect {part}" for part in parts])
 
     def reset(self) -> None:
-        """Forget what has been delivered."""
+        """Reset the counts of deliveries."""
         self._ask(["reset"] * len(self._processes))
 
     def report(self) -> Delivery:
-        """What has been delivered since."""
+        """Return what has been delivered since the last reset."""
         answers = self._ask(["report"] * len(self._processes))
         latencies: Counter[int] = Counter()
         for answer in answers:
@@ -98,7 +99,7 @@ class Crowd:
     def await_deliveries(self, count: int) -> Delivery:
         """Wait until ``count`` events have been delivered.
 
-        :raise LoadFailure: when some don't come, or more than that.
+        :raise LoadFailure: if fewer or more are delivered.
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -131,13 +132,13 @@ class Crowd:
 
 @contextmanager
 def crowd(server: RunningServer) -> Iterator[Crowd]:
-    """Processes for readers of one stream, none of whom is connected yet."""
+    """Start the processes for readers of one stream; no reader is connected yet."""
     count = max(1, min(4, (os.cpu_count() or 1) // 2))
     path = server.path(STREAM) + "?offset=now&live=sse"
     processes = []
     try:
         for number in range(count):
-            # Elsewhere than on Linux only 127.0.0.1 is there unasked.
+            # On systems other than Linux, only 127.0.0.1 exists by default.
             source = f"127.0.0.{number + 2}" if sys.platform == "linux" else ""
             command = [sys.executable, "-m", "bench.readers", str(server.port), path, source]
             processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
@@ -150,7 +151,7 @@ def crowd(server: RunningServer) -> Iterator[Crowd]:
 
 @define(eq=False)
 class Writer:
-    """Appends at a steady pace, over one connection."""
+    """Appends at a steady rate over one connection."""
 
     _server: RunningServer
     _socket: socket.socket = field(init=False)
@@ -160,9 +161,9 @@ class Writer:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def append(self, per_second: float, seconds: float) -> int:
-        """Append for a time; how many events that were.
+        """Append for some seconds, and return the number of events.
 
-        :raise LoadFailure: when an append isn't answered with 2xx.
+        :raise LoadFailure: if the response to an append is not 2xx.
         """
         count = max(1, round(per_second * seconds))
         began = time.monotonic()
@@ -188,15 +189,15 @@ class Writer:
             raise LoadFailure(f"an append was answered with {answer[:60].decode('latin-1')!r}")
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._socket.close()
 
 
 @frozen
 class FanOut:
-    """One writer, many readers (a ``Workload``).
+    """Measures one writer with many readers (a ``Workload``).
 
-    :param per_second: how many events are appended in a second.
+    :param per_second: the number of events appended per second.
     """
 
     readers: int
@@ -223,7 +224,7 @@ class FanOut:
         return START_SECONDS + warm + seconds + self.readers / CONNECTS_PER_SECOND
 
     def measure(self, run: Run) -> Figures:
-        """Connect the readers, append, and see when the events arrive."""
+        """Connect the readers, append, and measure when the events arrive."""
         with running(run.target, run.directory) as server, crowd(server) as readers:
             expect_success(server, "PUT", STREAM, content_type=CONTENT_TYPE)
             run.step(f"connecting {self.readers:,} readers")
@@ -261,10 +262,10 @@ class FanOut:
 
 @frozen
 class IdleReaders:
-    """Readers for whom there is nothing (a ``Workload``).
+    """Connects readers that receive no events (a ``Workload``).
 
-    Memory is what the server grows by from the first tenth of the readers to all of them: what it takes once,
-    whoever comes, isn't in it.
+    The memory is the server's growth from the first tenth of the readers to all of them, so that it does not include
+    what is allocated once for all readers.
     """
 
     readers: int
@@ -284,12 +285,12 @@ class IdleReaders:
         """See :class:`~bench.workload.Workload`."""
         return f"idle SSE reader, of {self.readers:,}"
 
-    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (nothing is to be warmed)
+    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (there is no warm-up)
         """See :class:`~bench.workload.Workload`."""
         return START_SECONDS + self.readers / CONNECTS_PER_SECOND + 2 * _SETTLE_SECONDS + seconds
 
     def measure(self, run: Run) -> Figures:
-        """Connect the readers, and look at the server's memory."""
+        """Connect the readers, and measure the server's memory."""
         with running(run.target, run.directory) as server, crowd(server) as readers:
             expect_success(server, "PUT", STREAM, content_type=CONTENT_TYPE)
             first = self.readers // 10

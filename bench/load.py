@@ -1,7 +1,7 @@
-"""Requests by wrk: appends, creates and small reads, the same for every server.
+"""Sends requests with wrk: appends, creates and small reads, the same for every server.
 
 wrk (https://github.com/wg/wrk, Debian's package ``wrk``) keeps a number of connections busy: each sends its
-next request when the answer to the last has come. ``requests.lua`` says what it sends.
+next request after the response to the last one. ``requests.lua`` generates the requests.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from bench.servers import RunningServer, running
 from bench.workload import CPU, RATE, Figures, LoadFailure, Measure, Run, Step
 
 CELL_BYTES = 2_000_000_000
-"""As much as one run may send, warm-up included."""
+"""Maximum bytes that one run may send, including the warm-up."""
 
 FASTEST = 300_000
-"""More requests per second than wrk can send: below that a run in time can't reach its limit in bytes."""
+"""More requests per second than wrk can send. It shows whether a run can reach its limit in bytes at all."""
 
 START_SECONDS = 2.0
-"""About what starting and stopping a server takes, and waiting for the disk."""
+"""Approximate seconds for starting and stopping a server, and for waiting for the disk."""
 
 _WARM_FIRST, _FIRST = 1, 50_000_000
 """The first numbers of streams that a run creates while it warms up, and while it is measured."""
 
 _MESSAGE_BYTES = 1024
-"""The length of the messages that are read."""
+"""The size of the messages that are read."""
 
 _HEAVY_BYTES = 100_000
-"""Appends of so many bytes fill memory faster than a virtual machine gets it from its host."""
+"""Size of appends that fill memory faster than a virtual machine gets it from its host."""
 
 _SCRIPT = Path(__file__).with_name("requests.lua")
 
@@ -45,13 +45,13 @@ _ERRORS = ("refused", "connect", "read", "write", "timeout")
 
 @frozen
 class Requests:
-    """Requests over a number of connections (a ``Workload``).
+    """Sends requests over a number of connections (a ``Workload``).
 
     :param kind: ``append``, ``create`` or ``read``.
-    :param connections: how many are kept busy.
-    :param streams: how many streams are appended to, or read, in turn.
-    :param body_bytes: the length of each request's body; of each answer's, for ``read``.
-    :param least_seconds: measure at least so long: where a second brings a few dozen answers, in groups.
+    :param connections: the number of busy connections.
+    :param streams: the number of streams that are appended to, or read, in turn.
+    :param body_bytes: the size of each request's body; for ``read``, of each response's.
+    :param least_seconds: minimum seconds of measurement, for loads with only a few dozen responses per second.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Requests:
         return START_SECONDS + warm + max(seconds, self.least_seconds) + self.streams / 5000
 
     def measure(self, run: Run) -> Figures:
-        """Start a server with nothing in it, warm it up, measure it, and stop it."""
+        """Start an empty server, warm it up, measure it, and stop it."""
         with running(run.target, run.directory) as server:
             self.prepare(server, run.step)
             run.step("warming up")
@@ -85,7 +85,7 @@ class Requests:
         return judge(self, load, cpu_seconds)
 
     def prepare(self, server: RunningServer, step: Step) -> None:
-        """Create the streams, and see that requests are answered as they should be.
+        """Create the streams, and check that requests get the right responses.
 
         :raise LoadFailure:
         """
@@ -96,7 +96,7 @@ class Requests:
             count = self.streams
             create_streams(server, count, progress=lambda number: step(f"creating streams, {number:,} of {count:,}"))
             append_once(server)
-        # What was written for this, and what the server before left behind, isn't this run's to write.
+        # The run must not be slowed down by writes from its preparation or from the previous server.
         step("waiting for the disk")
         os.sync()
         if self.kind == "append" and self.body_bytes >= _HEAVY_BYTES:
@@ -106,12 +106,12 @@ class Requests:
 
 @frozen
 class Load:
-    """What came of a run of wrk.
+    """The result of a run of wrk.
 
-    :param requests: how many were answered.
-    :param bytes: how many bytes were received, heads included.
-    :param p50_us: the median time until an answer, in microseconds.
-    :param errors: how many went wrong, by kind: ``refused`` (answered, but not with 2xx), ``connect``,
+    :param requests: the number of responses.
+    :param bytes: the number of bytes received, including heads.
+    :param p50_us: the median response time in microseconds.
+    :param errors: the number of errors, by kind: ``refused`` (a response other than 2xx), ``connect``,
         ``read``, ``write``, ``timeout``.
     """
 
@@ -125,14 +125,14 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return self.requests / self.seconds
 
 
 def judge(workload: Requests, load: Load, cpu_seconds: float) -> Figures:
-    """The figures of a run.
+    """Return the figures of a run.
 
-    :raise LoadFailure: when anything went wrong in it: refusing is often quicker than doing.
+    :raise LoadFailure: if there was any error, because rejecting a request is often faster than processing it.
     """
     if load.errors:
         raise LoadFailure(", ".join(f"{count} x {kind}" for kind, count in load.errors.items()))
@@ -141,13 +141,13 @@ def judge(workload: Requests, load: Load, cpu_seconds: float) -> Figures:
     if workload.kind == "read" and load.bytes < load.requests * workload.body_bytes:
         raise LoadFailure(f"{load.requests:,} answers had {load.bytes:,} bytes: not the whole stream in each")
     figures = {"requests": load.requests, "seconds": load.seconds, "cpu_seconds": cpu_seconds}
-    # Times until an answer of a server at its limit: they say little.
+    # Response times of a server under full load; they say little.
     times = {"wrk_p50_us": load.p50_us, "wrk_p99_us": load.p99_us, "wrk_max_us": load.max_us}
     return {RATE.key: load.rate, CPU.key: cpu_seconds * 1e6 / load.requests} | figures | times
 
 
 def parse_load(output: str) -> Load:
-    """The result that ``requests.lua`` printed.
+    """Parse the result that ``requests.lua`` printed.
 
     :raise LoadFailure: when there is none.
     """
@@ -161,9 +161,9 @@ def parse_load(output: str) -> Load:
 
 
 def limit(body_bytes: int, seconds: int, most_bytes: int) -> int:
-    """How many requests may be sent, 0 for any number.
+    """Return the maximum number of requests, or 0 for no limit.
 
-    There is a limit only where it can be reached: counting costs wrk a little for each request.
+    There is a limit only if it can be reached, because counting costs wrk a little for each request.
     """
     if body_bytes * FASTEST * seconds <= most_bytes:
         return 0
@@ -171,7 +171,7 @@ def limit(body_bytes: int, seconds: int, most_bytes: int) -> int:
 
 
 def wrk_threads() -> int:
-    """With how many threads wrk runs: it leaves half of the machine to the server."""
+    """Return the number of threads for wrk, which leaves half of the machine to the server."""
     return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
@@ -184,11 +184,11 @@ def drive(
     *,
     wrapper: Sequence[str] = (),
 ) -> Load:
-    """Send requests for a time.
+    """Send requests for some seconds.
 
     :param first: the number of the first stream to create.
-    :param most_bytes: end earlier when as many bytes have been sent. Reads aren't limited: they fill nothing.
-    :param wrapper: a command that is to run wrk.
+    :param most_bytes: end earlier when this many bytes have been sent. Reads are not limited, as they store nothing.
+    :param wrapper: a command that runs wrk.
     :raise LoadFailure:
     """
     threads = min(wrk_threads(), workload.connections)

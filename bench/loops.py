@@ -1,4 +1,4 @@
-"""The event loop of our own clients: uvloop's where it is installed."""
+"""Runs the event loop of the benchmark's own clients, uvloop if it is installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a loop of its own.
+    """Run a coroutine to its end in a new event loop.
 
-    :raise Exception: also what a callback raises, or a signal's handler, which uvloop calls as one: the loop
-        would only log it, and go on waiting.
+    :raise Exception: also an exception of a callback, or of a signal's handler, which uvloop calls as a callback; the
+        loop would only log it and continue to wait.
     """
     try:
         import uvloop

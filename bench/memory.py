@@ -1,11 +1,10 @@
-"""What streams, messages and producers cost in the ``memory`` mode, in bytes of this process.
+"""Measures what streams, messages and producers cost in ``memory`` mode, in bytes of this process.
 
     python -m bench.memory
 
-For each it prints the bytes that were allocated, the bytes that are counted against ``limits.max_memory_bytes``,
-and the one by the other. The charges in ``dstreams/storage/memory.py`` come from here: a change to what is kept
-of a stream is measured before they are. Counts are chosen right after Python's tables have grown, where each
-entry costs most.
+For each it prints the bytes that were allocated, the bytes that are counted against ``limits.max_memory_bytes``, and
+their ratio. The charges in ``dstreams/storage/memory.py`` are based on these figures, so measure again when the state
+of a stream changes. The counts are chosen so that Python's tables have just grown, when each entry costs most.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Server:
 
     @classmethod
     def new(cls) -> Server:
-        """An empty one."""
+        """Create an empty server."""
         wheel = TimerWheel(Clock())
         clocks = Clocks(time.monotonic, time.time)
         streams = Streams(MemoryStorage(), wheel, UNLIMITED, clocks)
@@ -51,11 +50,11 @@ class Server:
 
     @property
     def charged(self) -> int:
-        """What is counted against the limit."""
+        """The bytes that are counted against the limit."""
         return self.streams.statistics().used_bytes
 
     def ask(self, method: bytes, name: str, body: bytes = b"", **headers: str) -> None:
-        """One request, which must be accepted."""
+        """Send one request, which must be accepted."""
         fields = {key.replace("_", "-").encode(): value.encode() for key, value in headers.items()}
         path = b"/v1/stream/" + name.encode()
         answer = self.application.respond(Request(method, path, b"", fields, len(body), body=body))
@@ -64,24 +63,24 @@ class Server:
 
 
 def put(server: Server, number: int) -> None:
-    """An idle stream."""
+    """Create an idle stream."""
     server.ask(b"PUT", f"s/{number}", content_type="text/plain")
 
 
 def put_ttl(server: Server, number: int) -> None:
-    """An idle stream with a time to live."""
+    """Create an idle stream with a time-to-live."""
     server.ask(b"PUT", f"s/{number}", content_type="text/plain", stream_ttl="3600")
 
 
 def put_used(server: Server, number: int) -> None:
-    """A stream with one message and one producer."""
+    """Create a stream with one message and one producer."""
     server.ask(b"PUT", f"s/{number}", content_type="text/plain")
     numbers = {"producer_epoch": str(number), "producer_seq": "0"}
     server.ask(b"POST", f"s/{number}", b"x" * 100, content_type="text/plain", producer_id=f"p{number}", **numbers)
 
 
 def fork(server: Server, number: int) -> None:
-    """A fork of one of a hundred streams."""
+    """Create a fork of one of a hundred streams."""
     source = f"source/{number % 100}"
     if number < 100:
         server.ask(b"PUT", source, content_type="text/plain")
@@ -89,14 +88,14 @@ def fork(server: Server, number: int) -> None:
 
 
 def append(server: Server, number: int) -> None:
-    """A message of one byte."""
+    """Append a message of one byte."""
     if not number:
         server.ask(b"PUT", "s", content_type="text/plain")
     server.ask(b"POST", "s", b"x", content_type="text/plain")
 
 
 def produce(server: Server, number: int) -> None:
-    """A producer."""
+    """Append by a new producer."""
     if not number:
         server.ask(b"PUT", "s", content_type="text/plain")
     numbers = {"producer_epoch": str(1000 + number), "producer_seq": "0"}
@@ -114,7 +113,7 @@ CASES = {
 
 
 def measure(act: Callable[[Server, int], None], count: int) -> tuple[float, float]:
-    """The bytes that each of ``count`` allocates, and is charged."""
+    """Return the bytes that each of ``count`` allocates, and those that it is charged."""
     server = Server.new()
     gc.collect()
     tracemalloc.start()

@@ -1,7 +1,7 @@
-"""Puts results into the documentation: tables, charts, and the files that they come from.
+"""Writes results into the documentation: tables, charts, and the result files.
 
 Run ``python -m bench.page`` from the checkout (``make bench-report``). It takes the newest results of
-``make bench`` and ``make bench-scale``, or those that it is given, copies them beside
+``make bench`` and ``make bench-scale``, or the given ones, copies them next to
 ``docs/explanation/performance.md``, draws the charts there, and writes the tables into the page, between its marks::
 
     <!-- results: NAME -->
@@ -51,7 +51,7 @@ _NOTHING = "*Not measured yet.*"
 
 @frozen
 class Measured:
-    """The results that the page shows, those that there are."""
+    """The results that the page shows; each is ``None`` if there are no such results."""
 
     comparison: Results | None
     scale: Results | None
@@ -69,7 +69,7 @@ def _machine(results: Results) -> str:
 
 
 def _with_chart(name: str, write: Callable[[Results], str]) -> Callable[[Results], str]:
-    """A chart before the tables, if there is anything in it."""
+    """Put a chart before the tables, if it has any figures."""
     chart = next(each for each in charts.CHARTS if each.name == name)
 
     def both(results: Results) -> str:
@@ -96,7 +96,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "logs": lambda results: "\n\n".join(report.logs_section(results, "###")[1:]),
     "notes": lambda results: report.notes_of(results) or "Nothing: every run counted.",
 }
-"""What the page shows of the comparison, by the names of its marks."""
+"""The parts of the page about the comparison, by the names of their marks."""
 
 SCALE_BLOCKS: dict[str, Callable[[Results], str]] = {
     "scale-machine": _machine,
@@ -105,9 +105,9 @@ SCALE_BLOCKS: dict[str, Callable[[Results], str]] = {
 
 
 def fill(page: str, measured: Measured) -> str:
-    """The page with the present results in it.
+    """Return the page with the current results.
 
-    :raise ValueError: a mark has a name that nothing is known of, or something has no mark.
+    :raise ValueError: if a mark has an unknown name, or if a part has no mark.
     """
     names = [name for _, name, _ in _BLOCK.findall(page)]
     if sorted(names) != sorted([*BLOCKS, *SCALE_BLOCKS]):
@@ -147,7 +147,7 @@ def main() -> int:
 
 
 def _found(given: Path | None, suite: str, kept: Path) -> Results | None:
-    """The results to show, kept beside the page; those that are there already when there are no new ones."""
+    """Return the new results and copy them next to the page, or return those that are already there."""
     if given is None:
         try:
             given = newest(suite)
@@ -159,7 +159,7 @@ def _found(given: Path | None, suite: str, kept: Path) -> Results | None:
 
 
 def committed() -> Measured:
-    """The results beside the page."""
+    """Return the results next to the page."""
     found = [Results.load(path) if path.exists() else None for path in (FILES / "results.json", FILES / "scale.json")]
     return Measured(*found)
 

@@ -1,8 +1,8 @@
-"""Memory that a virtual machine has at hand.
+"""Fetches memory for a virtual machine from its host before a run.
 
-A virtual machine gives pages that it doesn't use back to its host, and getting one again takes about ten times as long
-as clearing it. A run that fills gigabytes would then be measured for that: the first server of a round four times
-slower than the next one, which gets the pages that the first has left.
+A virtual machine returns unused pages to its host, and getting a page again takes about ten times as long as clearing
+it. That would distort runs that fill gigabytes: the first server of a round would be four times slower than the next
+one, which gets the pages that the first one has freed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ for place in range(0, size, mmap.PAGESIZE):
 
 
 def fetch_pages(size: int) -> int:
-    """Have the host give the machine so many bytes of memory, as far as it has them; nothing of them is kept.
+    """Make the host provide ``size`` bytes of memory, as far as available, and free them again.
 
-    :return: how many it were.
+    :return: the number of bytes.
     """
     size = min(size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     subprocess.run([sys.executable, "-c", _TOUCH, str(size)], check=True)

@@ -1,9 +1,9 @@
-"""The servers of others: where they are, which versions, and how they are installed.
+"""The servers to compare with: their location, version and installation.
 
 Run ``python -m bench.peers`` from the checkout (``make bench-peers``): it builds the two Rust servers with
-cargo and installs the Node server with npm, each into a folder of its own in ``bench/.peers``. What is there
-already is left alone, and what can't be installed is named. Both Rust crates install a program of the same
-name, so they can't share a folder.
+cargo and installs the Node server with npm, each into its own folder in ``bench/.peers``. Installed servers
+are skipped, and those that cannot be installed are reported. Both Rust crates install a program of the same name, so
+they cannot share a folder.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pathlib import Path
 from attrs import frozen
 
 HOME = Path(__file__).resolve().parent / ".peers"
-"""Where they are installed."""
+"""The folder in which they are installed."""
 
 HOME_VARIABLE = "DS_BENCH_PEERS"
-"""An environment variable that names another such folder."""
+"""The environment variable that names another such folder."""
 
 _PROGRAM = Path("bin", "durable-streams-server")
 
 
 @frozen
 class Peer:
-    """A server of somebody else's.
+    """A server by somebody else.
 
-    :param folder: its place in the folder of peers.
-    :param package: its name at crates.io or npm, and ``version`` the one we compare with.
-    :param program: what exists when it is installed, below ``folder``.
+    :param folder: its folder in the folder of peers.
+    :param package: its name at crates.io or npm, and ``version`` the version to compare with.
+    :param program: a path below ``folder`` that exists if the server is installed.
     """
 
     folder: str
@@ -48,11 +48,11 @@ class Peer:
 
     @property
     def is_npm(self) -> bool:
-        """Whether it comes from npm, not from crates.io."""
+        """Whether it is an npm package rather than a crate."""
         return self.package.startswith("@")
 
     def install_command(self, home: Path) -> list[str]:
-        """How it is installed into ``home``."""
+        """Return the command that installs it into ``home``."""
         if self.is_npm:
             options = ["--no-audit", "--no-fund", "--prefix", str(home)]
             return ["npm", "install", *options, f"{self.package}@{self.version}"]
@@ -76,13 +76,13 @@ PEERS = (RUST_SERVER, ELECTRIC, NODE)
 
 
 def homes() -> list[Path]:
-    """The folders to look in, the one that the environment names first."""
+    """Return the folders to search; the one that the environment names comes first."""
     named = os.environ.get(HOME_VARIABLE)
     return [*([Path(named)] if named else []), HOME]
 
 
 def installed_version(peer: Peer, path: Path) -> str:
-    """The version that was really installed, as the package manager noted it; ``?`` if it didn't."""
+    """Return the installed version as the package manager has recorded it, or ``?``."""
     if peer.is_npm:
         version: str = json.loads((path / "package.json").read_text())["version"]
         return version
@@ -92,9 +92,9 @@ def installed_version(peer: Peer, path: Path) -> str:
 
 
 def install(peer: Peer, home: Path) -> str:
-    """Install one, unless it is there.
+    """Install a server, unless it is installed.
 
-    :return: what became of it, for people.
+    :return: the outcome, for people.
     """
     if peer.path() is not None:
         return f"is installed: {peer.path()}"
@@ -108,7 +108,7 @@ def install(peer: Peer, home: Path) -> str:
 
 
 def main() -> int:
-    """Install all peers; the exit status says whether all are there."""
+    """Install all peers. Return the exit status: 0 if all of them are installed."""
     outcomes = [(peer, install(peer, HOME)) for peer in PEERS]
     for peer, outcome in outcomes:
         sys.stdout.write(f"{peer.title:32} {outcome}\n")

@@ -1,11 +1,11 @@
-"""Thousands of SSE connections in a process of their own, which note when each event comes.
+"""Holds thousands of SSE connections in a separate process, and records when each event arrives.
 
-Run as ``python -m bench.readers PORT PATH SOURCE``: it takes commands on standard input, one in a line, and
-answers each with a line of JSON. ``connect N`` opens N more connections and waits until all are answered;
-``reset`` forgets what has been delivered; ``report`` says what has; the end of the input is the end of all.
+Run as ``python -m bench.readers PORT PATH SOURCE``: it reads commands from standard input, one per line, and
+answers each with a line of JSON. ``connect N`` opens N more connections and waits until all have a response; ``reset``
+resets the counts of deliveries; ``report`` returns them; the process ends at the end of the input.
 
 An event's text begins with ``@@`` and the time when its append began, in microseconds of the monotonic clock,
-which all processes share. Reading it is nearly all that is done for an event: about 3 us with uvloop, less
+which all processes share. Little more is done for an event than to read it: about 3 us with uvloop, less
 than any of the servers needs to send it.
 """
 
@@ -28,29 +28,29 @@ from bench.loops import run_in_loop
 MARK = b"@@"
 _DIGITS = 16
 EVENT_BYTES = 100
-"""The length of an event's text."""
+"""The size of an event's text."""
 
 AT_ONCE = 32
-"""How many connections wait for their first answer at a time. A server's queue for new ones may hold as few as 50; when
-it is full, the kernel drops what comes, and the client tries again after a second."""
+"""Maximum number of connections that wait for their first response. A server's queue for new connections may hold only
+50; if it is full, the kernel drops connection attempts, and the client retries after a second."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24
-"""Linux: ip(7). Python has no name for it before 3.12."""
+"""A constant of Linux, see ip(7); Python before 3.12 has no name for it."""
 
 _clock = time.monotonic_ns
 
 
 def event_text(now_us: int) -> bytes:
-    """What is appended: the time, and x's up to its length."""
+    """Return the text to append: the time, padded with x's."""
     return b"%b%0*d" % (MARK, _DIGITS, now_us) + b"x" * (EVENT_BYTES - len(MARK) - _DIGITS)
 
 
 @define(eq=False)
 class Tally:
-    """What all connections of this process together have got.
+    """What all connections of this process have received.
 
-    :param latencies: microseconds from the begin of the append, one for each delivery.
-    :param lost: how many connections have ended.
+    :param latencies: microseconds from the start of the append, one for each delivery.
+    :param lost: the number of connections that have ended.
     """
 
     latencies: array[int] = field(factory=lambda: array("q"))
@@ -58,7 +58,7 @@ class Tally:
     errors: list[str] = field(factory=list)
 
     def report(self) -> dict[str, object]:
-        """What has been delivered since the last reset."""
+        """Return what has been delivered since the last reset."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "delivered": len(self.latencies),
@@ -70,7 +70,7 @@ class Tally:
 
 
 def rounded(latency_us: int) -> int:
-    """Three digits are enough, and keep the report short."""
+    """Round to three digits, which are precise enough and keep the report short."""
     if latency_us < 1000:
         return latency_us
     step = 10 ** (len(str(latency_us)) - 3)
@@ -81,7 +81,7 @@ def rounded(latency_us: int) -> int:
 class SseConnection(asyncio.Protocol):
     """One reader.
 
-    :param ready: its result is there when the answer's head has come.
+    :param ready: resolved when the response's head has arrived.
     """
 
     _request: bytes
@@ -120,7 +120,7 @@ class SseConnection(asyncio.Protocol):
         elif head.split(b" ", 2)[1] != b"200":
             self._fail(head.partition(b"\r\n")[0].decode("latin-1"))
         else:
-            # What follows is the first control event: nothing has been appended yet.
+            # The rest is the first control event, because nothing has been appended yet.
             self._is_ready = True
             self.ready.set_result(None)
 
@@ -146,7 +146,7 @@ class Readers:
     _connections: list[SseConnection] = field(factory=list, init=False)
 
     async def connect(self, count: int) -> int:
-        """Open ``count`` more; how many there are then."""
+        """Open ``count`` more, and return the new total."""
         while count > 0:
             await asyncio.gather(*(self._connect_one() for _ in range(min(AT_ONCE, count))))
             count -= AT_ONCE
@@ -161,13 +161,13 @@ class Readers:
         self._connections.append(connection)
 
     async def _dial(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """A connection from this process's own source address: the ports of one suffice for 28,000."""
+        """Connect from this process's own source address, because one address has ports for only 28,000 connections."""
         dialled = socket.socket()
         try:
             dialled.setblocking(False)
             if self._source:
-                # The port is chosen when it is known where to: else one that a reader of another server had a minute
-                # ago couldn't be had.
+                # Choose the port only when the destination is known; otherwise a port used for another server in the
+                # last minute would not be available.
                 dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 dialled.bind((self._source, 0))
             await loop.sock_connect(dialled, ("127.0.0.1", self._port))
@@ -177,7 +177,7 @@ class Readers:
         return dialled
 
     async def obey(self, command: str) -> dict[str, object]:
-        """Carry out a command."""
+        """Execute a command."""
         word, _, argument = command.partition(" ")
         if word == "connect":
             count = await self.connect(int(argument))
@@ -204,7 +204,7 @@ async def _serve(readers: Readers) -> None:
 
 
 def main() -> None:
-    """Obey commands until there are no more."""
+    """Execute commands until the end of the input."""
     port, path, source = sys.argv[1:]
     run_in_loop(_serve(Readers(int(port), path, source)))
 

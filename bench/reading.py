@@ -1,8 +1,8 @@
-"""Large reads: clients that follow a stream from its start to its tail, and count its bytes.
+"""Measures large reads: clients follow a stream from its start to its tail, and count its bytes.
 
-wrk can't do this: it reads 8 KB at a time, and follows nothing. Here one thread serves all connections, and
-takes what a socket has into one buffer of a megabyte, so that nearly all of the client's time is the kernel's
-copying. An answer may end before the tail (ours and others cut large ones); the next read begins at its
+wrk cannot do this: it reads 8 KB at a time, and does not follow offsets. Here one thread serves all connections, and
+reads from a socket into one buffer of a megabyte, so that the client spends nearly all of its time on the kernel's
+copying. A response may end before the tail (this server and others cut large ones); the next read starts at its
 ``Stream-Next-Offset``.
 """
 
@@ -26,7 +26,7 @@ from bench.workload import CPU_MEGABYTE, MEGABYTES, Figures, LoadFailure, Measur
 _BUFFER_BYTES = 1 << 20
 
 _STALLED_SECONDS = 30
-"""Without a byte for so long, a run is void."""
+"""Seconds without a byte after which a run is void."""
 
 _NEXT = re.compile(rb"\r\nstream-next-offset: *([^\r]+)", re.IGNORECASE)
 _UP_TO_DATE = re.compile(rb"\r\nstream-up-to-date: *true", re.IGNORECASE)
@@ -36,27 +36,27 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 @define(eq=False)
 class AnswerReader:
-    """Reads one answer after the other, and counts the bytes of the bodies.
+    """Reads one response after the other, and counts the bytes of their bodies.
 
-    Nothing of a body is kept. A head, or a chunk's, that comes in parts is put together first.
+    Bodies are not kept. The parts of a head, or of a chunk's head, are joined first.
     """
 
     body_bytes: int = field(default=0, init=False)
-    """Of the present answer, so far."""
+    """The bytes of the current response so far."""
     next_offset: bytes = field(default=b"", init=False)
     up_to_date: bool = field(default=False, init=False)
     _rest: bytes = field(default=b"", init=False)
     _in_body: bool = field(default=False, init=False)
     _chunked: bool = field(default=False, init=False)
     _left: int = field(default=0, init=False)
-    """Bytes of the body, or of the present chunk and the line end behind it, that are still to come."""
+    """Remaining bytes of the body, or of the current chunk and the line end after it."""
     _last: bool = field(default=False, init=False)
-    """Whether the present chunk is the last one, which is empty."""
+    """Whether the current chunk is the last one, which is empty."""
 
     def feed(self, data: memoryview) -> bool:
-        """Take what has arrived; whether the answer is complete.
+        """Process received bytes, and return whether the response is complete.
 
-        :raise LoadFailure: when it isn't a 200 with a body of known extent, or more than one answer.
+        :raise LoadFailure: if it is not a 200 with a body of known length, or if there is more than one response.
         """
         if not self._in_body:
             taken = self._take_head(data)
@@ -84,7 +84,7 @@ class AnswerReader:
             self._rest = whole
             return None
         head = whole[: end + 2]
-        # The first bytes of the body are behind the head in ``data``, whatever lay before it.
+        # The first bytes of the body follow the head in ``data``, even if the head started earlier.
         body = data[end + 4 - len(self._rest) :]
         self._rest = b""
         if head.split(b" ", 2)[1] != b"200":
@@ -103,7 +103,7 @@ class AnswerReader:
         while position < len(data):
             if self._left:
                 taken = min(self._left, len(data) - position)
-                # Two of what is left are the line end behind the chunk.
+                # Two of the remaining bytes are the line end after the chunk.
                 self.body_bytes += max(0, self._left - 2) - max(0, self._left - taken - 2)
                 self._left -= taken
                 position += taken
@@ -124,15 +124,15 @@ class AnswerReader:
 
 @define(eq=False)
 class _Client:
-    """One client: reads the stream again and again, until it is told to stop.
+    """One client, which reads the stream again and again until the run ends.
 
-    :param began: when the present pass through the stream began.
-    :param got: how many bytes it has brought.
+    :param began: the start time of the current pass through the stream.
+    :param got: the bytes received in this pass.
     """
 
     connection: socket.socket
     greeted: bool = field(default=False, init=False)
-    """Whether the server has sent anything."""
+    """Whether the server has sent anything yet."""
     answers: AnswerReader = field(factory=AnswerReader, init=False)
     began: float = field(factory=time.perf_counter, init=False)
     got: int = field(default=0, init=False)
@@ -140,11 +140,11 @@ class _Client:
 
 @frozen
 class Passes:
-    """What the clients got.
+    """What the clients have read.
 
-    :param count: how often a client has read the whole stream.
-    :param bytes: of all bodies.
-    :param times: how many passes took so many microseconds.
+    :param count: the number of complete passes through the stream.
+    :param bytes: the bytes of all bodies.
+    :param times: the number of passes for each duration in microseconds.
     :param cpu_seconds: the processor time of this process.
     """
 
@@ -163,11 +163,11 @@ class _Crowd:
     _name: str
     _stream_bytes: int
     _waiting: int = field(default=0, init=False)
-    """How many clients are still to connect."""
+    """The number of clients that have not connected yet."""
     _strangers: int = field(default=0, init=False)
-    """How many have connected and got nothing yet; bounded by ``AT_ONCE``."""
+    """The number of clients that have connected but received nothing yet, at most ``AT_ONCE``."""
     _resting: list[_Client] = field(factory=list, init=False)
-    """Those that have read the stream once and wait for the others."""
+    """The clients that have read the stream once and wait for the others."""
     _in_full: bool = field(default=False, init=False)
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector, init=False)
     _buffer: bytearray = field(factory=lambda: bytearray(_BUFFER_BYTES), init=False)
@@ -176,9 +176,9 @@ class _Crowd:
     _times: Counter[int] = field(factory=Counter, init=False)
 
     def connect(self, clients: int) -> None:
-        """Connect them; each reads the stream once, and when all have, all begin again.
+        """Connect the clients; each reads the stream once, and when all have done so, all start again.
 
-        Would the first ones go on at once, a server at its limit could leave the last ones waiting for ever.
+        If the first ones continued immediately, an overloaded server could leave the last ones waiting forever.
         """
         self._waiting = clients
         while len(self._resting) < clients:
@@ -190,9 +190,9 @@ class _Crowd:
             self._begin(client)
 
     def read_for(self, seconds: float) -> Passes:
-        """Let them read for a time, and until at least one has read everything.
+        """Let the clients read for some seconds, and until at least one has read everything.
 
-        Reads fill nothing, so only time ends them.
+        Reads store nothing, so their number need not be limited.
         """
         self._passes, self._bytes, self._times = 0, 0, Counter()
         began = now = time.perf_counter()
@@ -210,7 +210,7 @@ class _Crowd:
             self._receive(key.data)
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for key in list(self._selector.get_map().values()):
             key.data.connection.close()
         self._selector.close()
@@ -265,10 +265,10 @@ class _Crowd:
 
 @frozen
 class Reads:
-    """Clients that read one stream from its start to its tail, again and again (a ``Workload``).
+    """Measures clients that read one stream from its start to its tail, again and again (a ``Workload``).
 
-    :param clients: how many do so at a time.
-    :param messages: how many the stream has, of ``message_bytes`` each.
+    :param clients: the number of concurrent clients.
+    :param messages: the number of messages in the stream, of ``message_bytes`` each.
     """
 
     key: str

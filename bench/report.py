@@ -1,4 +1,4 @@
-"""The report: every figure of a benchmark in Markdown tables, one for each measure and mode."""
+"""Formats the results of a benchmark as Markdown tables, one for each measure and mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = ("memory", "file-fast", "file-durable", "acid")
 
 
 def render(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = ["# Benchmark", introduction(results), facts.described(results.facts)]
     if any(not each.ours for each in results.subjects.values()):
         parts += ["## Aims", goals.table(results)]
@@ -27,7 +27,7 @@ def render(results: Results) -> str:
 
 
 def introduction(results: Results) -> str:
-    """How it was measured, in a sentence or two."""
+    """Return a sentence or two about how it was measured."""
     schedule = results.schedule
     how = (
         f"Medians of {schedule['rounds']} round(s) of {schedule['seconds']} s,"
@@ -37,7 +37,7 @@ def introduction(results: Results) -> str:
 
 
 def section(results: Results, measure: Measure, level: str) -> list[str]:
-    """A heading and the tables of one measure; nothing when there is no figure."""
+    """Return a heading and the tables of one measure; empty if there are no figures."""
     parts = []
     for mode in MODES:
         table = mode_table(results, measure, mode)
@@ -47,7 +47,7 @@ def section(results: Results, measure: Measure, level: str) -> list[str]:
 
 
 def mode_table(results: Results, measure: Measure, mode: str) -> str:
-    """One of our modes beside its peers: a row for each workload; empty when there is nothing to show."""
+    """Return the table that compares one of this server's modes with peers, or an empty string without figures."""
     ours = next(
         (each for each in results.subjects.values() if each.ours and not each.apart and each.mode == mode), None
     )
@@ -65,7 +65,7 @@ def mode_table(results: Results, measure: Measure, mode: str) -> str:
 
 
 def peers_of(results: Results, mode: str) -> list[Subject]:
-    """The peers' modes that promise what one of ours does."""
+    """Return the peers' modes that make the same promise as this server's ``mode``."""
     return [each for each in results.subjects.values() if mode in each.promises and not each.ours]
 
 
@@ -78,12 +78,12 @@ def _row(results: Results, topic: Topic, ours: Subject, theirs: Sequence[Subject
 
 
 def label(topic: Topic) -> str:
-    """A workload in a table of several groups."""
+    """Return the name of a workload in a table of several groups."""
     return f"{topic.group}: {topic.title}"
 
 
 def cell(results: Results, workload: str, target: str, measure: Measure) -> str:
-    """A figure, ``void``, or ``-``."""
+    """Format a figure, ``void``, or ``-``."""
     if results.is_void(workload, target):
         return "void"
     value = results.median(workload, target, measure)
@@ -91,7 +91,7 @@ def cell(results: Results, workload: str, target: str, measure: Measure) -> str:
 
 
 def ratio_text(ratio: float | None, measure: Measure) -> str:
-    """A ratio: ``**12.3**`` where ours wins."""
+    """Format a ratio; bold (``**12.3**``) if this server wins."""
     if ratio is None:
         return ""
     text = figure_text(ratio)
@@ -99,7 +99,7 @@ def ratio_text(ratio: float | None, measure: Measure) -> str:
 
 
 def logs_section(results: Results, level: str) -> list[str]:
-    """What our own logs cost: the same workloads at both log levels."""
+    """Return the section about the cost of logs: the same workloads at both log levels."""
     rows = []
     for apart in (each for each in results.subjects.values() if each.apart):
         plain = apart.key.replace(apart.server, "dstreams", 1)
@@ -118,7 +118,7 @@ def logs_section(results: Results, level: str) -> list[str]:
 
 
 def notes_of(results: Results) -> str:
-    """What was left out, and what is void, as a list."""
+    """Return a list of what was left out and of void runs."""
     notes = [f"- {key} was left out: {why}" for key, why in results.absent.items()]
     notes += [f"- void: {text}" for text in results.voids()]
     return "\n".join(notes)

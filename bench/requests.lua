@@ -1,8 +1,8 @@
--- What wrk sends: appends to streams that exist, creates of streams that don't, or reads from the start.
+-- Generates the requests for wrk: appends to existing streams, creates of new ones, or reads from the start.
 --
--- Arguments: "append", "create" or "read"; the path of a stream without its number; how many streams to append to,
--- one after the other; the first number to create; the body's length in bytes; and how many requests a thread
--- may send, 0 for any number. The last line that is printed has the result as JSON, after the word RESULT.
+-- Arguments: "append", "create" or "read"; the path of a stream without its number; the number of streams to append
+-- to in turn; the first number to create; the body's size in bytes; and the maximum number of requests of a thread,
+-- 0 for no limit. The last line of output has the result as JSON, after the word RESULT.
 
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long seconds; long nanoseconds; } ds_time; int clock_gettime(int clock, ds_time *time);")
@@ -25,7 +25,7 @@ local function format(method, path, body)
    return wrk.format(method, path, wrk.headers, body)
 end
 
--- Every request is made before the first is sent, so that choosing one is all that is left to do.
+-- All requests are built before the first one is sent, so that only one has to be chosen for each.
 local function appends(prefix, streams, body)
    local made, sent = {}, -1
    for index = 1, streams do
@@ -40,7 +40,7 @@ end
 local function creates(prefix, first)
    local mark = "@number@"
    local before, after = format("PUT", prefix .. mark):match("^(.-)" .. mark .. "(.*)$")
-   -- Threads count in ranges of their own.
+   -- Each thread numbers its streams in its own range.
    local sent = first + number * 100000000 - 1
    return function()
       sent = sent + 1
@@ -48,7 +48,7 @@ local function creates(prefix, first)
    end
 end
 
--- wrk itself stops only at a time.
+-- wrk itself can only stop after a time.
 local function limited(request, limit)
    local sent = 0
    return function()
@@ -71,7 +71,7 @@ function init(args)
    end
    local body = string.rep("x", length)
    if kind == "append" and streams == 1 and limit == 0 then
-      -- One request for all: wrk then never calls Lua.
+      -- The same request is always sent, so that wrk never calls Lua.
       wrk.method, wrk.path, wrk.body = "POST", prefix .. "0", body
       wrk.headers["Content-Type"] = "application/octet-stream"
       return

@@ -1,7 +1,7 @@
-"""What a restart costs: the time until a store with many streams answers again, and the memory of an idle one.
+"""Measures restarts: the time until a server with many streams answers again, and the memory of an idle stream.
 
-A store is filled over HTTP, the server is killed (SIGKILL), started again, stopped in order, and started once
-more. The pages of its files stay in the system's cache, so what is timed is the server's work, not the disk's.
+A store is filled over HTTP; the server is killed (SIGKILL), started again, shut down cleanly, and started once more.
+Its files stay in the system's page cache, so the times are those of the server's work, not of the disk.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from bench.servers import kill, running, stop
 from bench.workload import BYTES_EACH, FILLED, KILLED, STOPPED, Figures, Measure, Run
 
 _CREATES_PER_SECOND = 4000
-"""About how many streams are created in a second, for estimates."""
+"""Approximate number of streams created per second, for estimates."""
 
 
 @frozen
 class Start:
     """One start of the server.
 
-    :param seconds: from the start of the process until a stream's HEAD was answered.
-    :param resident_bytes: its memory then.
-    :param stop_seconds: how long the stop afterwards took.
+    :param seconds: the time from the start of the process until a stream's HEAD was answered.
+    :param resident_bytes: the server's memory at that time.
+    :param stop_seconds: the duration of the shutdown afterwards.
     """
 
     seconds: float
@@ -35,12 +35,12 @@ class Start:
 
 @frozen
 class Restart:
-    """A server with many streams is started again (a ``Workload``).
+    """Restarts a server with many streams (a ``Workload``).
 
-    Memory is that of a stream which nobody has used since the start: the memory after the orderly stop and the
-    start, less that with an empty store, by stream.
+    The memory is that of a stream that has not been used since the start: the memory after a clean shutdown and a
+    start, minus that with an empty store, divided by the number of streams.
 
-    :param stored_bytes: what all streams hold together.
+    :param stored_bytes: the bytes of all streams together.
     """
 
     streams: int
@@ -62,12 +62,12 @@ class Restart:
         held = f"with {self.stored_bytes / 1e6:,.0f} MB" if self.stored_bytes else "with nothing in them"
         return f"{self.streams:,} streams {held}"
 
-    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (it takes as long as it takes)
+    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (the duration does not depend on it)
         """See :class:`~bench.workload.Workload`."""
         return 4 * START_SECONDS + self.streams / _CREATES_PER_SECOND + self.stored_bytes / 50e6
 
     def measure(self, run: Run) -> Figures:
-        """Fill a store, and start a server on it again and again."""
+        """Fill a store, and start a server on it several times."""
         run.step("starting with an empty store")
         with running(run.target, run.directory / "empty") as server:
             create_streams(server, 1)
@@ -90,7 +90,7 @@ class Restart:
         }
 
     def _fill(self, run: Run) -> tuple[float, int]:
-        """Create the streams; how long that took, and the server's memory then."""
+        """Create the streams. Return the duration, and the server's memory afterwards."""
         body = b"x" * (self.stored_bytes // self.streams)
         with running(run.target, run.directory / "store") as server:
             began = time.perf_counter()
@@ -103,7 +103,7 @@ class Restart:
 
 
 def _start(run: Run, folder: str, streams: int, when: str = "") -> Start:
-    """Start a server on what is there, ask for the last stream, and stop it in order."""
+    """Start a server on an existing store, request the last stream, and shut the server down cleanly."""
     began = time.perf_counter()
 
     def waiting(seconds: float) -> None:

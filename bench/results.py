@@ -1,8 +1,8 @@
-"""What was measured, kept in a file, and what is made of it: medians and ratios.
+"""The results of a benchmark: a file of figures, and medians and ratios computed from them.
 
-Servers take turns within a round, so what one of them reaches is compared with what the others reach in the
-same round, minutes apart at most. A ratio is the median of these, not a ratio of medians: a machine that is
-slower in one round than in the next moves the one less than the other.
+Servers take turns within a round, so the figures of one are compared with those of the others in the same round, at
+most minutes apart. A ratio is the median of the rounds' ratios, not a ratio of medians, because that is less
+sensitive to a machine that is slower in some rounds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bench.servers import Target
 from bench.workload import Measure, Measured, Outcome, Void, Workload
 
 FORMAT = 1
-"""The version of the file."""
+"""The version of the file format."""
 
 
 @frozen
 class Subject:
-    """A server in one of its modes, as a report knows it.
+    """A server in one of its modes, for a report.
 
-    :param server: the server's short name; ``ours`` says whether it is ours.
+    :param server: the server's short name; ``ours`` is true for this project's server.
     :param title: the server's name and version.
-    :param promises: the modes of ours that it is compared with.
-    :param apart: why it isn't compared with the others; empty when it is.
+    :param promises: this server's modes that it is compared with.
+    :param apart: why it is not compared with the others; empty if it is.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Subject:
 
 @frozen
 class Topic:
-    """A workload, as a report knows it."""
+    """A workload, for a report."""
 
     key: str
     title: str
@@ -57,9 +57,9 @@ class Topic:
 class Results:
     """The outcomes of all runs.
 
-    :param facts: of the machine.
-    :param schedule: how often and how long was measured.
-    :param absent: the targets that don't run here, and why.
+    :param facts: facts about the machine.
+    :param schedule: how often and how long each workload was measured.
+    :param absent: the targets that could not run, with the reasons.
     """
 
     facts: dict[str, str] = field(factory=dict)
@@ -70,7 +70,7 @@ class Results:
     _rounds: dict[tuple[str, str], dict[int, Outcome]] = field(factory=dict, init=False)
 
     def know(self, workload: Workload, target: Target) -> None:
-        """Keep how they are called."""
+        """Record the names of a workload and a target."""
         server, mode = target.server, target.mode
         self.subjects[target.key] = Subject(
             target.key, server.key, server.title, mode.name, mode.promises, server.ours, server.apart
@@ -79,19 +79,19 @@ class Results:
         self.topics[workload.key] = Topic(workload.key, workload.title, workload.group, workload.modes, measures)
 
     def add(self, workload: str, target: str, number: int, outcome: Outcome) -> None:
-        """Note what came of a round; what was noted of it before is forgotten."""
+        """Record the outcome of a round; it replaces an earlier one."""
         self._rounds.setdefault((workload, target), {})[number] = outcome
 
     def has(self, workload: str, target: str, number: int) -> bool:
-        """Whether a round has been measured, and isn't void."""
+        """Whether a round has been measured and is not void."""
         return isinstance(self._rounds.get((workload, target), {}).get(number), Measured)
 
     def ran(self, workload: str, target: str) -> bool:
-        """Whether there is any round."""
+        """Whether there is an outcome of any round."""
         return bool(self._rounds.get((workload, target)))
 
     def values(self, workload: str, target: str, measure: Measure) -> dict[int, float]:
-        """A figure of each round; empty when one of them is void, for then the others mean little."""
+        """Return a figure of each round; empty if one of them is void, because then the others mean little."""
         rounds = self._rounds.get((workload, target), {})
         found = {number: each.figures for number, each in rounds.items() if isinstance(each, Measured)}
         if len(found) < len(rounds):
@@ -99,12 +99,12 @@ class Results:
         return {number: figures[measure.key] for number, figures in sorted(found.items()) if measure.key in figures}
 
     def median(self, workload: str, target: str, measure: Measure) -> float | None:
-        """The median of all rounds; ``None`` when a round is void, or there is none."""
+        """Return the median of all rounds, or ``None`` if a round is void or there is none."""
         values = self.values(workload, target, measure)
         return median(values.values()) if values else None
 
     def ratio(self, workload: str, ours: str, theirs: str, measure: Measure) -> float | None:
-        """The median, over the rounds that both have, of our figure by theirs; ``None`` as in :meth:`median`."""
+        """Return the median ratio of ours to theirs over the rounds that both have; ``None`` as in :meth:`median`."""
         mine, others = self.values(workload, ours, measure), self.values(workload, theirs, measure)
         ratios = [mine[number] / other for number, other in others.items() if other > 0 and number in mine]
         return median(ratios) if ratios else None
@@ -114,7 +114,7 @@ class Results:
         return any(isinstance(each, Void) for each in self._rounds.get((workload, target), {}).values())
 
     def voids(self) -> list[str]:
-        """What went wrong where, for people."""
+        """Return a line for people about each void run."""
         return [
             f"{self.topics[workload].group}: {self.topics[workload].title}, {target}, round {number}: {outcome.reason}"
             for workload, target, number, outcome in self
@@ -129,7 +129,7 @@ class Results:
     # -- the file
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Return everything as JSON data."""
         return {
             "format": FORMAT,
             "machine": self.facts,
@@ -145,9 +145,9 @@ class Results:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Results:
-        """What :meth:`as_json` gave.
+        """Restore results from the data of :meth:`as_json`.
 
-        :raise ValueError: for a format of another version.
+        :raise ValueError: if the format has another version.
         """
         if data.get("format") != FORMAT:
             raise ValueError(f"results of format {data.get('format')!r} can't be read, only of {FORMAT}")
@@ -164,7 +164,7 @@ class Results:
         return results
 
     def save(self, path: Path) -> None:
-        """Write the file; a run that is cut off leaves the former one."""
+        """Write the file. If the write is interrupted, the old file remains."""
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(path.name + ".new")
         fresh.write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
@@ -174,7 +174,7 @@ class Results:
     def load(cls, path: Path) -> Results:
         """Read the file.
 
-        :raise ValueError: it isn't one.
+        :raise ValueError: if it is not a file of results.
         """
         return cls.from_json(json.loads(path.read_text()))
 
@@ -182,5 +182,5 @@ class Results:
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, Void):
         return {"void": outcome.reason}
-    # Six digits are more than any of them is worth, and keep the file readable.
+    # Six digits are more than precise enough, and keep the file readable.
     return {"figures": {key: float(f"{value:.6g}") for key, value in outcome.figures.items()}}

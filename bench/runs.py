@@ -1,6 +1,6 @@
-"""The runs of a benchmark: which server gets which load in which round, one by one, and how far it is.
+"""Executes the runs of a benchmark one by one: each server gets each load in each round. It reports the progress.
 
-Every run has a server of its own, freshly started on an empty directory.
+Every run has its own server, freshly started on an empty directory.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from bench.texts import duration_text, figure_text
 from bench.workload import LoadFailure, Measured, Outcome, Run, Void, Workload
 
 _PATIENCE, _PATIENCE_FACTOR = 60, 5
-"""A run may take so many seconds, and so many times what was expected; then its server is taken to hang."""
+"""The maximum duration of a run: these seconds plus this multiple of the expected duration. Then the server counts as
+hung."""
 
 
 @frozen
 class Schedule:
-    """How long and how often.
+    """How long and how often each workload is measured.
 
     :param warm: seconds under load before the measured ones.
-    :param directory: where the servers' data is kept; each run has a folder of its own there, and removes it.
+    :param directory: the directory of the servers' data; each run creates its own folder there, and removes it.
     """
 
     rounds: int
@@ -41,7 +42,7 @@ class Schedule:
 
 @frozen
 class Turn:
-    """One run that is to be made."""
+    """One run to execute."""
 
     round: int
     workload: Workload
@@ -49,12 +50,12 @@ class Turn:
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """The run's name for people."""
         return f"round {self.round}: {self.workload.group}: {self.workload.title}: {self.target.title}"
 
 
 Suits = Callable[[Workload, Target], bool]
-"""Whether a target gets a workload."""
+"""Whether a workload is run on a target."""
 
 
 def suits(workload: Workload, target: Target) -> bool:
@@ -67,11 +68,11 @@ def suits(workload: Workload, target: Target) -> bool:
 def turns(
     targets: Sequence[Target], workloads: Sequence[Workload], rounds: int, suits: Suits = suits
 ) -> Iterator[Turn]:
-    """All runs of a benchmark in their order: round, workload, target.
+    """Yield all runs of a benchmark in order: by round, workload, target.
 
-    All targets come one after the other with each workload, and in every second round backwards, so that none
-    of them always follows the same one. A workload goes to our modes that it names, to the peers' that promise
-    the same, and to ours at its default log level where that is asked for.
+    For each workload the targets follow each other, in reverse order in every second round, so that none of them always
+    follows the same one. A workload is run in the modes of this server that it names, in the peers' modes with the same
+    promise, and if requested also on this server at its default log level.
     """
     for number in range(1, rounds + 1):
         for workload in workloads:
@@ -84,9 +85,9 @@ def turns(
 
 @define(eq=False)
 class Progress:
-    """Tells on the terminal what is running, and how much is left.
+    """Shows on the terminal what is running, and how much time is left.
 
-    :param expected: about how many seconds each run will take, in their order.
+    :param expected: the estimated seconds of each run, in order.
     """
 
     expected: Sequence[float]
@@ -98,20 +99,20 @@ class Progress:
     _shown: str = field(default="", init=False)
 
     def begin(self, title: str) -> None:
-        """The next run begins."""
+        """Show that the next run begins."""
         self._current = f"[{self._done + 1}/{len(self.expected)}, {duration_text(self.left())} left] {title}"
         self._began, self._shown = self._clock(), ""
         self.step("starting")
 
     def step(self, what: str) -> None:
-        """Say what the run is doing; only a terminal shows it."""
+        """Show the current step of the run, if this is a terminal."""
         if what != self._shown and sys.stderr.isatty():
             self._shown = what
             sys.stderr.write(f"\r\x1b[K{self._current}: {what} ")
             sys.stderr.flush()
 
     def end(self, outcome: str) -> None:
-        """The run is over."""
+        """Show that the run has ended."""
         start = "\r\x1b[K" if sys.stderr.isatty() else ""
         sys.stderr.write(f"{start}{self._current}: {outcome}\n")
         sys.stderr.flush()
@@ -119,9 +120,9 @@ class Progress:
         self._done += 1
 
     def left(self) -> float:
-        """About how many seconds are left: what was expected, corrected by what it took so far."""
+        """Return the estimated seconds left, corrected by the durations so far."""
         expected = sum(self.expected[: self._done])
-        # The estimate alone at first; a few runs say little.
+        # At first use only the estimate, because a few runs say little.
         factor = (self._spent + 60) / (expected + 60)
         return sum(self.expected[self._done :]) * factor
 
@@ -132,11 +133,11 @@ def run_all(
     results: Results,
     keep: Callable[[], object],
 ) -> None:
-    """Make the runs, and note what comes of them.
+    """Execute the runs, and record their outcomes.
 
-    A target that doesn't start is left out from then on.
+    A target that does not start is left out from then on.
 
-    :param keep: called after each run, to save what there is.
+    :param keep: called after each run to save the results so far.
     """
     progress = Progress([turn.workload.estimate(schedule.warm, schedule.seconds) for turn in todo])
     for turn in todo:
@@ -158,7 +159,7 @@ def run_all(
 
 
 def told(workload: Workload, outcome: Outcome) -> str:
-    """An outcome in a few words."""
+    """Return an outcome in a few words."""
     if isinstance(outcome, Void):
         return f"void: {outcome.reason}"
     found = ((outcome.figures.get(measure.key), measure.unit) for measure in workload.measures)
@@ -166,9 +167,9 @@ def told(workload: Workload, outcome: Outcome) -> str:
 
 
 def run_once(turn: Turn, schedule: Schedule, step: Callable[[str], object]) -> Outcome:
-    """Make one run.
+    """Execute one run.
 
-    :raise StartFailure: when the server doesn't start.
+    :raise StartFailure: if the server does not start.
     """
     most = _PATIENCE + _PATIENCE_FACTOR * turn.workload.estimate(schedule.warm, schedule.seconds)
     with folder(schedule.directory) as directory:
@@ -182,9 +183,9 @@ def run_once(turn: Turn, schedule: Schedule, step: Callable[[str], object]) -> O
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Break off what takes longer, wherever it waits; only in the main thread.
+    """Abort a block that takes longer than ``seconds``, wherever it waits; only in the main thread.
 
-    :raise LoadFailure: it was broken off.
+    :raise LoadFailure: if it was aborted.
     """
 
     def break_off(number: int, frame: object) -> None:  # noqa: ARG001 (a signal's)
@@ -201,7 +202,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def folder(parent: Path) -> Iterator[Path]:
-    """A fresh folder below ``parent``, removed at the end."""
+    """Create an empty folder below ``parent``, and remove it at the end."""
     parent.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=parent))
     try:

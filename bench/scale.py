@@ -1,7 +1,7 @@
-"""The workloads of ``make bench-scale``: what our server costs when there is very much of everything.
+"""The workloads of ``make bench-scale``: the costs of this server with very many readers and streams.
 
-The million of idle streams is created over HTTP, once in every mode that a production system would use, and
-the server is killed and started again on it. Appends to 100,000 streams in turn stand beside appends to 100.
+A million idle streams are created over HTTP, once in every mode that a production system would use, and the server is
+killed and restarted with them. Appends to 100,000 streams in turn are compared with appends to 100.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MODES = ("memory", "file-durable", "acid")
 
 
 def workloads(*, quick: bool) -> list[Workload]:
-    """All of them, or the same at a hundredth of the size."""
+    """Return all workloads, or the same at a hundredth of the size."""
     few = 100 if quick else 1
     return [
         IdleReaders(10_000 // few),

@@ -1,7 +1,7 @@
-"""The servers that are compared: how each is started in each of its modes, and a running one.
+"""Starts and stops the servers that are compared, each in each of its modes.
 
-All get the same: a fresh directory, limits far beyond what a run can reach, logs of warnings only, and the
-loopback address.
+All run under the same conditions: an empty directory, limits far beyond what a run can reach, logs of warnings only,
+and the loopback address.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from bench.peers import Peer
 from dstreams import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The checkout."""
+"""The root of the checkout."""
 
 START_SECONDS = 600
-"""How long a server may take until it answers: recovery of a large store is a part of it."""
+"""Maximum seconds until a server answers, including the recovery of a large store."""
 
 STOP_SECONDS = 60
-"""How long one may take to stop; after that it is killed."""
+"""Maximum seconds for a shutdown; then the server is killed."""
 
 _AMPLE_BYTES = str(1 << 40)
 
 
 class StartFailure(Exception):
-    """A server can't be started; the text says why."""
+    """A server cannot be started; the text says why."""
 
 
 class EndedFailure(Exception):
-    """A server has ended in the middle of a run; the text has its last words."""
+    """A server has ended during a run; the text has its last line of output."""
 
 
 @frozen
 class Launch:
     """A command that starts a server.
 
-    :param port: where it listens.
+    :param port: the port that it listens on.
     """
 
     command: Sequence[str]
@@ -60,8 +60,8 @@ class Launch:
 class Mode:
     """One way to run a server.
 
-    :param name: the server's own word.
-    :param promises: with which of our modes it is compared, because it promises about as much.
+    :param name: the server's name for it.
+    :param promises: the modes of this server that it is compared with, because it makes about the same promise.
     :param syncs: whether it syncs before it acknowledges.
     """
 
@@ -72,15 +72,15 @@ class Mode:
 
 @frozen
 class Server:
-    """A server that can be started.
+    """A server to benchmark.
 
     :param key: a short name for the command line.
     :param title: its name and version.
     :param prefix: the path before a stream's name.
     :param launch: the command for a mode's name and a data directory.
-    :param tells_mode: whether ``/health`` names the mode that it really runs in.
-    :param ours: whether it is ours.
-    :param apart: what is special about it, so that it isn't compared with the others; empty when nothing is.
+    :param tells_mode: whether ``/health`` names the mode that is in effect.
+    :param ours: whether it is this project's server.
+    :param apart: why it is not compared with the others; empty if it is.
     """
 
     key: str
@@ -102,13 +102,13 @@ class Target:
 
     @property
     def title(self) -> str:
-        """Which one it is, for people."""
+        """The target's name for people."""
         apart = f", {self.server.apart}" if self.server.apart else ""
         return f"{self.server.title}, {self.mode.name}{apart}"
 
     @property
     def key(self) -> str:
-        """The same, for files and the command line."""
+        """The target's key for files and the command line."""
         return f"{self.server.key}:{self.mode.name}"
 
 
@@ -116,7 +116,7 @@ class Target:
 class RunningServer:
     """A server's process.
 
-    :param log: the file with all that it prints.
+    :param log: the file with its output.
     """
 
     target: Target
@@ -134,21 +134,21 @@ class RunningServer:
         return self.target.server.prefix + name
 
     def cpu_seconds(self) -> float:
-        """The processor time that all its threads have taken so far, ended ones included."""
-        # The clock of another process, as clock_getcpuclockid(3) makes it: nanoseconds, where /proc has ticks of
-        # 10 ms, too coarse for a server that is nearly idle.
+        """Return the processor time of all its threads so far, including ended ones."""
+        # The CPU clock of another process, computed as in clock_getcpuclockid(3). It has nanoseconds, while /proc has
+        # ticks of 10 ms, which are too coarse for a server that is nearly idle.
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def check_alive(self) -> None:
-        """See that it still runs.
+        """Check that the server is still running.
 
-        :raise EndedFailure: it has ended by itself.
+        :raise EndedFailure: if it has ended.
         """
         if self.process.poll() is not None:
             raise EndedFailure(f"the server ended by itself: {last_words(self.log)}")
 
     def resident_bytes(self) -> int:
-        """The memory that it has."""
+        """Return its resident memory."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -157,7 +157,7 @@ class RunningServer:
 
 
 def dstreams_server() -> Server:
-    """Ours, as the running Python has it."""
+    """Return this project's server, as installed for the running Python."""
     modes = (
         Mode("memory", ("memory",)),
         Mode("file-fast", ("file-fast",)),
@@ -173,7 +173,7 @@ def dstreams_server() -> Server:
 
 
 def dstreams_with_logs() -> Server:
-    """Ours with the logs that it writes unless told otherwise."""
+    """Return this project's server with its default log level."""
     modes = (Mode("memory", ("memory",)), Mode("file-durable", ("file-durable",), syncs=True))
 
     def launch(mode: str, directory: Path) -> Launch:
@@ -197,7 +197,7 @@ def _launch_dstreams(mode: str, directory: Path, logs: dict[str, str]) -> Launch
 
 
 def installed_peers() -> list[Server]:
-    """The peers that are there."""
+    """Return the installed peers."""
     known = ((peers.RUST_SERVER, _rust_server), (peers.ELECTRIC, _electric), (peers.NODE, _node))
     found = ((peer, describe, peer.path()) for peer, describe in known)
     return [describe(peer, path) for peer, describe, path in found if path is not None]
@@ -225,7 +225,7 @@ def _rust_server(peer: Peer, program: Path) -> Server:
 
 def _electric(peer: Peer, program: Path) -> Server:
     modes = (
-        # It writes into the page cache before it answers, so it survives a killed process.
+        # It writes into the page cache before it answers, so the data survives a killed process.
         Mode("memory", ("memory", "file-fast")),
         Mode("wal", ("file-durable",), syncs=True),
     )
@@ -251,20 +251,20 @@ def _node(peer: Peer, package: Path) -> Server:
 
 
 def _storage_variables(mode: str, directory: Path, address: str) -> dict[str, str]:
-    """What ours and the Rust server are told alike."""
+    """Return the settings that this server and the Rust server have in common."""
     return {
         "DS_SERVER__BIND_ADDRESS": address,
         "DS_STORAGE__MODE": mode,
         "DS_STORAGE__DATA_DIR": str(directory),
         "DS_LIMITS__MAX_MEMORY_BYTES": _AMPLE_BYTES,
         "DS_LIMITS__MAX_STREAM_BYTES": _AMPLE_BYTES,
-        # Readers stay for the whole run.
+        # Let readers stay connected for the whole run.
         "DS_TRANSPORT__CONNECTION__SSE_RECONNECT_INTERVAL_SECS": "0",
     }
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that is not in use now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -275,19 +275,19 @@ def free_port() -> int:
 
 
 Waiting = Callable[[float], object]
-"""Told again and again how many seconds a start has taken so far."""
+"""Called repeatedly with the seconds that a start has taken so far."""
 
 
 @contextmanager
 def running(
     target: Target, directory: Path, waiting: Waiting = lambda _: None, output: int | None = None
 ) -> Iterator[RunningServer]:
-    """A server from its start to its end.
+    """Run a server during the ``with`` statement.
 
-    :param directory: for its data (in ``data``) and its log; whatever a former run left there is its own.
-    :param waiting: told how long the start takes.
+    :param directory: the directory of its data (in ``data``) and its log; it may have data from an earlier run.
+    :param waiting: called repeatedly while the server starts.
     :param output: a descriptor that it prints to; its log when it is ``None``.
-    :raise StartFailure: when it ends by itself, doesn't answer in time, or runs in another mode.
+    :raise StartFailure: if it ends, does not answer in time, or runs in another mode.
     """
     server = start(target, directory, waiting, output)
     try:
@@ -327,7 +327,7 @@ def start(
 
 
 def stop(server: RunningServer) -> None:
-    """Stop a server; kill it when it doesn't."""
+    """Stop a server; kill it if it does not stop."""
     server.process.terminate()
     try:
         server.process.wait(STOP_SECONDS)
@@ -336,18 +336,18 @@ def stop(server: RunningServer) -> None:
 
 
 def kill(server: RunningServer) -> None:
-    """End a server without giving it a chance to do anything."""
+    """Kill a server with SIGKILL."""
     server.process.kill()
     server.process.wait()
 
 
 def _clean_environ() -> dict[str, str]:
-    """This process's environment without what configures a server."""
+    """Return this process's environment without variables that configure a server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
 
 
 def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, began: float, waiting: Waiting) -> None:
-    """Wait until the port takes connections."""
+    """Wait until the port accepts connections."""
     while (spent := time.perf_counter() - began) < START_SECONDS:
         waiting(spent)
         if process.poll() is not None:
@@ -359,7 +359,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, began:
 
 
 def _check_mode(mode: str, port: int) -> None:
-    """A mode that a server doesn't have yet must not be measured under its name."""
+    """Check that the server runs in the intended mode, so that no other mode is measured under its name."""
     with urlopen(f"http://127.0.0.1:{port}/health") as response:
         found = json.load(response)["storage"]
     if found != mode:
@@ -375,6 +375,6 @@ def _takes_connections(port: int) -> bool:
 
 
 def last_words(log: Path) -> str:
-    """The last line that a server has printed."""
+    """Return the last line of a server's output."""
     lines = log.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was printed")

@@ -1,4 +1,4 @@
-"""The workloads of ``make bench-storage``: what every storage mode takes in, beside the peers."""
+"""The workloads of ``make bench-storage``: appends and creates in every storage mode, compared with the peers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODES = ("memory", "file-fast", "file-durable", "acid")
 
 
 def workloads(*, quick: bool) -> list[Workload]:
-    """All of them, or those that a few minutes allow."""
+    """Return all workloads, or a selection that takes a few minutes."""
     one_stream = [appends(100, connections) for connections in ((32,) if quick else (1, 32, 128))]
     many_streams = [appends(256, 64, streams, _MODES) for streams in ((100,) if quick else (100, 10_000))]
     chosen: list[Workload] = [*one_stream, *many_streams, evolve(CREATE, modes=_MODES, log_levels=False)]

@@ -1,4 +1,4 @@
-"""What ``python -m bench`` and its variants have in common: options, the plan, saving and going on."""
+"""Shared by ``python -m bench`` and its variants: options, the plan of runs, saving and resuming."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from bench.texts import duration_text
 from bench.workload import Workload
 
 RESULTS = Path(__file__).resolve().parent / "results"
-"""Where results are saved."""
+"""The directory of the results."""
 
 DATA = Path(__file__).resolve().parent / ".data"
-"""Where servers keep their data unless told otherwise."""
+"""The default directory of the servers' data."""
 
 
 @frozen
 class Suite:
-    """A benchmark as one starts it.
+    """A benchmark with its command line.
 
-    :param name: a part of its files' names.
-    :param module: what ``python -m`` is given.
-    :param catalogue: its workloads, all or the quick ones.
-    :param rounds: how often everything is measured, for ``seconds`` after ``warm`` seconds of the same load.
-    :param peers: whether the peers take part.
+    :param name: the first part of its files' names.
+    :param module: the module for ``python -m``.
+    :param catalogue: returns its workloads, all or the quick ones.
+    :param rounds: the number of rounds; each workload is measured for ``seconds`` after ``warm`` seconds of load.
+    :param peers: whether the peers are measured too.
     :param more: servers of ours that take part beside the usual one.
     :param suits: which server gets which workload.
     :param verdict: what is to be said at the end, as lines; the exit status is 1 if there are any.
@@ -69,7 +69,7 @@ class Suite:
         if options.list:
             return _list(todo, schedule)
         if not plan:
-            sys.stderr.write("no server or no workload is called so; see --help and --list\n")
+            sys.stderr.write("no server or no workload has that name; see --help and --list\n")
             return 2
         _allow_open_files()
         sys.stderr.write(f"{len(todo)} runs, {_estimate(todo, schedule)}; results: {path}\n")
@@ -86,18 +86,18 @@ class Suite:
     def _options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         parser = argparse.ArgumentParser(prog=f"python -m {self.module}", description=self.description)
         parser.add_argument("--quick", action="store_true", help="one round, short runs, fewer and smaller workloads")
-        parser.add_argument("--rounds", type=int, help=f"how often everything is measured ({self.rounds}; quick: 1)")
+        parser.add_argument("--rounds", type=int, help=f"number of rounds ({self.rounds}; quick: 1)")
         parser.add_argument("--warm", type=int, help=f"seconds under load before the measured ones ({self.warm})")
         parser.add_argument("--seconds", type=int, help=f"seconds measured ({self.seconds}; quick: 1)")
         servers = "only these: dstreams, rust, electric, node, or one mode as in rust:acid"
         parser.add_argument("--servers", nargs="+", default=[], metavar="KEY", help=servers)
-        only = "only workloads whose key or group begins so: append-100-c32, create; --list names them"
+        only = "only workloads whose key or group begins with KEY: append-100-c32, create; --list shows them"
         parser.add_argument("--only", nargs="+", default=[], metavar="KEY", help=only)
-        resume = "go on with the results in FILE, by default the newest: what is there and not void isn't run again"
+        resume = "continue the results in FILE, by default the newest; complete runs that are not void are skipped"
         parser.add_argument("--resume", nargs="?", type=Path, const=Path(), metavar="FILE", help=resume)
         parser.add_argument("--output", type=Path, metavar="FILE", help="where to save (bench/results/…)")
-        parser.add_argument("--list", action="store_true", help="only say what would be run")
-        directory = "where the servers keep their data: on the disk that is to be measured (bench/.data)"
+        parser.add_argument("--list", action="store_true", help="only list what would be run")
+        directory = "directory of the servers' data, on the disk to be measured (bench/.data)"
         parser.add_argument("--directory", type=Path, default=DATA, help=directory)
         options = parser.parse_args(arguments)
         for name, usual, quick in (("rounds", self.rounds, 1), ("warm", self.warm, 1), ("seconds", self.seconds, 1)):
@@ -108,7 +108,7 @@ class Suite:
         return options
 
     def _targets(self, wanted: Sequence[str]) -> list[Target]:
-        """The servers and modes to run; those that are compared with each other stand together."""
+        """Return the servers and modes to run, sorted so that those that are compared follow each other."""
         servers = [dstreams_server(), *((*installed_peers(), *self.more()) if self.peers else ())]
         targets = [Target(server, mode) for server in servers for mode in server.modes]
         modes = list(dict.fromkeys(mode for target in targets for mode in target.mode.promises))
@@ -118,15 +118,15 @@ class Suite:
         )
 
     def _results(self, options: argparse.Namespace, schedule: Schedule) -> tuple[Results, Path]:
-        """Where results go, and those that are there already.
+        """Return the results so far, and the file to save them in.
 
-        :raise OSError: the file to go on with can't be read.
-        :raise ValueError: it isn't one.
+        :raise OSError: if the file to resume cannot be read.
+        :raise ValueError: if it is not a file of results.
         """
         if options.resume is not None:
             path = newest(self.name) if options.resume == Path() else options.resume
             results = Results.load(path)
-            # Another try for what didn't start.
+            # Retry the servers that did not start.
             results.absent.clear()
             return results, path
         path = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self.name}.json"
@@ -136,9 +136,9 @@ class Suite:
 
 
 def newest(suite: str) -> Path:
-    """The results that were begun last.
+    """Return the file of the newest results.
 
-    :raise FileNotFoundError: there are none.
+    :raise FileNotFoundError: if there are no results.
     """
     found = sorted(RESULTS.glob(f"*-{suite}.json"))
     if not found:
@@ -147,7 +147,7 @@ def newest(suite: str) -> Path:
 
 
 def is_wanted(workload: Workload, prefixes: Sequence[str]) -> bool:
-    """Whether a workload is among those asked for."""
+    """Whether a workload is selected."""
     return not prefixes or any(workload.key.startswith(each) or workload.group.startswith(each) for each in prefixes)
 
 
@@ -180,6 +180,6 @@ def _tell(results: Results, path: Path) -> int:
 
 
 def _allow_open_files() -> None:
-    """Let servers open as many files as the system allows: some keep every stream's file open."""
+    """Raise the limit on open files as far as possible, because some servers keep every stream's file open."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,12 +1,12 @@
-"""How many appends share one sync: the server's system calls, counted by perf.
+"""Counts with perf how many appends share one sync.
 
-perf counts in the kernel (``syscalls:sys_enter_*``) and stops nobody. strace does, and falsifies what it
-counts: under it, one of the peers put 1.3 appends into a sync, without it 17. The price is that perf must be
-there and allowed to count, which usually means root.
+perf counts system calls in the kernel (``syscalls:sys_enter_*``) without stopping the process. strace stops it, which
+falsifies the result: with strace, one of the peers put 1.3 appends into a sync, without it 17. But perf must be
+installed and allowed to count, which usually requires root.
 
-Every kind of sync counts, checkpoints and databases included. Where a server syncs through io_uring or kernel AIO, each
-``io_uring_enter`` or ``io_submit`` counts as one sync: ours submits nothing else (libuv does, but only when connections
-come and go), and the peers use neither.
+Every kind of sync counts, also of checkpoints and databases. If a server syncs through io_uring or kernel AIO, each
+``io_uring_enter`` or ``io_submit`` counts as one sync: this server submits nothing else (libuv does, but only when
+connections are opened and closed), and the peers use neither.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from bench.workload import SHARED, Figures, LoadFailure, Measure, Run
 _CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "io_submit", "io_uring_enter")
 
 _SECONDS = 2
-"""Enough to count some thousands."""
+"""Seconds of counting, enough for some thousands of syncs."""
 
 
 def available() -> bool:
-    """Whether the calls can be counted on this machine."""
+    """Whether perf can count system calls on this machine."""
     if shutil.which("perf") is None:
         return False
     command = ["perf", "stat", "-x;", *_events(), "-p", str(os.getpid()), "--", "true"]
@@ -38,7 +38,7 @@ def available() -> bool:
 
 
 def counter(pid: int, log: Path) -> list[str]:
-    """The command, before another one, that counts a process's calls while that one runs."""
+    """Return a command prefix that counts the system calls of process ``pid`` while the prefixed command runs."""
     return ["perf", "stat", "-x;", *_events(), "-p", str(pid), "-o", str(log), "--"]
 
 
@@ -47,9 +47,9 @@ def _events() -> list[str]:
 
 
 def count_syncs(log: str) -> int:
-    """How many syncs were asked for.
+    """Return the number of syncs.
 
-    :param log: what perf wrote: ``count;unit;event;...`` in each line, or ``<not counted>`` for none.
+    :param log: the output of perf: ``count;unit;event;...`` in each line, or ``<not counted>`` for none.
     """
     fields = (line.split(";") for line in log.splitlines())
     return sum(int(words[0]) for words in fields if len(words) > 2 and words[0].isdigit())
@@ -57,9 +57,9 @@ def count_syncs(log: str) -> int:
 
 @frozen
 class AppendsPerSync:
-    """Appends, while the server's syncs are counted (a ``Workload``).
+    """Appends while counting the server's syncs (a ``Workload``).
 
-    :param load: what is appended.
+    :param load: the appends.
     """
 
     load: Requests
@@ -79,14 +79,14 @@ class AppendsPerSync:
         """See :class:`~bench.workload.Workload`."""
         return self.load.title
 
-    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (it has its own)
+    def estimate(self, warm: int, seconds: int) -> float:  # noqa: ARG002 (the load has its own)
         """See :class:`~bench.workload.Workload`."""
         return self.load.estimate(1, _SECONDS)
 
     def measure(self, run: Run) -> Figures:
-        """Append, and count.
+        """Append, and count the syncs.
 
-        :raise LoadFailure: also when there is no sync at all.
+        :raise LoadFailure: also if there is no sync at all.
         """
         with running(run.target, run.directory) as server:
             self.load.prepare(server, run.step)

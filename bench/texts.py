@@ -1,4 +1,4 @@
-"""Figures and tables as text."""
+"""Formats figures and tables as text."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 
 def figure_text(value: float) -> str:
-    """A number with as many digits as it deserves: ``12,345``, ``123``, ``12.3``, ``1.23``."""
+    """Format a number with about three significant digits: ``12,345``, ``123``, ``12.3``, ``1.23``."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def duration_text(seconds: float) -> str:
-    """A time to wait: ``40 s``, ``12 min``."""
+    """Format a duration: ``40 s``, ``12 min``."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can also be read as it is: the first column to the left, figures to the right."""
+    """Return a Markdown table with aligned columns: the first one to the left, figures to the right."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     rule = ["-" * max(3, widths[0]), *(f"{'-' * max(2, width - 1)}:" for width in widths[1:])]
     widths = [len(mark) for mark in rule]

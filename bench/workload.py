@@ -1,4 +1,4 @@
-"""What a benchmark consists of: measures, workloads, and the outcome of one run."""
+"""The parts of a benchmark: measures, workloads, and the outcome of one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.servers import Target
 
 
 class LoadFailure(Exception):
-    """The load couldn't be made, or the answers weren't what they should be; the text says why."""
+    """The load could not be generated, or the responses were wrong; the text says why."""
 
 
 @frozen
@@ -20,9 +20,9 @@ class Measure:
     """A kind of figure.
 
     :param key: its name in files.
-    :param title: what it is, as a heading.
-    :param unit: what follows a figure.
-    :param less_is_better: whether the smaller figure wins.
+    :param title: its heading.
+    :param unit: the unit to print after a figure.
+    :param less_is_better: whether smaller figures are better.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Measure:
     less_is_better: bool = False
 
     def wins(self, ratio: float) -> bool:
-        """Whether ours wins, given ours by theirs."""
+        """Whether this server wins, given the ratio of its figure to the peer's."""
         return ratio < 1 if self.less_is_better else ratio > 1
 
 
@@ -67,19 +67,19 @@ MEASURES = {
 }
 
 Figures = Mapping[str, float]
-"""What a run found: the figures of its measures, and whatever else is worth keeping, by key."""
+"""The result of a run: the figures of its measures and other values worth keeping, by key."""
 
 
 @frozen
 class Measured:
-    """A run in which every request was answered as it should be."""
+    """A run in which every request got the right response."""
 
     figures: Figures
 
 
 @frozen
 class Void:
-    """A run that says nothing, and why."""
+    """A run without a valid result, with the reason."""
 
     reason: str
 
@@ -87,16 +87,16 @@ class Void:
 Outcome = Measured | Void
 
 Step = Callable[[str], object]
-"""Told what a run is doing."""
+"""Called with the current step of a run."""
 
 
 @frozen
 class Run:
-    """One run: a target gets a workload.
+    """One run of a workload on a target.
 
-    :param directory: empty, on the disk that is measured.
+    :param directory: an empty directory on the disk that is measured.
     :param warm: seconds under load before the measured ones.
-    :param seconds: how long is measured.
+    :param seconds: the measured seconds.
     """
 
     target: Target
@@ -107,11 +107,11 @@ class Run:
 
 
 class Workload(Protocol):
-    """What servers are given to do.
+    """A load for servers.
 
-    ``key`` is for files and the command line, ``title`` for people, ``group`` the heading that it stands below;
-    ``modes`` are ours for which it is run; ``measures`` what is found, the most important first;
-    ``rounds`` the most rounds that are worth their time; ``log_levels`` says whether ours runs at its default
+    ``key`` is for files and the command line, ``title`` for people, ``group`` its heading in a report; ``modes`` are
+    the modes of this server in which it is run; ``measures`` are its results, the most important first;
+    ``rounds`` is the useful maximum of rounds; ``log_levels`` says whether this server also runs at its default
     log level, too.
     """
 
@@ -131,13 +131,13 @@ class Workload(Protocol):
     def log_levels(self) -> bool: ...
 
     def estimate(self, warm: int, seconds: int) -> float:
-        """About how many seconds a run takes, for one who must wait."""
+        """Return the estimated seconds of a run."""
         ...
 
     def measure(self, run: Run) -> Figures:
         """Run it.
 
-        :raise StartFailure: when the server doesn't start.
-        :raise LoadFailure: when the run is void.
+        :raise StartFailure: if the server does not start.
+        :raise LoadFailure: if the run is void.
         """
         ...
