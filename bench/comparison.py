@@ -20,7 +20,7 @@ from bench.workload import Workload
 _BOTH = ("memory", "file-durable")
 
 _LARGE = 1 << 20
-"""Body sizes from which disks store so few bodies in a second that a run needs more time."""
+"""Bodies of this size or more need a longer run, because disks store so few of them per second."""
 
 _SIZES = {100: "100 B", 256: "256 B", 10_240: "10 KB", 1_048_576: "1 MB"}
 
