@@ -1,1 +1,1 @@
-"""Everything that knows HTTP."""
+"""Everything about HTTP: transports, operations, pages, and the parts that they share."""

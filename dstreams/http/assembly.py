@@ -1,4 +1,4 @@
-"""Puts the parts of a server together: engine, application, health."""
+"""Builds the parts of a server: engine, application, pages and instruments."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from dstreams.timers import Scheduler, TimerWheel
 class Assembly:
     """The parts of one server.
 
-    :param streams: to be opened before the first request, and closed after the last.
-    :param application: what the transports serve.
+    :param streams: the engine, to be opened before the first request and closed after the last.
+    :param application: answers the transports' requests.
     :param wheel: the timers that all parts share.
-    :param instruments: what is noted of the server's work.
-    :param admin: what the admin listener serves, ``None`` where none is wanted.
+    :param instruments: the observers of the server's work.
+    :param admin: the application of the admin listener, if there is one.
     """
 
     streams: Streams
@@ -56,10 +56,10 @@ class Assembly:
 
 
 def build_storage(config: Config, reactor: Any, syncs: Histogram | None = None) -> Storage:
-    """The storage backend of ``storage.mode``, not opened yet.
+    """Create the storage backend of ``storage.mode``, not opened yet.
 
     :param reactor: watches descriptors and runs threads for the modes that use files.
-    :param syncs: where the durations of syncs are noted, if anybody wants to know.
+    :param syncs: records the durations of syncs, if wanted.
     """
     chosen = config.storage
     if chosen.mode == "memory":
@@ -78,7 +78,7 @@ def _make_syncer(reactor: Any, run: Run, syncs: Histogram | None) -> Syncer:
 
 
 def store_limits(config: Config) -> StoreLimits:
-    """How much may be stored: memory is bounded by one key, disks by another that may say nothing."""
+    """Return the limits on stored bytes. One key limits memory, another limits disks and may be 0 for no limit."""
     limits, chosen = config.limits, config.storage
     in_memory = chosen.mode == "memory" or (chosen.mode == "acid" and chosen.acid_backend == "in-memory")
     total = limits.max_memory_bytes if in_memory else limits.max_disk_bytes or sys.maxsize
@@ -86,12 +86,12 @@ def store_limits(config: Config) -> StoreLimits:
 
 
 def http_limits(config: Config) -> HttpLimits:
-    """The part of the configuration that the transports of HTTP depend on."""
+    """Return the part of the configuration that HTTP transports need."""
     return HttpLimits(max_buffered_bytes=config.limits.max_buffered_bytes)
 
 
 def http_settings(config: Config) -> HttpSettings:
-    """The part of the configuration that HTTP depends on."""
+    """Return the part of the configuration that HTTP operations need."""
     connection = config.transport.connection
     return HttpSettings(
         base_path=config.http.stream_base_path.encode(),
@@ -116,10 +116,10 @@ def assemble(
 ) -> Assembly:
     """Build a server over ``storage``. Nothing is opened and nothing runs yet.
 
-    Imports klein, which installs the default reactor unless one is installed: call it when that is settled.
+    This imports klein, which installs the default reactor if none is installed, so call it after choosing a reactor.
 
     :param scheduler: the reactor, or a Clock in tests.
-    :param ready: whether traffic is wanted, for ``/readyz``.
+    :param ready: whether the server is ready for traffic, for ``/readyz``.
     :param syncs: the durations of the storage's syncs, for ``/metrics``.
     """
     from twisted.web.server import Site

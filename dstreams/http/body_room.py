@@ -1,4 +1,4 @@
-"""How much memory request bodies may take that are still arriving, on all connections together."""
+"""The upload budget: limits the memory of request bodies in flight on all connections together."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Final
 from attrs import define, field
 
 SMALL_BYTES: Final = 64 * 1024
-"""Of a body so much always has room: as much as a connection reads ahead in any case."""
+"""Bodies up to this size are not counted; it equals a connection's read-ahead."""
 
 BUSY: Final = "Too many large request bodies are arriving at the moment"
 
 
 @define(eq=False)
 class BodyRoom:
-    """Counts the bytes that have come of bodies of more than ``SMALL_BYTES``.
+    """Counts the received bytes of bodies larger than ``SMALL_BYTES``.
 
-    What has come is counted, not what was announced: an announcement costs a client nothing.
+    Only received bytes are counted, not announced ones, because an announcement costs a client nothing.
 
-    :param most: how many bytes there may be.
+    :param most: maximum number of bytes.
     """
 
     most: int = 512 * 1024 * 1024
     used: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
-    """How many bodies there was no room for."""
+    """The number of rejected bodies."""
 
     def admits(self, length: int | None) -> bool:
         """Whether a body may begin to arrive.
 
-        :param length: its length, ``None`` when that isn't known.
+        :param length: its size, or ``None`` if unknown.
         """
         if length is None or length <= SMALL_BYTES or self.used + length <= self.most:
             return True
@@ -39,9 +39,9 @@ class BodyRoom:
     def hold(self, held: int, received: int) -> int:
         """Count a body that has grown.
 
-        :param held: what was counted of it.
-        :param received: how much of it has come.
-        :return: what is counted of it now; -1 when there is no room for it, and then nothing is.
+        :param held: the bytes counted for it so far.
+        :param received: the bytes received of it.
+        :return: the bytes counted for it now; -1 if the budget is exceeded, and then none are counted.
         """
         if received <= SMALL_BYTES:
             return 0
@@ -53,5 +53,5 @@ class BodyRoom:
         return -1
 
     def free(self, held: int) -> None:
-        """A body is complete, or isn't wanted any more."""
+        """Stop counting a body that is complete or not needed any more."""
         self.used -= held

@@ -1,4 +1,4 @@
-"""What every operation is given besides its request."""
+"""The objects that every operation gets besides its request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The server as a part of somebody else's process: as a twisted.web resource, or as a site of its own.
+"""The server as a part of another process: as a twisted.web resource, or as a site with its own ports.
 
-Both are open when they are returned, and end in the same steps: live readers are told to go, what is under way
-may finish, and then the storage is closed.
+Both are open when they are returned, and close in the same steps: live readers end, requests in flight may finish, and
+then the storage is closed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 
 FLUSH_SECONDS = 0.1
-"""How long the last answers get to leave. twisted.web tells when an answer is written, not when it has left, and a
-reactor that stops drops what hasn't."""
+"""Seconds that the last responses get to be sent. twisted.web reports when a response is written, not when it has been
+sent, and a reactor that stops drops what is still buffered."""
 
 
 def build_resource(
@@ -36,19 +36,20 @@ def build_resource(
     ready: Callable[[], bool] = lambda: True,
     shutdown: Deferred[Any] | None = None,
 ) -> MountedStreams:
-    """The server as a twisted.web resource, for a place in another site or klein application.
+    """Build the server as a twisted.web resource, to be mounted in another site or klein application.
 
-    It serves the streams below ``http.stream_base_path`` and the health paths, both relative to where it is mounted.
-    Keys about the process, its listeners and its TLS mean nothing here: those are the application's.
+    It serves the streams under ``http.stream_base_path`` and the health pages, both relative to where it is mounted.
+    Keys about the process, its listeners and TLS have no effect, because the application controls those.
 
-    :param storage: where the streams live, not opened yet; when it is left out, what ``config.storage`` describes.
-    :param config: all defaults, memory storage among them, when it is left out. It isn't validated here: see
+    :param storage: the storage of the streams, not opened yet; default: the storage that ``config.storage`` describes.
+    :param config: default: all defaults, including memory storage. It is not validated here: see
         :func:`dstreams.validate_config`.
-    :param reactor: the reactor; the installed one when it is left out.
-    :param ready: whether the application wants traffic, for ``/readyz``; a storage that has failed says no by itself.
-    :param shutdown: fires when the application begins to stop: live readers are sent away then, as by
-        :meth:`MountedStreams.end_live`. Closing is still the caller's part: :meth:`MountedStreams.close`.
-    :raise StorageError: when the storage can't be opened; the text says what to do.
+    :param reactor: default: the installed reactor.
+    :param ready: whether the application is ready for traffic, for ``/readyz``, which is also 503 if the storage has
+        failed.
+    :param shutdown: fires when the application begins to stop; live readers then end, as with
+        :meth:`MountedStreams.end_live`. The caller must still call :meth:`MountedStreams.close`.
+    :raise StorageError: if the storage cannot be opened; the message says what to do.
     """
     reactor, config = _reactor(reactor), config or Config()
     assembly = _open(storage, config, reactor, ready)
@@ -65,11 +66,11 @@ def build_site(
     ready: Callable[[], bool] = lambda: True,
     shutdown: Deferred[Any] | None = None,
 ) -> StreamsSite:
-    """The server with its own HTTP channel, which is several times as fast as twisted.web's, on ports of its own.
+    """Build the server with its own HTTP channel, which is several times as fast as twisted.web's, for separate ports.
 
     The arguments are those of :func:`build_resource`.
 
-    :raise StorageError: when the storage can't be opened; the text says what to do.
+    :raise StorageError: if the storage cannot be opened; the message says what to do.
     """
     reactor, config = _reactor(reactor), config or Config()
     assembly = _open(storage, config, reactor, ready)
@@ -79,10 +80,10 @@ def build_site(
 
 
 class MountedStreams(StreamsResource):
-    """What :func:`build_resource` gives: answers everything below the place where it is mounted.
+    """The result of :func:`build_resource`: answers all requests below the path where it is mounted.
 
-    :param assembly: the server's parts, opened.
-    :param grace: how many seconds requests may take to finish at the end.
+    :param assembly: the server's parts; the storage is open.
+    :param grace: maximum seconds that requests may take to finish at shutdown.
     """
 
     def __init__(self, assembly: Assembly, grace: float, reactor: IReactorTime) -> None:
@@ -95,7 +96,7 @@ class MountedStreams(StreamsResource):
         self._is_closed = False
 
     def render(self, request: WebRequest) -> int:
-        """Answer; the method is the application's concern."""
+        """Answer a request; the application handles all methods."""
         if self._is_closed:
             write_response(request, self._application.refuse(read_request(request), 503, "The server has stopped"))
             return NOT_DONE_YET
@@ -104,15 +105,15 @@ class MountedStreams(StreamsResource):
         return super().render(request)
 
     def end_live(self) -> None:
-        """Answer every waiting long-poll and end every SSE stream. Later ones get what is there, and don't wait."""
+        """Answer all waiting long-polls and end all SSE streams. Later ones get the available data and do not wait."""
         self.streams.end_live()
 
     def close(self) -> Deferred[None]:
         """End live readers, let requests finish within ``server.shutdown_grace_secs``, and close the storage.
 
-        Requests are refused with 503 from when the storage begins to close.
+        Requests get 503 from the time when the storage begins to close.
 
-        :return: fires when everything acknowledged is where it belongs. The second call does nothing.
+        :return: fires when everything acknowledged has been stored. A second call does nothing.
         """
         if self._is_closing:
             return succeed(None)
@@ -140,7 +141,7 @@ class MountedStreams(StreamsResource):
 
 
 class StreamsSite:
-    """What :func:`build_site` gives: factories for the application's endpoints.
+    """The result of :func:`build_site`: factories for the application's endpoints.
 
     :ivar factory: speaks HTTP/1.1, for ports without TLS.
     :ivar streams: the engine.
@@ -158,23 +159,23 @@ class StreamsSite:
         self._is_closed = False
 
     def over_tls(self, protocols: Sequence[bytes] = (b"h2", b"http/1.1")) -> IProtocolFactory:
-        """A factory for ports whose TLS is made elsewhere: it speaks what the handshake agrees on.
+        """Return a factory for ports that do TLS themselves; it speaks the protocol that the handshake selects.
 
-        :param protocols: the names that the port's ALPN offers.
+        :param protocols: the names that the port offers with ALPN.
         """
         return self._site.over_tls(protocols)
 
     def end_live(self) -> None:
-        """Answer every waiting long-poll, end every SSE stream; the next answer of each connection is its last."""
+        """Answer all waiting long-polls and end all SSE streams; each connection's next response is its last."""
         self._site.retire()
         self.streams.end_live()
 
     def close(self) -> Deferred[None]:
         """End live readers, let requests finish within ``server.shutdown_grace_secs``, and close the storage.
 
-        The ports are the caller's to close, before this.
+        The caller must close the ports first.
 
-        :return: fires when everything acknowledged is where it belongs. The second call does nothing.
+        :return: fires when everything acknowledged has been stored. A second call does nothing.
         """
         return Deferred.fromCoroutine(self._close())
 
@@ -212,14 +213,14 @@ def _reactor(given: Any) -> Any:
 def _on(shutdown: Deferred[Any] | None, end_live: Callable[[], None]) -> None:
     def begun(result: object) -> object:
         end_live()
-        return result  # whoever else waits for it gets it as it was
+        return result  # other callbacks of the Deferred get its result unchanged
 
     if shutdown is not None:
         shutdown.addCallback(begun)
 
 
 def _cut(request: WebRequest) -> None:
-    abort = getattr(request.transport, "abortConnection", None)  # an HTTP/2 stream's transport is another
+    abort = getattr(request.transport, "abortConnection", None)  # the transport of an HTTP/2 stream has no such method
     (abort or request.loseConnection)()
 
 

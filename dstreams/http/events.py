@@ -1,6 +1,6 @@
-"""The log event of a request: one for each, with what an operator may want to know of it.
+"""The access log: one log event for each request, with what an operator may want to know about it.
 
-``docs/reference/logs.md`` lists the fields. They are those of the Rust server, but for what it gets wrong there.
+``docs/reference/logs.md`` lists the fields. They are those of the Rust server, except where the Rust server is wrong.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dstreams.telemetry.fields import REQUESTS, Common, Fields
 from dstreams.telemetry.levels import LevelFilter
 
 NEVER: Final = 1000
-"""Above every status."""
+"""A status above all others, so that nothing is logged."""
 
 _LEAST_STATUS: Final = (("info", 0), ("warn", 400), ("error", 500))
 
 _ERROR_CLASSES: Final = {500: "internal", 503: "unavailable", 507: "insufficient_storage"}
 
 _CLIENTS_FAULTS: Final = {501, 505}
-"""Methods and versions that no server has to know: any port scanner could make a server look broken."""
+"""Statuses for unknown methods and versions, which are not failures: any port scanner could cause them."""
 
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """W3C Trace Context, section 3.2.2."""
@@ -36,16 +36,16 @@ _NO_LIMITS: Final = NameLimits(1 << 31, 1 << 31)
 
 
 def least_status(levels: LevelFilter) -> int:
-    """From which status on requests are logged: from 0, 400 or 500 on, or :data:`NEVER`."""
+    """Return the lowest status of requests that are logged: 0, 400, 500, or :data:`NEVER`."""
     return next((status for level, status in _LEAST_STATUS if levels.logs(REQUESTS, level)), NEVER)
 
 
 @define(eq=False)
 class RequestFields:
-    """Describes requests, for logs and traces alike.
+    """Describes requests, for logs and traces.
 
-    :param prefix: what a stream's path begins with.
-    :param storage: ``storage.mode``.
+    :param prefix: the first part of a stream's path.
+    :param storage: the value of ``storage.mode``.
     """
 
     _prefix: bytes
@@ -63,13 +63,13 @@ class RequestFields:
         elapsed: float | None,
         speaker: Speaker,
     ) -> Mapping[str, object]:
-        """All that is known of a request; only what is known has a field."""
+        """Return everything that is known about a request; unknown values have no field."""
         if request is None:
             common = Common({"ds.operation": operation, "ds.storage.backend": self._storage})
         else:
             common = self._of_head(request, operation, speaker)
         fields: dict[str, object] = {}
-        # Who sends what can't be read should be known, too.
+        # The address is also logged for requests that cannot be read.
         address = speaker.peer if request is None else request.peer
         if address:
             fields["client.address"] = address
@@ -79,7 +79,7 @@ class RequestFields:
             fields["event.duration"] = int(elapsed * 1e9)
         if response is None:
             fields["error.type"] = "client_gone"
-            fields["error.message"] = "the client has gone before there was an answer"
+            fields["error.message"] = "the client disconnected before the response was ready"
         else:
             fields["http.response.status_code"] = response.status
             if response.status >= 400:
@@ -87,7 +87,7 @@ class RequestFields:
         return Fields(common, fields)
 
     def _of_head(self, request: Request, operation: str, speaker: Speaker) -> Common:
-        """What requests with the same head have in common; made once for a head that comes often."""
+        """Return the fields that requests with the same head share, cached for a head that is repeated."""
         observed = request.facts.observed
         if observed is not None and observed.description is not None:
             common: Common = observed.description
@@ -127,7 +127,7 @@ class RequestFields:
 
 
 def _stream_name(raw: bytes) -> str | None:
-    """The decoded name; ``None`` where a path is none."""
+    """Return the decoded name, or ``None`` if the path is not a stream's."""
     if raw.isalnum():
         return raw.decode("ascii")
     try:
@@ -165,7 +165,7 @@ def _describe_error(response: Response, fields: dict[str, object]) -> None:
 
 
 def _is_failure(status: int) -> bool:
-    """Whether it is this server that couldn't do what it should."""
+    """Whether the server, rather than the client, caused the error."""
     return status >= 500 and status not in _CLIENTS_FAULTS
 
 
@@ -173,11 +173,11 @@ def _is_failure(status: int) -> bool:
 class RequestEvents:
     """Logs requests (a ``Witness``).
 
-    The event goes straight to the publisher: going through a ``Logger`` would cost as much again as all else.
+    Events go directly to the publisher, because a ``Logger`` would double the cost.
 
     :param fields: describes a request.
-    :param least_status: from which status on requests are logged.
-    :param publish: takes the events: ``twisted.logger.globalLogPublisher``.
+    :param least_status: the lowest status of requests that are logged.
+    :param publish: receives the events: ``twisted.logger.globalLogPublisher``.
     """
 
     _fields: RequestFields

@@ -1,4 +1,4 @@
-"""What the factories of all versions of HTTP have in common."""
+"""The base class of the factories of all HTTP versions."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from dstreams.timers import TimerWheel
 
 
 class _Made(Protocol):
-    """What a factory makes."""
+    """A connection that a factory makes."""
 
     factory: protocol.Factory | None
 
     def retire(self) -> None:
-        """Make the answer under way the last one, or the next one when none is."""
+        """Make the current response the last one, or the next one if there is none."""
 
 
 C = TypeVar("C", bound=_Made)
 
 
 class ConnectionFactory(protocol.Factory, Generic[C]):
-    """Makes the connections of listeners; a subclass says what they are (:meth:`make`).
+    """Makes the connections of listeners; a subclass defines their type (:meth:`make`).
 
     :param application: answers the requests.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
+    :param wheel: timers, and the clock for durations.
+    :param limits: limits on the size and the slowness of requests.
     :param now: the wall clock in seconds since 1970, for ``Date`` headers.
-    :param connections: where the connections are entered; a set of their own when it is left out.
+    :param connections: the set that new connections join; default: a new set.
     """
 
     noisy = False
@@ -57,11 +57,11 @@ class ConnectionFactory(protocol.Factory, Generic[C]):
         self._retiring = self._refuses = False
 
     def make(self) -> C:
-        """What speaks on a new connection."""
+        """Return a new connection."""
         raise NotImplementedError
 
     def buildProtocol(self, addr: IAddress | None) -> C | None:  # type: ignore[override]  # noqa: ARG002 (Twisted's)
-        """What speaks on a new connection; nothing once :meth:`refuse_connections` was called."""
+        """Return a new connection, or ``None`` after :meth:`refuse_connections`."""
         if self._refuses:
             return None
         connection = self.make()
@@ -71,9 +71,9 @@ class ConnectionFactory(protocol.Factory, Generic[C]):
         return connection
 
     def retire(self) -> None:
-        """Give new connections one answer: it says that the connection closes."""
+        """Let each new connection send only one response, which announces that the connection closes."""
         self._retiring = True
 
     def refuse_connections(self) -> None:
-        """Make no more connections."""
+        """Accept no more connections."""
         self._refuses = True

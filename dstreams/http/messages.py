@@ -1,11 +1,10 @@
-"""The values that cross the HTTP boundary: a request, a response, and a streamed body.
+"""The values that transports and operations exchange: a request, a response, and a streamed body.
 
-The HTTP/1.1 channel and the twisted.web resource build :class:`Request` values and write
-:class:`Response` values; the operations turn one into the other and know neither sockets nor
-twisted.web.
+The transports (the HTTP/1.1 channel, HTTP/2 and the twisted.web resource) build :class:`Request` values and write
+:class:`Response` values. The operations convert one to the other, without knowledge of sockets or twisted.web.
 
-Header names and values are ``bytes`` throughout: that is what both parsers deliver, and the hot path
-decodes nothing that it doesn't read.
+Header names and values are ``bytes``, because that is what the parsers deliver, and the hot path decodes only what it
+reads.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from dstreams.streams.appending import AppendRequest
 
 @define(eq=False)
 class Facts:
-    """What was worked out from a request's head alone, kept for the next request with the very same head.
+    """Facts derived from a request's head alone, cached for the next request with exactly the same head.
 
-    Clients that append to one stream, or ask for its state, send the same head again and again. Every fact is
-    ``None``, or empty, until somebody needs it.
+    Clients that append to one stream, or request its state, send the same head again and again. Every fact is ``None``,
+    or empty, until it is needed.
 
-    :param operation: what answers; ``name`` the stream it is for.
-    :param lines: the header lines that every answer carries.
-    :param append: what an append asks for.
-    :param query: what a read asks for.
-    :param observed: what observers of requests remember of it.
-    :param forwarded: what it says when a trusted proxy sends it.
+    :param operation: the operation that answers; ``name`` is the stream's name for it.
+    :param lines: the header lines that every response to this head carries.
+    :param append: the parsed headers of an append.
+    :param query: the parsed query of a read.
+    :param observed: cached by the observer of requests.
+    :param forwarded: the request as a trusted proxy reports it.
     """
 
     operation: Callable[[Any, Request, str], Eventually[Response]] | None = None
@@ -48,11 +47,11 @@ class Facts:
 
 @define
 class Via:
-    """Who sent a request to this server where proxies are expected between the client and it.
+    """The peer that sent a request to this server, if proxies are expected between the client and the server.
 
-    :param peer: its address in text form, without the port; empty for a UNIX socket.
-    :param trusted: whether it is a trusted proxy; else it is taken for the client itself.
-    :param identity: who the client is, by the word of a trusted proxy that has shown a certificate.
+    :param peer: its address as text, without the port; empty for a UNIX socket.
+    :param trusted: whether it is a trusted proxy; otherwise it counts as the client itself.
+    :param identity: the client's identity, as reported by a trusted proxy with a client certificate.
     """
 
     peer: str
@@ -64,24 +63,24 @@ class Via:
 class Request:
     """One HTTP request.
 
-    A request exists from the moment its head is complete. ``body`` is ``None`` until the whole body has
-    arrived, so that an application can judge the head alone (see :meth:`Application.judge`).
+    A request exists as soon as its head is complete. ``body`` is ``None`` until the whole body has arrived, so that an
+    application can validate the head early (see :meth:`Application.judge`).
 
     :param method: the method, upper-case: ``b"GET"``.
     :param path: the path as sent, still percent-encoded, without the query; starts with ``/``.
-    :param query: what follows the first ``?``, still percent-encoded; empty when there is none.
-    :param headers: lower-case names to values without surrounding blanks; the values of a repeated header
-        are joined by ``", "`` in the order of arrival (RFC 9110 section 5.3). Never changed: requests with the
-        same head share it.
-    :param content_length: the announced body length in bytes, 0 when the request has no body, ``None``
-        when only the end of the body tells (chunked).
-    :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server, or a trusted proxy before it.
+    :param query: the text after the first ``?``, still percent-encoded; empty if there is none.
+    :param headers: lower-case names to values without surrounding spaces; the values of a repeated header
+        are joined by ``", "`` in the order of arrival (RFC 9110 section 5.3). Never modified, because requests with
+        the same head share it.
+    :param content_length: the announced size of the body in bytes, 0 if the request has no body, ``None`` if the size
+        is unknown until the body ends (chunked).
+    :param scheme: ``b"http"`` or ``b"https"``: how the client reached this server, or a trusted proxy in front of it.
     :param peer: the client's address in text form, without the port; empty when unknown.
-    :param root: the part of the original path above ``path`` where this application is mounted below
-        another one; empty when it is the whole site.
+    :param root: the part of the original path above ``path``, if this application is mounted below another one;
+        otherwise empty.
     :param body: the complete body, or ``None`` while it is still arriving.
     :param facts: shared by requests with the same head.
-    :param via: who sent it, where proxies are expected; ``None`` where they aren't.
+    :param via: the peer that sent it, if proxies are expected; otherwise ``None``.
     """
 
     method: bytes
@@ -99,9 +98,9 @@ class Request:
 
 @define(eq=False)
 class Frame:
-    """Bytes that many readers get: formatted once, written to each of them without a copy.
+    """Bytes for many readers: formatted once, and written to each of them without a copy.
 
-    :param data: the bytes themselves.
+    :param data: the bytes.
     """
 
     data: bytes
@@ -109,7 +108,7 @@ class Frame:
 
     @property
     def chunked(self) -> bytes:
-        """The same bytes as one HTTP/1.1 chunk (RFC 9112 section 7.1), made at the first use."""
+        """The same bytes as one HTTP/1.1 chunk (RFC 9112 section 7.1), formatted at first use."""
         chunked = self._chunked
         if chunked is None:
             chunked = self._chunked = b"%x\r\n%b\r\n" % (len(self.data), self.data)
@@ -117,50 +116,50 @@ class Frame:
 
 
 class Sink(Protocol):
-    """Where a streamed body goes. Implemented by the channel and by the twisted.web adapter."""
+    """The destination of a streamed body. Every transport implements it."""
 
     def write(self, data: bytes) -> bool:
         """Send ``data`` (not empty).
 
-        :return: ``False`` when the client is slower than the body: write nothing more until
-            :meth:`Body.resume` is called. What was handed over is sent in any case.
+        :return: ``False`` if the client is slower than the body: write nothing more until :meth:`Body.resume` is
+            called. ``data`` is sent in any case.
         """
 
     def write_frame(self, frame: Frame) -> bool:
-        """Send bytes shared with other readers; otherwise as :meth:`write`."""
+        """Send bytes that are shared with other readers; otherwise the same as :meth:`write`."""
 
     @property
     def sends_files(self) -> bool:
-        """Whether :meth:`send_file` may do anything."""
+        """Whether :meth:`send_file` can ever send anything."""
 
     def send_file(self, part: FileRange) -> int:
-        """Send bytes of a file that nobody has read, as many as can be sent at once.
+        """Send bytes directly from a file, as many as can be sent immediately.
 
-        :return: how many it were. 0 when the client doesn't keep up, or anything else is the matter: write them.
+        :return: the number of bytes sent; 0 means that the caller must read and write them itself.
         """
 
     def finish(self) -> None:
-        """The body is complete. Nothing may be written afterwards; :meth:`Body.stop` isn't called."""
+        """End the body. Nothing may be written afterwards, and :meth:`Body.stop` is not called."""
 
     def abort(self) -> None:
-        """The body can't be completed: cut the connection, so that the client notices."""
+        """Abort the connection because the body cannot be completed, so that the client notices."""
 
 
 class Body(Protocol):
-    """A response body that is produced while it is sent: a large read or a live subscription."""
+    """A response body that is produced while it is sent: a large read or a live reader's events."""
 
     @property
     def length(self) -> int | None:
-        """The number of bytes that will be written, or ``None`` when that isn't known beforehand."""
+        """The number of bytes that will be written, or ``None`` if that is not known beforehand."""
 
     def start(self, sink: Sink) -> None:
-        """Begin to write to ``sink``; called once, after the response head has been written."""
+        """Start to write to ``sink``. Called once, after the response head has been written."""
 
     def resume(self) -> None:
-        """The client has caught up with what was written: go on."""
+        """Continue to write, because the client has caught up."""
 
     def stop(self) -> None:
-        """The client has gone, or was cut off: release everything, write nothing more."""
+        """Release everything and write nothing more, because the client has disconnected or was aborted."""
 
 
 @define(eq=False)
@@ -168,10 +167,10 @@ class Response:
     """One HTTP response.
 
     :param status: the status code.
-    :param head: the header lines, each ended by CRLF. Framing isn't part of it: ``Content-Length``,
-        ``Transfer-Encoding``, ``Connection`` and ``Date`` are the transport's. A block of lines rather than
-        pairs, because most of it is constant and built once.
-    :param body: the body, or the producer of one.
+    :param head: the header lines, each terminated by CRLF. The transport adds framing headers: ``Content-Length``,
+        ``Transfer-Encoding``, ``Connection`` and ``Date``. It is a block of lines rather than pairs, because most of
+        it is constant and built once.
+    :param body: the body as bytes, or its producer.
     """
 
     status: int
@@ -181,10 +180,10 @@ class Response:
 
 @define(eq=False)
 class Refusal(Response):
-    """A response that describes an error; for the log it carries what clients aren't told.
+    """A response that reports an error. For the log it carries details that the client does not get.
 
-    :param error: what the client sees.
-    :param cause: what lies behind it, when that is more.
+    :param error: the error that the client sees.
+    :param cause: the internal cause, if there is one.
     """
 
     error: ProtocolError | None = None
@@ -193,55 +192,55 @@ class Refusal(Response):
 
 @define(eq=False)
 class PageResponse(Response):
-    """A response that isn't about a stream: health, metrics, whatever else is mounted."""
+    """A response that is not about a stream: health, metrics and other pages."""
 
 
 class Speaker(Protocol):
-    """A connection, as far as an observer cares."""
+    """A connection, as observers of requests see it."""
 
     @property
     def http_version(self) -> str:
-        """The version of HTTP that is spoken in the present request: ``1.0``, ``1.1`` or ``2``."""
+        """The HTTP version of the current request: ``1.0``, ``1.1`` or ``2``."""
 
     @property
     def peer(self) -> str:
-        """The address at its other end; empty where there is none, as of a UNIX socket."""
+        """The address of the peer; empty if it has none, as for a UNIX socket."""
 
 
 class Observer(Protocol):
-    """Is told of every request by the transports, to count and to log it. Never raises."""
+    """Called by the transports for every request, to count and log it. It never raises."""
 
     def answered(self, request: Request | None, response: Response, asked_at: float, speaker: Speaker) -> None:
-        """A request is answered: the response is about to be written.
+        """Handle a request that is answered: its response is about to be written.
 
-        :param request: the request, or ``None`` when its head could not be read.
-        :param asked_at: when its head was complete, by ``time.perf_counter``.
-        :param speaker: where it came from.
+        :param request: the request, or ``None`` if its head could not be read.
+        :param asked_at: the time when its head was complete, by ``time.perf_counter``.
+        :param speaker: the connection that it came from.
         """
 
     def abandoned(self, request: Request, asked_at: float, speaker: Speaker) -> None:
-        """The client has gone before there was an answer."""
+        """Handle a request whose client has disconnected before the response was ready."""
 
 
 class Application(Protocol):
-    """What the HTTP transports serve."""
+    """Answers the requests that the HTTP transports receive."""
 
     max_body_bytes: int
-    """The largest request body that is buffered, in bytes, whatever the request."""
+    """Maximum size in bytes of a request body that is buffered, for every request."""
 
     def judge(self, request: Request) -> Response | None:
-        """Answer from the head alone, while the body is still arriving.
+        """Validate a request by its head alone, while the body is still arriving.
 
-        Must give the same answer that :meth:`respond` would give, or ``None`` when that depends on the body.
+        It must return the response that :meth:`respond` would return, or ``None`` if that depends on the body.
         """
 
     def respond(self, request: Request) -> Eventually[Response]:
-        """Answer a complete request. Never raises; a Deferred never fails, and what is decided can be rescued."""
+        """Answer a complete request. It never raises; a Deferred never fails, and a pending result has a rescue."""
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
-        """The problem+json answer to a message that HTTP itself doesn't allow.
+        """Return the problem+json response to a message that violates HTTP.
 
-        :param request: the request as far as it is known, or ``None`` when its head could not be read.
+        :param request: the request as far as it is known, or ``None`` if its head could not be read.
         :param status: one of 400, 408, 413, 414, 417, 431, 501, 503, 505.
         :param detail: one sentence for the client's developer.
         """

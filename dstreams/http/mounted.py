@@ -1,8 +1,8 @@
-"""Requests of ours, answered by a twisted.web site in the same process.
+"""Passes requests to a twisted.web site in the same process.
 
-For everything that isn't a stream: health, metrics, pages. The site's ``Request`` gets a stand-in for its
-channel, as twisted.web's own HTTP/2 support gives it one, so no second connection is needed. The output is
-collected as a whole before it is answered, so a mounted site can't stream.
+It serves everything that is not a stream: health, metrics and other pages. The site's ``Request`` gets a substitute
+for its channel, as in twisted.web's own HTTP/2 support, so that no second connection is needed. The whole output is
+collected before it is sent, so a mounted site cannot stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dstreams.http.http1.replies import BODILESS, internal_error
 from dstreams.http.messages import PageResponse, Request, Response, Sink
 
 if TYPE_CHECKING:
-    # Not when this is imported: a reactor may still have to be chosen.
+    # Not imported at run time, because a reactor may still have to be chosen.
     from twisted.web.http_headers import Headers
     from twisted.web.server import Request as WebRequest
     from twisted.web.server import Site
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _log = Logger()
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
-"""The most that a mounted site may answer. Pages and metrics of a large server are a tenth of that; what is
-larger should be a stream."""
+"""Maximum bytes of a mounted site's response. Pages and metrics of a large server take a tenth of that; larger
+data should be a stream."""
 
 _OURS = frozenset((b"connection", b"content-length", b"date", b"server", b"transfer-encoding"))
-"""Headers of twisted.web's that the transport of the answer sets, or leaves out."""
+"""Headers from twisted.web that the transport of the response sets itself, or leaves out."""
 
 
 class _OutputTooLarge(Exception):
@@ -44,9 +44,9 @@ class _OutputTooLarge(Exception):
 
 @define(eq=False)
 class MountedSite:
-    """Answers requests by a twisted.web site, for example that of a klein application.
+    """Answers requests with a twisted.web site, for example that of a klein application.
 
-    :param site: the site. It isn't started, and keeps no log of its own.
+    :param site: the site. It is not started, and writes no log of its own.
     """
 
     _site: Site
@@ -54,7 +54,7 @@ class MountedSite:
     def respond(self, request: Request) -> Deferred[Response]:
         """Answer a complete request.
 
-        :return: the answer; never fails, unless it is cancelled because the client has gone: then the site's
+        :return: the response; it never fails. If it is cancelled because the client has disconnected, the site's
             request loses its connection.
         """
         channel = _MountedChannel(self._site, request)
@@ -64,16 +64,16 @@ class MountedSite:
 
 @define(eq=False)
 class _MountedChannel:
-    """What a twisted.web request knows as its channel: one for each request.
+    """The substitute for the channel of a twisted.web request, one for each request.
 
-    The attributes and methods are those that ``twisted.web.http.Request`` uses; their names are Twisted's.
+    It has the attributes and methods that ``twisted.web.http.Request`` uses; their names are Twisted's.
     """
 
     site: Site
     _asked: Request
     answer: Deferred[Response] = field(init=False)
     transport: None = field(default=None, init=False)
-    """Resources that write to a transport behind the request's back aren't served; HTTP/2 does the same."""
+    """Always ``None``: resources that write to the transport directly are not supported, as in Twisted's HTTP/2."""
     _web_request: WebRequest | None = field(default=None, init=False)
     _status: int = field(default=0, init=False)
     _head: list[bytes] = field(factory=list, init=False)
@@ -87,7 +87,7 @@ class _MountedChannel:
 
     @property
     def factory(self) -> Site:
-        """Where twisted.web logs a finished request."""
+        """The object with which twisted.web logs a finished request."""
         return self.site
 
     def run(self) -> None:
@@ -103,21 +103,21 @@ class _MountedChannel:
         for name, value in asked.headers.items():
             request.requestHeaders.addRawHeader(name, value)
         request.parseCookies()
-        # Instead of gotLength(), which puts large bodies into a temporary file.
+        # Used instead of gotLength(), which would put large bodies into a temporary file.
         request.content = content = BytesIO()
         content.write(asked.body or b"")
         uri = asked.path + b"?" + asked.query if asked.query else asked.path
-        # To a 1.0 client the body is sent as it is; a 1.1 client would get chunks, which are ours to make.
+        # HTTP/1.0 makes the site send the body unchanged; with 1.1 it would be chunked, which is the transport's task.
         request.requestReceived(asked.method, uri, b"HTTP/1.0")
 
-    # -- what the request asks
+    # -- called by the request for information
 
     def getPeer(self) -> IAddress:
-        """The client's address."""
+        """Return the client's address."""
         return _address(self._asked.peer, 0)
 
     def getHost(self) -> IAddress:
-        """The address that the client asked: URLs that the site makes lead back to where it came from."""
+        """Return the address that the client requested, so that URLs built by the site lead back to this server."""
         name, colon, port = self._asked.headers.get(b"host", b"").decode("latin-1").rpartition(":")
         if not colon or not port.isdigit():
             name, port = name + colon + port, "443" if self.isSecure() else "80"
@@ -127,7 +127,7 @@ class _MountedChannel:
         """Whether the client used https."""
         return self._asked.scheme == b"https"
 
-    # -- what the request writes
+    # -- called by the request to write
 
     def writeHeaders(  # noqa: N802
         self,
@@ -136,7 +136,7 @@ class _MountedChannel:
         reason: bytes,  # noqa: ARG002
         headers: Headers,
     ) -> None:
-        """The response has begun."""
+        """Store status and headers of the response."""
         self._status = int(code)
         for name, values in headers.getAllRawHeaders():
             if name.lower() not in _OURS:
@@ -146,7 +146,7 @@ class _MountedChannel:
             self._announced = int(lengths[0])
 
     def write(self, data: bytes) -> None:
-        """A part of the body."""
+        """Store a part of the body."""
         self._size += len(data)
         if self._size <= MAX_OUTPUT_BYTES:
             self._output.append(data)
@@ -154,33 +154,33 @@ class _MountedChannel:
             self._fail(_OutputTooLarge(f"{self._asked.path!r} answered more than {MAX_OUTPUT_BYTES} bytes"))
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
-        """Several parts of the body."""
+        """Store several parts of the body."""
         for part in parts:
             self.write(part)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """A producer writes the body; one that is to be pulled is asked again and again."""
+        """Accept a producer of the body; a pull producer is called repeatedly."""
         self._producer = producer
         if not streaming:
             self._pull()
 
     def unregisterProducer(self) -> None:
-        """The producer has written everything."""
+        """Note that the producer has written everything."""
         self._producer = None
 
     def requestDone(self, _: WebRequest) -> None:  # noqa: N802
-        """The response is complete."""
+        """Send the response, which is complete."""
         self._web_request = None
         if not self.answer.called:
             self.answer.callback(self._response())
 
     def loseConnection(self) -> None:
-        """The site gives up in the middle of a response."""
+        """Fail, because the site has aborted its response."""
         self._fail(ConnectionDone("the site closed its connection"))
 
     abortConnection = loseConnection
 
-    # -- the end
+    # -- ending the request
 
     def _pull(self) -> None:
         if self._producer is not None and self._web_request is not None:
@@ -198,7 +198,7 @@ class _MountedChannel:
         return PageResponse(self._status, head, body)
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
-        """twisted.web found the body malformed, before the site saw the request."""
+        """Answer 400, because twisted.web found the body malformed before it called the site."""
         self._disconnect()
         if not self.answer.called:
             body = b'{"type":"/errors/bad-request","title":"Bad Request","status":400,"code":"BAD_REQUEST"}'
@@ -214,30 +214,30 @@ class _MountedChannel:
         self._disconnect()
 
     def _disconnect(self) -> None:
-        """Tell the site's request that nobody waits for it."""
+        """Notify the site's request that its response is not needed any more."""
         request, self._web_request = self._web_request, None
         if request is not None:
             try:
                 request.connectionLost(Failure(ConnectionDone()))
             except Exception:
-                _log.failure("a mounted site failed when its client had gone")
+                _log.failure("a mounted site failed after its client had disconnected")
 
 
 @frozen
 class _UnsentBody:
-    """The body of an answer to HEAD: only its length is known (a ``Body``)."""
+    """The body of a response to HEAD, of which only the length is known (a ``Body``)."""
 
     length: int
 
     def start(self, sink: Sink) -> None:
-        """Never called for HEAD."""
+        """Abort the connection; this is never called for HEAD."""
         sink.abort()
 
     def resume(self) -> None:
-        """Never called for HEAD."""
+        """Do nothing: never called for HEAD."""
 
     def stop(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def _address(host: str, port: int) -> IAddress:

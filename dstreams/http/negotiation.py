@@ -1,7 +1,7 @@
-"""TLS connections whose protocol isn't agreed yet.
+"""TLS connections during the handshake, before their protocol is known.
 
-The client offers protocols in the handshake (ALPN, RFC 7301), so what speaks on a connection is known only when
-that is complete. Until then this waits in its place; afterwards it has no part in the connection.
+The client offers protocols in the handshake (ALPN, RFC 7301), so the protocol of a connection is known only when the
+handshake is complete. Until then a :class:`Negotiation` takes its place; afterwards it has no part in the connection.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dstreams.http.http1.connections import Connections
 
 HTTP_1_1 = b"http/1.1"
 HTTP_2 = b"h2"
-"""The names of protocols in the handshake."""
+"""The names of the protocols in a handshake."""
 
 
 @implementer(IHandshakeListener)
 class Negotiation(protocol.Protocol):
     """One connection, until its handshake is complete.
 
-    :param factories: what speaks after it, by the protocol's name.
-    :param address: the client's.
-    :param connections: the connections that this one belongs to: it must be gone, too, before the server is.
+    :param factories: the factories of the protocols, by name.
+    :param address: the client's address.
+    :param connections: the set that this connection belongs to, so that a shutdown also waits for it.
     """
 
     def __init__(
@@ -39,48 +39,48 @@ class Negotiation(protocol.Protocol):
 
     is_reading = is_responding = is_streaming = is_stalled = False
     unsent_bytes = 0
-    """Nothing has been asked yet."""
+    """Always 0: no request has begun."""
 
     def connectionMade(self) -> None:
-        """The client has connected; TLS does the rest."""
+        """Register the connection; TLS does the handshake."""
         self._connections.live.add(self)
 
     def handshakeCompleted(self) -> None:  # noqa: N802 (Twisted's name)
-        """Hand the connection to what the client and the server have agreed on."""
+        """Pass the connection to the protocol that client and server have agreed on."""
         transport: Any = self.transport
-        # A client that offers nothing is older than HTTP/2, or doesn't care.
+        # A client that offers nothing is older than HTTP/2, or has no preference.
         factory = self._factories.get(transport.negotiatedProtocol or HTTP_1_1)
         chosen: Any = None if factory is None else factory.buildProtocol(self._address)
         if chosen is None:
             transport.loseConnection()
             return
-        # First entered, then left: between the two, nobody must think that all are gone.
+        # Register the new protocol before removing this one, so that the set is never empty in between.
         transport.wrappedProtocol = chosen
         chosen.makeConnection(transport)
         self._connections.lost(self)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
-        """The client has gone, or TLS didn't come about."""
+        """Unregister the connection, because the client has disconnected or the handshake has failed."""
         self._connections.lost(self)
 
     def retire(self) -> None:
-        """What speaks after the handshake knows."""
+        """Do nothing: the protocol after the handshake handles it."""
 
     def finish(self) -> None:
-        """Close: the server ends, and no request has begun."""
+        """Close the connection at shutdown; no request has begun."""
         self.abort()
 
     def abort(self) -> None:
-        """Close now."""
+        """Close the connection immediately."""
         transport: Any = self.transport
         transport.abortConnection()
 
 
 class NegotiatingFactory(protocol.Factory):
-    """Waits for the handshake of each connection.
+    """Makes the connections that wait for their handshake.
 
-    :param factories: what speaks after it, by the protocol's name.
-    :param connections: where the connections are entered meanwhile.
+    :param factories: the factories of the protocols, by name.
+    :param connections: the set that the connections join meanwhile.
     """
 
     noisy = False
@@ -90,5 +90,5 @@ class NegotiatingFactory(protocol.Factory):
         self._connections = connections
 
     def buildProtocol(self, addr: IAddress | None) -> Negotiation:
-        """What waits."""
+        """Return the placeholder for a new connection."""
         return Negotiation(self._factories, cast("IAddress", addr), self._connections)

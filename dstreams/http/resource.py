@@ -1,7 +1,7 @@
-"""The same application as a twisted.web resource, for HTTP/2 and for mounting in another site.
+"""The application as a twisted.web resource, to be mounted in another site.
 
-twisted.web reads the whole body before it asks for an answer, so requests are judged only when they are
-complete; everything else is as on our own channel.
+twisted.web reads the whole body before it calls the resource, so requests are validated only when they are complete.
+Everything else is the same as on the server's own channel.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _log = Logger()
 
 
 class StreamsResource(Resource):
-    """Answers everything below the place where it is mounted.
+    """Answers all requests below the path where it is mounted.
 
-    :param application: what answers.
-    :param streams: the engine behind it.
-    :param observer: told of every request.
+    :param application: answers the requests.
+    :param streams: the engine of the application.
+    :param observer: called for every request.
     """
 
     isLeaf = True
@@ -44,7 +44,7 @@ class StreamsResource(Resource):
         self.streams = streams
 
     def render(self, request: WebRequest) -> int:
-        """Answer; the method is the application's concern."""
+        """Answer a request; the application handles all methods."""
         asked_at = time.perf_counter()
         asked = read_request(request)
         assert asked.body is not None
@@ -79,25 +79,25 @@ class StreamsResource(Resource):
 
 @frozen
 class _Speaker:
-    """What twisted.web tells of a connection (a ``Speaker``)."""
+    """A connection of twisted.web (a ``Speaker``)."""
 
     http_version: str
     peer: str
 
 
 def has_gone(request: WebRequest) -> bool:
-    """Whether there is nobody to answer any more."""
-    # twisted.web takes the channel away when the client has gone, though its types don't say so.
+    """Whether the client has disconnected, so that no response can be sent."""
+    # twisted.web removes the channel when the client has disconnected, although its types do not show that.
     return getattr(request, "channel", None) is None or bool(request.finished)
 
 
 def _not_written(failure: Failure) -> None:
-    if not failure.check(CancelledError):  # the client has gone
+    if not failure.check(CancelledError):  # cancelled because the client has disconnected
         _log.failure("writing an answer failed", failure)
 
 
 def repeated_singletons(request: WebRequest) -> str:
-    """The names of headers that come more than once and must not, separated by commas; usually none."""
+    """Return the names of headers that must not be repeated but are, separated by commas; usually empty."""
     return ", ".join(
         sorted(
             name.lower().decode("ascii")
@@ -108,12 +108,12 @@ def repeated_singletons(request: WebRequest) -> str:
 
 
 def read_request(request: WebRequest) -> Request:
-    """A twisted.web request as one of ours."""
+    """Convert a twisted.web request to a :class:`Request`."""
     headers = {
         name.lower(): b", ".join(value.strip(b" \t") for value in values)
         for name, values in request.requestHeaders.getAllRawHeaders()
     }
-    # postpath has been unquoted already; the path as sent is the last len(postpath) segments of request.path.
+    # postpath is already unquoted; the path as sent is the last len(postpath) segments of request.path.
     segments = request.path.split(b"/")
     mounted_at = len(segments) - len(request.postpath or [])
     assert request.content is not None
@@ -132,7 +132,7 @@ def read_request(request: WebRequest) -> Request:
 
 
 def write_response(request: WebRequest, response: Response) -> None:
-    """Send one of our responses as twisted.web's answer."""
+    """Send a response through twisted.web."""
     if has_gone(request):
         if not isinstance(response.body, bytes):
             response.body.stop()
@@ -160,14 +160,14 @@ def write_response(request: WebRequest, response: Response) -> None:
 @implementer(IPushProducer)
 @define(eq=False)
 class _RequestSink:
-    """Where a streamed body goes: a twisted.web request (a ``Sink``)."""
+    """Writes a streamed body to a twisted.web request (a ``Sink``)."""
 
     _request: WebRequest
     _body: Body | None
     _paused: bool = field(default=False, init=False)
 
     def begin(self) -> None:
-        """Send the head at once: a live body may have nothing to say for a while."""
+        """Send the head immediately, because a live body may have no data for a while, and start the body."""
         body = self._body
         assert body is not None
         self._request.notifyFinish().addErrback(self._gone)
@@ -176,12 +176,12 @@ class _RequestSink:
         body.start(self)
 
     def write(self, data: bytes) -> bool:
-        """Send ``data``; ``False`` when the client is slower."""
+        """Send ``data``; return ``False`` if the client is slower than the body."""
         self._request.write(data)
         return not self._paused
 
     def write_frame(self, frame: Frame) -> bool:
-        """Send bytes shared with other readers."""
+        """Send bytes that are shared with other readers."""
         return self.write(frame.data)
 
     sends_files = False
@@ -191,28 +191,28 @@ class _RequestSink:
         return 0
 
     def finish(self) -> None:
-        """The body is complete."""
+        """End the body."""
         self._body = None
         self._request.unregisterProducer()
         self._request.finish()
 
     def abort(self) -> None:
-        """The body can't be completed."""
+        """Abort the connection because the body cannot be completed."""
         self._body = None
         self._request.loseConnection()
 
     def pauseProducing(self) -> None:
-        """The client is slower than the body."""
+        """Pause the body, because the client is slower."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """The client has caught up."""
+        """Resume the body, because the client has caught up."""
         self._paused = False
         if self._body is not None:
             self._body.resume()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
+        """Stop the body, because the connection is lost."""
         self._gone(None)
 
     def _gone(self, _: Failure | None) -> None:

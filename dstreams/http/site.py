@@ -1,4 +1,4 @@
-"""One application, served on many listeners and in several versions of HTTP."""
+"""One application, served on several listeners and in several versions of HTTP."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class HttpSite:
     """Makes the factories of listeners, and keeps track of all their connections.
 
     :param application: answers the requests.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly, whatever version it speaks.
-    :param observer: told of every request.
+    :param wheel: timers, and the clock for durations.
+    :param limits: limits on the size and the slowness of requests, in any HTTP version.
+    :param observer: called for every request.
     """
 
     def __init__(
@@ -40,31 +40,31 @@ class HttpSite:
         self._by_name: dict[bytes, IProtocolFactory] = {HTTP_1_1: self.http1, HTTP_2: self.http2}
 
     def over_tls(self, protocols: Sequence[bytes]) -> IProtocolFactory:
-        """What speaks inside TLS.
+        """Return the factory for connections inside TLS.
 
-        :param protocols: the protocols that a handshake may agree on, by their ALPN names; those that aren't HTTP
-            are left out.
+        :param protocols: the protocols that a handshake may select, by their ALPN names; those other than HTTP are
+            ignored.
         """
         chosen = {name: self._by_name[name] for name in protocols if name in self._by_name}
         return NegotiatingFactory(chosen, self.connections)
 
     def retire(self) -> None:
-        """Give every connection one more answer; new connections are still taken."""
+        """Make every connection's next response its last; new connections are still accepted."""
         self.http2.retire()
         self.http1.retire()
 
     def drain(self) -> Deferred[None]:
-        """Close connections after their current answers; take no new ones.
+        """Close connections after their current response, and accept no new ones.
 
-        :return: fires when all are gone. May be called again, and cancelled.
+        :return: fires when all are closed. It may be called again, and cancelled.
         """
         self.http2.refuse_connections()
         return self.http1.drain()
 
     def abort(self) -> None:
-        """Cut the connections that are left."""
+        """Abort the remaining connections."""
         self.connections.abort()
 
     def statistics(self) -> HttpStatistics:
-        """What the connections are doing, and what was done to them."""
+        """Return figures about the connections."""
         return self.connections.statistics()
