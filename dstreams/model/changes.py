@@ -10,6 +10,8 @@ Positions are absolute byte positions in the stream's *stored* bytes; times are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import define
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -72,7 +74,7 @@ class Create:
 
     :param stream_id: the id of this incarnation, never used for another one.
     :param data: the initial stored bytes.
-    :param ends: the absolute end position of every message in ``data``, ascending.
+    :param ends: the absolute end position of every message in ``data``, ascending: a tuple, or ``ManyEnds``.
     :param closed: whether the stream is closed from the start.
     """
 
@@ -81,7 +83,7 @@ class Create:
     config: StreamConfig
     fork: ForkPoint | None
     data: bytes
-    ends: tuple[int, ...]
+    ends: Sequence[int]
     closed: bool
     at: float
 
@@ -97,7 +99,7 @@ class Append:
 
     :param start: the tail before this change, where ``data`` starts.
     :param data: the stored bytes; empty if the stream is only closed.
-    :param ends: the absolute end position of every message in ``data``, ascending.
+    :param ends: the absolute end position of every message in ``data``, ascending: a tuple, or ``ManyEnds``.
     :param producer: the new state of the idempotent producer, if there is one.
     :param stream_seq: the new ``Stream-Seq``, if the request had one.
     :param closes: whether this change closes the stream.
@@ -106,7 +108,7 @@ class Append:
     stream_id: int
     start: int
     data: bytes
-    ends: tuple[int, ...]
+    ends: Sequence[int]
     producer: Producer | None
     stream_seq: bytes | None
     closes: bool

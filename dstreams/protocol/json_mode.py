@@ -17,13 +17,13 @@ import orjson
 from dstreams.protocol.problems import InvalidJson
 
 MAX_DEPTH: Final = 512
-"""The deepest nesting taken, the outermost array or object counted as 1.
+"""The deepest nesting allowed, the outermost array or object counted as 1.
 
-Below what both parsers manage (orjson 1024; msgspec what Python's recursion limit leaves on the stack), and
-far above what documents need.
+Less than what both parsers can do (orjson 1024; msgspec what Python's recursion limit leaves on the stack), and far
+more than documents need.
 """
 
-_WHITE_SPACE: Final = b" \t\n\r"
+WHITE_SPACE: Final = b" \t\n\r"
 _ELEMENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NO_MESSAGE: Final = msgspec.Raw(b"")
 
@@ -32,11 +32,29 @@ _NOT_NESTING: Final = bytes(byte for byte in range(256) if byte not in _NESTING)
 _TO_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
 _TO_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")  # +1 and -1 as signed bytes
 
+STEPS: Final = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
+"""Translates brackets into steps of the nesting depth, +1 and -1 as signed bytes, and all else into 0."""
+
+_REASONS: Final = {
+    "number is infinity when parsed as double": "a number is beyond the range of a double, which ends at about 1.8e308",
+    "no low surrogate in string": "an escape is half of a surrogate pair; the other half must follow",
+    "invalid low surrogate in string": "an escape is half of a surrogate pair; the other half must follow",
+    "invalid high surrogate in string": "an escape is half of a surrogate pair; the other half must precede",
+    "str is not valid UTF-8: surrogates not allowed": "the text is not UTF-8",
+    "Input is a zero-length, empty document": "there is no value",
+    "input data is empty": "there is no value",
+    "unexpected end of data": "it ends too early",
+    "unexpected content after document": "there is something after the value",
+    "failed to allocate memory": f"it is nested deeper than {MAX_DEPTH} levels",
+}
+"""What the parser calls a fault, and what clients are told."""
+
 
 def split_messages(body: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Validate a request body and cut it into messages.
+    """Validate a request body and split it into messages.
 
-    A top-level array is opened one level: each element is a message. Any other value is one message.
+    A top-level array is opened one level: each element is a message. Any other value is one message. It takes time in
+    proportion to the body; :class:`dstreams.protocol.json_slices.JsonSlices` does the same in slices.
 
     :param body: the request body.
     :return: the messages in stored form, and the position after each of them (its comma included), from 0.
@@ -47,17 +65,23 @@ def split_messages(body: bytes) -> tuple[bytes, tuple[int, ...]]:
         # The values aren't used: this is the strict check that the raw split below doesn't make.
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidJson(str(error)) from None
+        raise fault(error, body) from None
     # MAX_DEPTH + 1 levels need as many opening and closing brackets.
     if len(body) > 2 * MAX_DEPTH:
-        _check_depth(body)
+        check_depth(body)
     if body.startswith(b"{"):
-        stored = body.rstrip(_WHITE_SPACE) + b","
+        stored = body.rstrip(WHITE_SPACE) + b","
         return stored, (len(stored),)
-    body = body.strip(_WHITE_SPACE)
+    body = body.strip(WHITE_SPACE)
     if not body.startswith(b"["):
         return body + b",", (len(body) + 1,)
-    return _split_array(body)
+    elements = split_array(body)
+    if not elements:
+        return b"", ()
+    # The n-th end counts n commas.
+    ends = tuple(map(add, accumulate(map(len, elements)), count(1)))
+    elements.append(_NO_MESSAGE)
+    return b",".join(elements), ends
 
 
 def wrap(stored: bytes) -> bytes:
@@ -69,27 +93,22 @@ def wrap(stored: bytes) -> bytes:
     return b"[%b]" % stored[:-1]
 
 
-def _split_array(body: bytes) -> tuple[bytes, tuple[int, ...]]:
+def split_array(document: bytes) -> list[msgspec.Raw]:
+    """The elements of a valid JSON array as they are written, without white space around them."""
     try:
-        elements = _ELEMENTS.decode(body)
+        return _ELEMENTS.decode(document)
     except RecursionError:
         # Called from a stack so deep that the parser has less room than MAX_DEPTH.
-        raise _too_deep() from None
+        raise too_deep() from None
     except msgspec.DecodeError as error:
         # Nothing is known that only the first parser takes; if there is, it gets a 400, not a 500.
-        raise InvalidJson(str(error)) from None
-    if not elements:
-        return b"", ()
-    # The n-th end counts n commas.
-    ends = tuple(map(add, accumulate(map(len, elements)), count(1)))
-    elements.append(_NO_MESSAGE)
-    return b",".join(elements), ends
+        raise InvalidJson(f"{error}") from None
 
 
-def _check_depth(body: bytes) -> None:
+def check_depth(body: bytes) -> None:
     """Refuse valid JSON that is nested too deeply; costs two counts when it can't be."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise _too_deep()
+        raise too_deep()
 
 
 def _depth(body: bytes) -> int:
@@ -104,5 +123,61 @@ def _depth(body: bytes) -> int:
     return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
-def _too_deep() -> InvalidJson:
+def too_deep() -> InvalidJson:
+    """The error for JSON that is nested too deeply."""
     return InvalidJson(f"The JSON is nested too deeply; at most {MAX_DEPTH} levels are allowed.")
+
+
+def mask(text: bytes) -> tuple[bytes, bool]:
+    """Replace what is inside of strings by underscores, so that only structural brackets, commas and quotes are left.
+
+    :param text: JSON, or a part of it that begins outside of strings.
+    :return: as many bytes; and whether the text ends inside a string.
+    """
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    parts = text.split(b'"')
+    parts[1::2] = [b"_" * len(part) for part in parts[1::2]]
+    return b'"'.join(parts), not len(parts) % 2
+
+
+def fault(
+    error: orjson.JSONDecodeError, document: bytes, begin: int = 0, at: int = 0, messages: int = 0
+) -> InvalidJson:
+    """Tell a client what is wrong with a body, and where.
+
+    :param error: the parser's.
+    :param document: what was parsed.
+    :param begin: where the part of the body begins in ``document``; ``at`` where it begins in the body.
+    :param messages: how many messages of the body come before that part.
+    """
+    reason = _REASONS.get(error.msg, error.msg)
+    place = len(document)
+    try:
+        text = document.decode()
+    except UnicodeDecodeError as wrong:
+        place = wrong.start
+    else:
+        # The parser counts characters.
+        place = len(text[: error.pos].encode())
+    where = f"at byte {max(0, place - begin) + at}"
+    if document[:begin].lstrip(WHITE_SPACE).startswith(b"[") or document.lstrip(WHITE_SPACE).startswith(b"["):
+        where += f" in message {messages + _elements_before(document, begin, place) + 1}"
+    return InvalidJson(f"{reason} ({where})")
+
+
+def _elements_before(document: bytes, begin: int, place: int) -> int:
+    """How many elements of the outermost array end between two places."""
+    masked, _ = mask(document[:place])
+    depths = list(accumulate(memoryview(masked.translate(STEPS)).cast("b"), initial=0))
+    return sum(depths[comma] == 1 for comma in places(masked, b",", begin))
+
+
+def places(text: bytes, what: bytes, begin: int = 0) -> list[int]:
+    """The places of a byte in a text, in order."""
+    found = []
+    place = text.find(what, begin)
+    while place >= 0:
+        found.append(place)
+        place = text.find(what, place + 1)
+    return found

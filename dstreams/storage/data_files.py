@@ -38,6 +38,7 @@ from dstreams.model.state import StreamState
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
+from dstreams.storage.index import Index
 from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, Verified
 from dstreams.storage.pieces import Chunk
 from dstreams.storage.recent import Recent
@@ -99,7 +100,7 @@ class Unwritten:
     number: int
     data: Sequence[Chunk]
     size: int
-    entries: array[int]
+    entries: Index
 
 
 @define(eq=False)
@@ -375,7 +376,7 @@ class StreamBytes:
     _number: int
     _hold: Hold | None
     _memory: Rope = field(init=False)
-    _entries: array[int] = field(init=False)
+    _entries: Index = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._memory, self._entries = self._recent.data, self._recent.entries
@@ -496,7 +497,7 @@ class _FileIndex(Sequence[int]):
     _start: int
     _written: int
     _number: int
-    _recent: array[int]
+    _recent: Index
     _wait: bool
     _entries: array[int] = field(factory=lambda: array("Q"), init=False)
     _first: int = field(default=0, init=False)

@@ -21,6 +21,7 @@ from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
+from dstreams.storage.index import Index
 from dstreams.storage.interface import Charges, StorageFull, Verified
 from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.storage.rope import Rope
@@ -37,23 +38,25 @@ class MemoryStream(Struct, eq=False, gc=False):
 
     _start: int
     _data: Rope | None = None
-    _entries: Sequence[int] = ()
+    _entries: Index | tuple[()] = ()
 
-    def append(self, data: bytes, ends: tuple[int, ...]) -> None:
+    def append(self, data: bytes, ends: Sequence[int]) -> None:
         """Add the messages of one append."""
         if self._data is None:
             self._data, self._entries = Rope(self._start), array("Q")
         entries = self._entries
-        assert isinstance(entries, array)
+        assert not isinstance(entries, tuple)
         count = len(entries)
         try:
-            index.extend(entries, ends)
+            self._entries = index.extend(entries, ends)
             if len(data) < LARGE_BYTES:
                 self._data.tail += data
             else:
                 self._data.append(data)
         except MemoryError:
-            del entries[count:]
+            self._entries = entries
+            if isinstance(entries, array):
+                del entries[count:]
             raise StorageFull("there is no memory left") from None
 
     def read(self, start: int, end: int) -> bytes:

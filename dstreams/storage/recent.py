@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from attrs import define, field
 
 from dstreams.storage import index
+from dstreams.storage.index import Index
 from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.storage.rope import Rope
 
@@ -24,19 +26,19 @@ class Recent:
     written: int
     number: int
     data: Rope = field(init=False)
-    entries: array[int] = field(factory=lambda: array("Q"), init=False)
+    entries: Index = field(factory=lambda: array("Q"), init=False)
 
     @data.default
     def _begin(self) -> Rope:
         return Rope(self.written)
 
-    def append(self, data: bytes, ends: tuple[int, ...]) -> None:
+    def append(self, data: bytes, ends: Sequence[int]) -> None:
         """Add the messages of one append."""
         if len(data) < LARGE_BYTES:
             self.data.tail += data
         else:
             self.data.append(data)
-        index.extend(self.entries, ends)
+        self.entries = index.extend(self.entries, ends)
 
     def drop(self, size: int, count: int) -> bool:
         """Forget the first ``count`` messages, ``size`` bytes; whether that was all."""

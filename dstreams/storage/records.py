@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
 from typing import TypeVar, cast
@@ -40,6 +40,7 @@ from dstreams.model.changes import (
     StreamConfig,
     Touch,
 )
+from dstreams.model.ends import MANY, ManyEnds
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
@@ -142,15 +143,15 @@ class _Reader:
         self.position += size
         return taken
 
-    def ends(self, start: int, count: int) -> tuple[int, ...]:
-        lengths = array("I", self.take(4 * count))
-        if sys.byteorder == "big":
-            lengths.byteswap()
+    def ends(self, start: int, count: int) -> Sequence[int]:
+        lengths = _little_endian(array("I", self.take(4 * count)))
+        if count >= MANY:
+            return ManyEnds.of_lengths(start, lengths)
         return tuple(accumulate(lengths, initial=start))[1:]
 
-    def check(self, start: int, ends: tuple[int, ...], size: int) -> None:
+    def check(self, start: int, ends: Sequence[int], size: int) -> None:
         """See that messages and data are of the same length."""
-        if (ends[-1] if ends else start) != start + size or 0 in map(sub, ends, (start, *ends)):
+        if (ends[-1] if ends else start) != start + size or 0 in _steps(start, ends):
             raise MalformedRecord(f"message ends and data differ before byte {self.position} of the batch")
 
 
@@ -265,5 +266,21 @@ def _optional(members: object, name: str, *kinds: type[_T]) -> _T | None:
     return cast("_T | None", value)
 
 
-def _lengths(start: int, ends: tuple[int, ...]) -> bytes:
+def _lengths(start: int, ends: Sequence[int]) -> bytes:
+    if isinstance(ends, ManyEnds):
+        return _little_endian(ends.lengths).tobytes()
     return struct.pack(f"<{len(ends)}I", *(end - begin for begin, end in zip((start, *ends), ends, strict=False)))
+
+
+def _steps(start: int, ends: Sequence[int]) -> Iterable[int]:
+    """The lengths of messages."""
+    return ends.lengths if isinstance(ends, ManyEnds) else map(sub, ends, (start, *ends))
+
+
+def _little_endian(numbers: array[int]) -> array[int]:
+    """The numbers with their bytes in the order of the file, or, applied again, of this machine."""
+    if sys.byteorder == "little":
+        return numbers
+    swapped = numbers[:]
+    swapped.byteswap()
+    return swapped

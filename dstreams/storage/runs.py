@@ -92,7 +92,7 @@ class Run(NamedTuple):
         return self.messages - self.ends
 
 
-def cut(position: int, number: int, data: Sequence[Chunk], entries: array[int]) -> Iterator[Run]:
+def cut(position: int, number: int, data: Sequence[Chunk], entries: index.Index) -> Iterator[Run]:
     """Cut consecutive messages into runs.
 
     :param position: the position of the first byte.

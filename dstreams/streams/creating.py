@@ -12,6 +12,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Create, ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT, ContentType
+from dstreams.protocol.json_slices import Messages
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import AlreadyExists, BadRequest, ContentTypeMismatch, ForkTooDeep, PathBlocked
 from dstreams.streams import reading
@@ -173,22 +174,30 @@ def _sub_position(source: StreamState, anchor: int, ends: Sequence[int], fork: F
     raise BadRequest(f"Stream-Fork-Sub-Offset {fork.sub_offset} goes past the next data boundary")
 
 
+def content_type_of(request: CreateRequest, source: StreamState | None) -> ContentType:
+    """The content type of a new stream, or of a fork of ``source``."""
+    return request.content_type or DEFAULT if source is None else source.config.content_type
+
+
 def plan(
-    request: CreateRequest, stream_id: int, source: StreamState | None, fork: ForkPoint | None, at: float
+    request: CreateRequest,
+    stream_id: int,
+    source: StreamState | None,
+    fork: ForkPoint | None,
+    at: float,
+    messages: Messages | None = None,
 ) -> Create:
     """The change that creates the stream.
+
+    :param messages: what a large JSON body was split into; without it the body is split here.
 
     :param source: the fork's source, ``None`` when it is no fork; ``fork`` likewise.
     :raise InvalidJson: when the initial body isn't JSON where it must be.
     """
     ttl, expires_at = request.ttl, request.expires_at
-    if source is None:
-        content_type = request.content_type or DEFAULT
-    else:
-        content_type = source.config.content_type
-        if ttl is None and expires_at is None:
-            ttl, expires_at = source.config.ttl, source.config.expires_at
-    config = StreamConfig(content_type, ttl, expires_at)
+    if source is not None and ttl is None and expires_at is None:
+        ttl, expires_at = source.config.ttl, source.config.expires_at
+    config = StreamConfig(content_type_of(request, source), ttl, expires_at)
     start = 0 if fork is None else fork.position
-    data, ends = stored_messages(config, request.body, start) if request.body else (b"", ())
+    data, ends = stored_messages(config, request.body, start, messages) if request.body else (b"", ())
     return Create(stream_id, request.name, config, fork, data, ends, request.closed, at)

@@ -23,11 +23,12 @@ from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, So
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress, silently
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.protocol.json_slices import JsonSlices, Messages
 from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
 from dstreams.storage.interface import Storage
 from dstreams.storage.scrub import Scrubber
 from dstreams.streams import appending, creating, deleting, reading
-from dstreams.streams.appending import Appended, AppendRequest
+from dstreams.streams.appending import SPLIT_AT_ONCE_BYTES, Appended, AppendRequest
 from dstreams.streams.commits import Commits
 from dstreams.streams.creating import Created, CreateRequest
 from dstreams.streams.expiry import Expiry, idle_at_rest
@@ -250,7 +251,7 @@ class Streams:
             self._usage.admit_append(state, length, 1, request.producer, request.stream_seq)
         return answer
 
-    def append(self, name: str, request: AppendRequest, body: bytes) -> Appended | Decided[Appended]:
+    def append(self, name: str, request: AppendRequest, body: bytes) -> Eventually[Appended]:
         """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
         if self._commits.under_way is None:
             return self._append(name, request, body)
@@ -259,20 +260,25 @@ class Streams:
             outcome = self._append(name, request, body)
         except ProtocolError as error:
             return self._refused(error)
-        return outcome if isinstance(outcome, Decided) else self._resting(outcome)
+        return outcome if isinstance(outcome, Decided | Deferred) else self._resting(outcome)
 
-    def _append(self, name: str, request: AppendRequest, body: bytes) -> Appended | Decided[Appended]:
+    def _append(
+        self, name: str, request: AppendRequest, body: bytes, messages: Messages | None = None
+    ) -> Eventually[Appended]:
         state = self._accepted.find(name)
         if state is None or state.soft_deleted or state.config.expires:
             state = self._to_write(name)
-        change = appending.plan(state, request, body, self._clocks.wall())
+        if len(body) > SPLIT_AT_ONCE_BYTES and messages is None and state.config.content_type.is_json:
+            known = appending.judge(state, request, len(body))
+            return known or self._split(body, lambda found: self._append(name, request, body, found))
+        change = appending.plan(state, request, body, self._clocks.wall(), messages)
         if isinstance(change, Appended):
             return change
-        size, messages, producer = len(change.data), len(change.ends), change.producer
-        cost = self._usage.admit_append(state, size, messages, producer, change.stream_seq)
+        size, count, producer = len(change.data), len(change.ends), change.producer
+        cost = self._usage.admit_append(state, size, count, producer, change.stream_seq)
         if state.config.expires:
             self._expiry.renew(state)
-        return self._commit(Appended(change.start + size, change.closes, producer, messages > 0), change, cost)
+        return self._commit(Appended(change.start + size, change.closes, producer, count > 0), change, cost)
 
     def judge_create(self, request: CreateRequest) -> Created | None:
         """Decide about a create whose body is still arriving; as :meth:`judge_append`."""
@@ -294,21 +300,30 @@ class Streams:
         """Create a stream or a fork, or find the one that is asked for (PROTOCOL 5.1, 4.2)."""
         return self._durably(lambda: self._create(request))
 
-    def _create(self, request: CreateRequest) -> Eventually[Created]:
+    def _create(self, request: CreateRequest, messages: Messages | None = None) -> Eventually[Created]:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
-        if request.fork is None:
-            return self._insert(request, None, None)
-        source = self._fork_source(request.fork.source)
-        creating.check_fork_type(source, request)
+        source = None
+        if request.fork is not None:
+            source = self._fork_source(request.fork.source)
+            creating.check_fork_type(source, request)
+        body = request.body or b""
+        if len(body) > SPLIT_AT_ONCE_BYTES and messages is None and creating.content_type_of(request, source).is_json:
+            return self._split(body, lambda found: self._create(request, found))
+        if source is None:
+            return self._insert(request, None, None, messages)
         pieces = reading.lineage(self._storage, self._durable, source)
         point = creating.fork_point(source, pieces, request)
         if not isinstance(point, Deferred):
-            return self._insert(request, source, point)
-        return point.addCallback(lambda found: as_deferred(self._durably(lambda: self._create_fork(request, found))))
+            return self._insert(request, source, point, messages)
+        return point.addCallback(
+            lambda found: as_deferred(self._durably(lambda: self._create_fork(request, found, messages)))
+        )
 
-    def _create_fork(self, request: CreateRequest, point: ForkPoint) -> Created | Decided[Created]:
+    def _create_fork(
+        self, request: CreateRequest, point: ForkPoint, messages: Messages | None
+    ) -> Created | Decided[Created]:
         """Go on with a fork whose point had to be looked up: the world may have changed meanwhile."""
         existing = self._writable(request.name)
         if existing is not None:
@@ -316,15 +331,15 @@ class Streams:
         source = self._fork_source(point.source_name)
         if source.id != point.source_id:
             raise NotFound(f"Stream not found: {point.source_name}")
-        return self._insert(request, source, point)
+        return self._insert(request, source, point, messages)
 
     def _insert(
-        self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None
+        self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None, messages: Messages | None
     ) -> Created | Decided[Created]:
-        change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall())
+        change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall(), messages)
         content_type = change.config.content_type
-        size, messages = len(change.data), len(change.ends)
-        cost = self._usage.admit_create(change.name, content_type, size, messages)
+        size, count = len(change.data), len(change.ends)
+        cost = self._usage.admit_create(change.name, content_type, size, count)
         tail = change.start + len(change.data)
         return self._commit(Created(change.name, content_type, tail, change.closed, True), change, cost)
 
@@ -471,6 +486,16 @@ class Streams:
         except ProtocolError as error:
             return self._refused(error)
         return outcome if isinstance(outcome, Decided | Deferred) else self._resting(outcome)
+
+    def _split(self, body: bytes, go_on: Callable[[Messages], Eventually[_T]]) -> Deferred[_T]:
+        """Split a large JSON body, then do what it is for. Other requests are answered meanwhile.
+
+        :param go_on: looks everything up again, since the stream may have changed.
+        :return: fails with :class:`InvalidJson` when the body isn't JSON.
+        """
+        slices = JsonSlices(body)
+        done: Deferred[Any] = self._wheel.in_slices(slices.steps())
+        return done.addCallback(lambda _: as_deferred(self._durably(lambda: go_on(slices.messages()))))
 
     def _refused(self, error: ProtocolError) -> Decided[Any]:
         """A refusal that counts when all that has been accepted is durable."""

@@ -6,7 +6,9 @@ it gets in a form that works at once.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import TypeVar, cast
@@ -18,6 +20,7 @@ from twisted.python.failure import Failure
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, StreamConfig, Touch
+from dstreams.model.ends import MANY, ManyEnds
 from dstreams.progress import silently
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.producers import Producer
@@ -337,6 +340,36 @@ class StorageContract:
             for limit in range(1, tail - position + 3):
                 fitting = [end for end in after if end <= position + limit]
                 assert now(source.extent(position, limit)) == (fitting or after[:1])[-1]
+
+    def test_an_append_of_many_messages(self, tmp_path: Path) -> None:
+        """Thousands of messages in one append, between small ones, are found one by one; also after a restart."""
+        store = Store(self.make(tmp_path))
+        stream = store.create("s", b"first")
+        lengths = array("I", [1 + number % 5 for number in range(2 * MANY + 1)])
+        store.append(stream, b"before")
+        tail = store.catalog.streams[stream].tail
+        data = bytes(number % 251 for number in range(sum(lengths)))
+        store.commit(Append(stream, tail, data, ManyEnds.of_lengths(tail, lengths), None, None, False, 3.0))
+        store.append(stream, b"af", b"ter")
+        assert store.catalog.streams[stream].messages == len(lengths) + 4
+
+        def verify(store: Store) -> None:
+            assert store.data(stream) == b"firstbefore" + data + b"after"
+            source, ends = store.source(stream), list(accumulate(lengths, initial=tail))
+            for number in (0, 1, 2, MANY - 1, MANY, 2 * MANY):
+                assert now(source.floor(ends[number])) == ends[number]
+                assert now(source.floor(ends[number + 1] - 1)) == (ends[number])
+                following = [end << 1 | (end == ends[-1]) for end in ends[number + 1 : number + 4]]
+                assert list(now(source.entries(ends[number], 3)))[: len(following)] == following
+            assert ends_after(source, tail) == ends[1:]
+            assert now(source.extent(tail, 1000)) == max(end for end in ends if end <= tail + 1000)
+
+        verify(store)
+        store.close()
+        if store.storage.persistent:
+            again = Store(self.make(tmp_path))
+            verify(again)
+            again.close()
 
     def test_recovered(self, tmp_path: Path) -> None:
         """Opened again, a store that lasts holds everything, and nothing that was deleted."""

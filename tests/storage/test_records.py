@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from contextlib import suppress
 from itertools import accumulate
 
@@ -20,6 +21,7 @@ from dstreams.model.changes import (
     StreamConfig,
     Touch,
 )
+from dstreams.model.ends import MANY, ManyEnds
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.headers import MAX_INTEGER
 from dstreams.protocol.producers import Producer
@@ -111,6 +113,29 @@ class RoundTripTests:
         """The usual append of one message has no list of lengths: 34 bytes beside its data."""
         append = Append(1, 0, b"x" * 100, (100,), None, None, False, 0.0)
         assert len(b"".join(encode([append]))) == 134
+
+    def test_many_messages_come_back_as_arrays(self) -> None:
+        """Many messages have the same bytes however their ends are kept, and no object for each when they are read."""
+        lengths = array("I", [1 + number % 3 for number in range(MANY)])
+        ends = ManyEnds.of_lengths(70, lengths)
+        changes = [
+            Append(1, 70, bytes(sum(lengths)), kept, Producer("p", 1, 2), None, True, 0.0)
+            for kept in (ends, tuple(ends))
+        ]
+        assert encode([changes[0]]) == encode([changes[1]])
+        (found,) = decode(b"".join(encode([changes[0]])))
+        assert isinstance(found, Append)
+        assert isinstance(found.ends, ManyEnds)
+        assert list(found.ends) == list(ends)
+
+    def test_many_messages_are_checked(self) -> None:
+        """Lengths that don't fit the data, or are zero, are malformed also where there are many."""
+        for wrong in (0, 2):
+            lengths = array("I", [1] * MANY)
+            lengths[5] = wrong
+            append = Append(1, 0, bytes(MANY), ManyEnds.of_lengths(0, lengths), None, None, False, 0.0)
+            with pytest.raises(MalformedRecord):
+                list(decode(b"".join(encode([append]))))
 
 
 class MalformedTests:

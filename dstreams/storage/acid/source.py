@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -45,7 +44,7 @@ class StreamBytes:
     _stream_id: int
     _written: int
     _memory: Rope
-    _entries: array[int]
+    _entries: index.Index
     _hold: Hold | None
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:

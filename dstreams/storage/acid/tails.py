@@ -41,9 +41,8 @@ class Tail(Recent):
 
     def run_bytes(self) -> tuple[bytes, array[int]]:
         """The bytes and entries of the open run."""
-        return self.data.read(self.run.start, self.data.end), self.entries[
-            index.count_up_to(self.entries, self.run.start) :
-        ]
+        entries = self.entries[index.count_up_to(self.entries, self.run.start) :]
+        return self.data.read(self.run.start, self.data.end), array("Q", entries)
 
 
 @define(eq=False)
