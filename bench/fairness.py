@@ -22,22 +22,14 @@ from typing import IO
 
 from attrs import asdict, evolve, field, frozen
 
-from bench import loads
+from bench import loads, waits
 from bench.load import START_SECONDS
 from bench.pinger import pinging
-from bench.results import Results
 from bench.runs import suits
 from bench.servers import Launch, Mode, RunningServer, Server, Target, dstreams_server, free_port, running
 from bench.suite import RESULTS, Suite
-from bench.texts import figure_text
 from bench.turns import LongTurn, measured_environment, read_report
 from bench.workload import PEAK_MB, PING_MAX, PING_P50, PING_P99, TURN, Figures, LoadFailure, Measure, Run, Workload
-
-MOST_MS = 50.0
-"""No ping should wait longer on a quiet machine."""
-
-MODES = ("memory", "file-durable", "acid", "epoll", "http2")
-"""The tables: a storage mode on the fastest reactor over HTTP/1.1, or ``memory`` on another reactor or version."""
 
 _BOTH = ("memory", "file-durable")
 _REACTORS = (*_BOTH, "epoll")
@@ -90,7 +82,7 @@ class Row:
             port = free_port()
             (run.directory / "admin-port").write_text(str(port))
             settings["DS_ADMIN__ENDPOINT"] = f"127.0.0.1:{port}"
-        target = _with_environment(run.target, settings | measured_environment(report))
+        target = with_environment(run.target, settings | measured_environment(report))
         tls = "http2" in run.target.mode.promises
         with _output(self.stops_output) as output, running(target, run.directory, output=output.server_end) as server:
             _create_pinged(server, tls=tls)
@@ -105,11 +97,11 @@ class Row:
                 run.step("measuring")
                 load.go()
                 pinger.await_quiet()
-                waits = pinger.report()
+                pings = pinger.report()
                 peak = _peak_bytes(server)
             turns = read_report(report)[turns_before:]
-        figures = {PING_MAX.key: waits.max_ms, PING_P99.key: waits.p99_ms, PING_P50.key: waits.p50_ms}
-        figures["pings"] = waits.count
+        figures = {PING_MAX.key: pings.max_ms, PING_P99.key: pings.p99_ms, PING_P50.key: pings.p50_ms}
+        figures["pings"] = pings.count
         if peak is not None:
             figures[PEAK_MB.key] = peak / 1e6
         if run.target.server.ours:
@@ -212,7 +204,7 @@ def _keep(target: Target, row: str, turn: LongTurn) -> None:
     (folder / f"{target.key.replace(':', '-')}-{row}.txt").write_text(f"{turn}\n")
 
 
-def _with_environment(target: Target, more: dict[str, str]) -> Target:
+def with_environment(target: Target, more: dict[str, str]) -> Target:
     """The same server with more environment variables."""
     launch = target.server.launch
 
@@ -254,7 +246,7 @@ def rows(*, quick: bool) -> list[Row]:
 
 
 _HOSTILE = (
-    Row("idle", "nothing beside the pinger", modes=MODES, seconds=3),
+    Row("idle", "nothing beside the pinger", modes=tuple(waits.MODES), seconds=3),
     Row("head-pipelined", "1 connection pipelines HEAD for 3 s", modes=_REACTORS),
     Row("head-pipelined-10", "10 connections pipeline HEAD for 3 s", modes=_REACTORS, seconds=20),
     Row("health-pipelined", "1 connection pipelines GET /healthz for 3 s"),
@@ -378,21 +370,6 @@ def make_certificate(key: Path, certificate: Path) -> None:
     key.write_bytes(private.private_bytes(encoding, form, serialization.NoEncryption()))
 
 
-def verdict(results: Results) -> list[str]:
-    """Which rows of ours are above the bound, in words."""
-    lines = []
-    for topic in results.topics.values():
-        for subject in (each for each in results.subjects.values() if each.ours):
-            wait = results.median(topic.key, subject.key, PING_MAX)
-            if wait is not None and wait > MOST_MS:
-                turn = results.median(topic.key, subject.key, TURN) or 0.0
-                lines.append(
-                    f"above {MOST_MS:.0f} ms: {topic.key} ({subject.key}): the pinger waited {figure_text(wait)} ms,"
-                    f" the longest turn took {figure_text(turn)} ms of processor time"
-                )
-    return lines
-
-
 FAIRNESS = Suite(
     "fairness",
     "bench.fairness",
@@ -404,7 +381,8 @@ FAIRNESS = Suite(
     peers=True,
     more=more_servers,
     suits=is_for,
-    verdict=verdict,
+    render=waits.render,
+    verdict=waits.verdict,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Writes results into the documentation: tables, charts, and the result files.
 
 Run ``python -m bench.page`` from the checkout (``make bench-report``). It takes the newest results of
-``make bench`` and ``make bench-scale``, or the given ones, copies them next to
+``make bench``, ``make bench-scale`` and ``make bench-fairness``, or the given ones, copies them next to
 ``docs/explanation/performance.md``, draws the charts there, and writes the tables into the page, between its marks::
 
     <!-- results: NAME -->
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bench import charts, facts, goals, report
+from bench import charts, facts, goals, report, waits
 from bench.results import Results
 from bench.servers import ROOT
 from bench.suite import newest
@@ -55,6 +55,7 @@ class Measured:
 
     comparison: Results | None
     scale: Results | None
+    fairness: Results | None = None
 
 
 def _tables(*measures: Measure) -> Callable[[Results], str]:
@@ -104,19 +105,28 @@ SCALE_BLOCKS: dict[str, Callable[[Results], str]] = {
 }
 
 
+FAIRNESS_BLOCKS: dict[str, Callable[[Results], str]] = {
+    "fairness-machine": lambda results: facts.described(results.facts),
+    "fairness": lambda results: waits.tables(results, "###"),
+    "fairness-notes": lambda results: report.notes_of(results) or "Nothing: every run counted.",
+}
+
+
 def fill(page: str, measured: Measured) -> str:
     """Return the page with the current results.
 
     :raise ValueError: if a mark has an unknown name, or if a part has no mark.
     """
+    sources = [(BLOCKS, measured.comparison), (SCALE_BLOCKS, measured.scale), (FAIRNESS_BLOCKS, measured.fairness)]
+    blocks = {name: (write, results) for group, results in sources for name, write in group.items()}
     names = [name for _, name, _ in _BLOCK.findall(page)]
-    if sorted(names) != sorted([*BLOCKS, *SCALE_BLOCKS]):
-        raise ValueError(f"the page has the marks {sorted(names)} instead of {sorted([*BLOCKS, *SCALE_BLOCKS])}")
+    if sorted(names) != sorted(blocks):
+        raise ValueError(f"the page has the marks {sorted(names)} instead of {sorted(blocks)}")
 
     def replace(found: re.Match[str]) -> str:
         begin, name, end = found.groups()
-        results = measured.comparison if name in BLOCKS else measured.scale
-        text = (BLOCKS | SCALE_BLOCKS)[name](results) if results is not None else ""
+        write, results = blocks[name]
+        text = write(results) if results is not None else ""
         return f"{begin}\n{text.strip() or _NOTHING}\n\n{end}"
 
     return _BLOCK.sub(replace, page)
@@ -127,11 +137,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--comparison", type=Path, metavar="FILE", help="results of make bench (the newest)")
     parser.add_argument("--scale", type=Path, metavar="FILE", help="results of make bench-scale (the newest)")
+    parser.add_argument("--fairness", type=Path, metavar="FILE", help="results of make bench-fairness (the newest)")
     options = parser.parse_args()
     try:
         measured = Measured(
             _found(options.comparison, "comparison", FILES / "results.json"),
             _found(options.scale, "scale", FILES / "scale.json"),
+            _found(options.fairness, "fairness", FILES / "fairness.json"),
         )
         text = fill(PAGE.read_text(), measured)
     except (OSError, ValueError) as error:
@@ -160,8 +172,8 @@ def _found(given: Path | None, suite: str, kept: Path) -> Results | None:
 
 def committed() -> Measured:
     """Return the results next to the page."""
-    found = [Results.load(path) if path.exists() else None for path in (FILES / "results.json", FILES / "scale.json")]
-    return Measured(*found)
+    names = ("results.json", "scale.json", "fairness.json")
+    return Measured(*(Results.load(FILES / name) if (FILES / name).exists() else None for name in names))
 
 
 if __name__ == "__main__":

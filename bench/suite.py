@@ -36,6 +36,7 @@ class Suite:
     :param peers: whether the peers are measured too.
     :param more: servers of ours that take part beside the usual one.
     :param suits: which server gets which workload.
+    :param render: the report, in Markdown.
     :param verdict: what is to be said at the end, as lines; the exit status is 1 if there are any.
     """
 
@@ -49,6 +50,7 @@ class Suite:
     peers: bool
     more: Callable[[], Sequence[Server]] = lambda: (dstreams_with_logs(),)
     suits: Suits = suits
+    render: Callable[[Results], str] = report.render
     verdict: Callable[[Results], Sequence[str]] = lambda _: ()
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +80,7 @@ class Suite:
         except KeyboardInterrupt:
             sys.stderr.write(f"\nstopped; `--resume {path}` goes on\n")
             return 130
-        status = _tell(results, path)
+        status = _tell(results, path, self.render(results))
         lines = self.verdict(results)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 1 if lines else status
@@ -132,7 +134,8 @@ class Suite:
         path = options.output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self.name}.json"
         schedule.directory.mkdir(parents=True, exist_ok=True)
         timing = {"rounds": schedule.rounds, "warm": schedule.warm, "seconds": schedule.seconds}
-        return Results(facts.machine(schedule.directory), timing), path
+        runs = {"runs": "quick: fewer or smaller than those of a full run"} if options.quick else {}
+        return Results(facts.machine(schedule.directory) | runs, timing), path
 
 
 def newest(suite: str) -> Path:
@@ -168,9 +171,8 @@ def _estimate(todo: Sequence[Turn], schedule: Schedule) -> str:
     return f"about {duration_text(seconds)}"
 
 
-def _tell(results: Results, path: Path) -> int:
+def _tell(results: Results, path: Path, text: str) -> int:
     """Print and save the report."""
-    text = report.render(results)
     sys.stdout.write(f"{text}\n")
     path.with_suffix(".md").write_text(text)
     sys.stderr.write(f"saved as {path} and {path.with_suffix('.md').name}\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import page
-from bench.page import BLOCKS, PAGE, SCALE_BLOCKS, Measured, committed, fill
+from bench.page import BLOCKS, FAIRNESS_BLOCKS, PAGE, SCALE_BLOCKS, Measured, committed, fill
 from bench.results import Results
 from bench.workload import CPU, RATE
 from bench.workload import Measured as MeasuredRun
@@ -24,7 +24,8 @@ def _results(rate: float) -> Results:
 
 
 def _page() -> str:
-    marks = (f"## {name}\n\n<!-- results: {name} -->\nof yore\n<!-- end -->\n" for name in [*BLOCKS, *SCALE_BLOCKS])
+    names = [*BLOCKS, *SCALE_BLOCKS, *FAIRNESS_BLOCKS]
+    marks = (f"## {name}\n\n<!-- results: {name} -->\nof yore\n<!-- end -->\n" for name in names)
     return "\n".join(marks)
 
 
@@ -35,7 +36,7 @@ class FillTests:
         assert "| append: 256 B |" in text
         assert "- cores: 2" in text
         assert "of yore" not in text
-        assert text.count("*Not measured yet.*") >= len(SCALE_BLOCKS)
+        assert text.count("*Not measured yet.*") >= len(SCALE_BLOCKS) + len(FAIRNESS_BLOCKS)
         assert "## requests" in text
 
     def test_again(self) -> None:
