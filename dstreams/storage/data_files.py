@@ -207,11 +207,12 @@ class DataFiles:
 
     @staticmethod
     def _write_sums(file: File, piece: Unwritten) -> None:
-        place = valid_runs(file, piece.stream_id, piece.position) if piece.offset else 0
+        size = file.size()
+        place = valid_runs(file, size, piece.stream_id, piece.position) if size and piece.offset else 0
         sums = packed(piece.stream_id, place, list(cut(piece.position, piece.number, piece.data, piece.entries)))
         write_all(file, sums, SUM_BYTES * place)
         end = SUM_BYTES * place + len(sums)
-        if file.size() > end:
+        if size > end:
             # What a crash has left there ends beyond the tail of that time, but perhaps not beyond the next one.
             file.truncate(end)
 

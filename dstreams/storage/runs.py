@@ -165,24 +165,23 @@ def _seed(stream_id: int, place: int) -> int:
     return (stream_id ^ stream_id >> 32 ^ (place + 1) * 0x9E3779B1) & 0xFFFFFFFF
 
 
-def valid_runs(file: File, stream_id: int, tail: int) -> int:
+def valid_runs(file: File, size: int, stream_id: int, tail: int) -> int:
     """How many entries a checkpoint that goes on from ``tail`` keeps.
 
     Goes back from the file's end: nearly always its last entry is the one that ends at the tail.
 
+    :param size: the file's.
     :raise OSError:
     """
-    place = file.size() // SUM_BYTES
-    while place:
-        begin = (place - 1) // BLOCK_RUNS * BLOCK_RUNS
-        if place == file.size() // SUM_BYTES:
-            begin = place - 1
-        data = file.pread((place - begin) * SUM_BYTES, begin * SUM_BYTES)
-        for number in range(begin + len(data) // SUM_BYTES - 1, begin - 1, -1):
-            run = unpacked(data, (number - begin) * SUM_BYTES, stream_id, number)
+    after = size // SUM_BYTES
+    first = max(0, after - 1)
+    while after:
+        data = file.pread((after - first) * SUM_BYTES, first * SUM_BYTES)
+        for place in range(first + len(data) // SUM_BYTES - 1, first - 1, -1):
+            run = unpacked(data, (place - first) * SUM_BYTES, stream_id, place)
             if run is not None and run.end <= tail:
-                return number + 1
-        place = begin
+                return place + 1
+        after, first = first, max(0, first - BLOCK_RUNS)
     return 0
 
 

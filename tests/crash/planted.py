@@ -13,7 +13,7 @@ from unittest.mock import patch
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
-from dstreams.storage import checkpoint, journal, segments, stream_rows
+from dstreams.storage import checkpoint, data_files, journal, segments, stream_rows
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.disk import File, storage_error
 from dstreams.storage.journal import Journal, Replay
@@ -180,6 +180,13 @@ def _recycled_early() -> Iterator[Sabotage]:
         yield lambda _: None
 
 
+@contextmanager
+def _sums_from_the_end() -> Iterator[Sabotage]:
+    """A checkpoint appends entries at the end of the file, whatever a crash has left there."""
+    with patch.object(data_files, "valid_runs", lambda file, size, *_: size // 32):
+        yield lambda _: None
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[Sabotage]]] = {
     "journal not synced": _lying(lambda step: step.kind == "sync" and "/journal/" in step.path),
     "journal directory not synced": _lying(lambda step: step.kind == "sync_directory" and "journal" in step.path),
@@ -199,6 +206,7 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[Sabotage]]] = {
     "producers not stored": _producers_forgotten,
     "leftovers of a recycled segment taken for batches": _leftovers_taken_for_batches,
     "segment recycled before the catalog is committed": _recycled_early,
+    "checksums appended behind those of a crashed checkpoint": _sums_from_the_end,
     "spare made a segment before its header is synced": _lying(
         lambda step: step.kind == "sync" and step.path.endswith("/spare")
     ),

@@ -14,8 +14,10 @@ from unittest.mock import patch
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
 
+from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.segments import segments
+from dstreams.storage.verifying import verify_stream
 from tests.crash.disk import Fault, Mount, Platter, Step
 from tests.crash.history import History, Violation
 from tests.crash.machine import DIRECTORY, Process
@@ -96,7 +98,13 @@ class Simulation:
         small = patch.multiple(
             "dstreams.storage.checkpoint", MAX_BACKLOG=self._backlog, SLICE_STREAMS=self.random.choice((1, 2, 500))
         )
-        with small, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
+        runs = patch.multiple(
+            "dstreams.storage.runs",
+            RUN_BYTES=self.random.choice((8, 30, 8192)),
+            RUN_ENTRIES=self.random.choice((1, 3, 1024)),
+            BLOCK_RUNS=self.random.choice((1, 3, 128)),
+        )
+        with small, runs, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
             for _ in range(GENERATIONS):
                 self._work(self._recover())
             self._retire(self._recover())
@@ -160,9 +168,22 @@ class Simulation:
             views = process.views()
         except StorageError as error:
             raise Violation(f"a stream can't be read: {error}") from error
+        self._verify(process)
         self.history.recovered(views, power_lost=self._power_lost)
         self._power_lost = False
         self._count(recoveries=1)
+
+    def _verify(self, process: Process) -> None:
+        """The check of a directory finds nothing wrong with the files either."""
+        if not isinstance(process.store, FileStorage):
+            return
+        files = process.store._files
+        for state in process.store._catalog.streams.values():
+            extent = files.source(state).extent_in_files()
+            if extent.end > extent.start:
+                for step in verify_stream(process.mount, files.paths(state.id), extent):
+                    if step.damaged:
+                        raise Violation(f"the check finds damage: {step.damaged[0]}")
 
     def _work(self, process: Process) -> None:
         """Let clients work until the process ends in one way or another."""

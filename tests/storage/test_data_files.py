@@ -24,6 +24,7 @@ from dstreams.storage import data_files, recent, rope, runs
 from dstreams.storage.data_files import DataFiles, StreamBytes
 from dstreams.storage.disk import OsDisk, OsFile
 from dstreams.storage.interface import StorageDamaged, StorageError
+from dstreams.storage.verifying import verify_stream
 from tests.crash.disk import Fault, Mount, Platter
 from tests.crash.machine import Threads
 
@@ -351,6 +352,46 @@ class DeletedStreamTests:
         shelf.files.write([piece])
         shelf.files.written(1, piece.size, len(piece.entries))
         assert shelf.files.take_unwritten(1) is None
+
+
+class ChecksumFileTests:
+    """What a checkpoint that was given up has left in a file of checksums."""
+
+    def damage(self, shelf: Shelf) -> list[StorageDamaged]:
+        """What the check finds in the stream's files."""
+        extent = shelf.source().extent_in_files()
+        return [error for step in verify_stream(shelf.mount, shelf.files.paths(1), extent) for error in step.damaged]
+
+    def test_more_entries_than_the_next_one_writes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are cut away: they end beyond the tail of that time, but not beyond the next one."""
+        monkeypatch.setattr(runs, "RUN_ENTRIES", 1)
+        given_up = Shelf()
+        given_up.create()
+        given_up.append(b"one", b"two", b"six")
+        given_up.write()
+        shelf = Shelf()
+        shelf.mount = given_up.mount
+        shelf.files = DataFiles(shelf.mount, "/data", shelf.threads.run)
+        shelf.create()
+        for message in (b"a message that is longer than all three", b"more", b"and more"):
+            shelf.append(message)
+            shelf.write()
+            assert self.damage(shelf) == []
+        tail = shelf.states[1].tail
+        assert shelf.wait(shelf.source().read(START, tail)) == shelf.data[1]
+        assert shelf.mount.open(shelf.files.paths(1)[2], write=False).size() == 3 * runs.SUM_BYTES
+
+    def test_entries_read_before_they_change(self) -> None:
+        """Entries behind the tail that a reader has read with others aren't believed when the tail has moved on."""
+        shelf = filled()
+        shelf.write(tell=False)
+        assert shelf.wait(shelf.source().read(START, START + 5)) == shelf.data[1][:5]
+        shelf.append(b"seven")
+        shelf.write()
+        tail = shelf.states[1].tail
+        assert shelf.wait(shelf.source().read(START + 11, tail)) == shelf.data[1][11:]
+        assert self.damage(shelf) == []
+        check_queries(shelf)
 
 
 class DamagedFileTests:
