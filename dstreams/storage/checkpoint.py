@@ -282,8 +282,10 @@ class Checkpoints:
             written += [(piece.stream_id, piece.size, len(piece.entries)) for piece in pieces]
             rows += taken
         await self._sync(self._disk.sync_all, f"{self._directory}/data")
-        for stream_id, size, count in written:
+        for number, (stream_id, size, count) in enumerate(written, 1):
             self._files.written(stream_id, size, count)
+            if not number % SLICE_STREAMS:
+                await self._run(_nothing)
         if not self._journal.synced:
             await self._sync(self._disk.sync_all, f"{self._directory}/journal")
         removed = dirty.removed | deleted | self._leftover
@@ -350,16 +352,26 @@ class Checkpoints:
         self._waiting_to_switch.tell()
 
     async def _delete_early(self) -> None:
-        unneeded = [stream_id for stream_id in sorted(self.dirty.removed) if self._files.release(stream_id)]
+        unneeded = await self._release(sorted(self.dirty.removed))
         if not unneeded:
             return
         if not self._journal.synced:
             await self._sync(self._disk.sync_all, f"{self._directory}/journal")
         await self._run(self._files.remove, unneeded)
 
+    async def _release(self, stream_ids: Sequence[int]) -> list[int]:
+        """Those of the deleted streams whose files nobody needs any more."""
+        unneeded = []
+        for number, stream_id in enumerate(stream_ids, 1):
+            if self._files.release(stream_id):
+                unneeded.append(stream_id)
+            if not number % SLICE_STREAMS:
+                await self._run(_nothing)
+        return unneeded
+
     async def _clean_up(self, position: int) -> None:
         """Give back the space of what the catalog covers now."""
-        unneeded = [stream_id for stream_id in sorted(self._leftover) if self._files.release(stream_id)]
+        unneeded = await self._release(sorted(self._leftover))
         await self._spare.recycle(partial(self._covered, position))
         try:
             await self._run(self._remove, position, unneeded)
@@ -379,3 +391,7 @@ class Checkpoints:
         folder = f"{self._directory}/journal"
         numbers = segments(self._disk, folder)
         return [f"{folder}/{segment_name(first)}" for first, following in pairwise(numbers) if following <= position]
+
+
+def _nothing() -> None:
+    """Work for a thread that lets the reactor serve others meanwhile."""

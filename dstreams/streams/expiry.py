@@ -9,9 +9,10 @@ what a wrong clock hides comes back when the clock is put right.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
@@ -36,6 +37,12 @@ last ones; so much is added to what a stream has left when it is recovered."""
 FORGOTTEN = 1000
 """How many streams may be deleted before their time until their deadlines are cleared out; more if there are
 many, so that clearing out costs a few looks for each."""
+
+CLEAR_SLICE = 500
+"""How many deadlines are looked at in one step of clearing out: less than 1 ms."""
+
+PERSIST_SLICE = 100
+"""How many renewed TTLs are committed together: about 1 ms."""
 
 CLOCK_JUMP = 5.0
 """Seconds by which the wall clock may move against the monotonic one between two looks and still count as steady."""
@@ -69,7 +76,8 @@ class Expiry:
     :param get: finds a stream by id.
     :param live: whether a stream has live readers: it isn't idle then.
     :param remove: deletes an expired stream, now or later; never raises.
-    :param persist: hands renewed TTLs to the storage: pairs of stream id and Unix time; ``None`` where nothing lasts.
+    :param persist: stores renewed TTLs, pairs of stream id and Unix time, and returns a Deferred that fires at the end
+        of that, or ``None`` if it is over; ``None`` where nothing lasts.
     """
 
     _clocks: Clocks
@@ -77,7 +85,7 @@ class Expiry:
     _get: Callable[[int], StreamState | None]
     _live: Callable[[int], bool]
     _remove: Callable[[StreamState], None]
-    _persist: Callable[[list[tuple[int, float]]], None] | None = None
+    _persist: Callable[[list[tuple[int, float]]], Deferred[None] | None] | None = None
     # When each stream with a TTL was last used, on the monotonic clock.
     _used: dict[int, float] = field(factory=dict, init=False)
     # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry a stream;
@@ -86,8 +94,11 @@ class Expiry:
     _absolute_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
     _armed: bool = field(default=False, init=False)
     _renewed: set[int] = field(factory=set, init=False)
+    # Those of the renewed ones that are being handed to the storage.
+    _persisting: set[int] = field(factory=set, init=False)
     # Streams deleted since the deadlines were last cleared out.
     _forgotten: int = field(default=0, init=False)
+    _clearing_out: bool = field(default=False, init=False)
     _skew: float = field(init=False)
     _steady_since: float = field(init=False)
 
@@ -117,18 +128,32 @@ class Expiry:
             self._used[state.id] = self._clocks.monotonic()
             if self._persist is not None:
                 if not self._renewed:
-                    self._wheel.call_later(PERSIST_INTERVAL, self.persist_renewals)
+                    self._wheel.call_later(PERSIST_INTERVAL, self._persist_in_slices)
                 self._renewed.add(state.id)
 
     def persist_renewals(self) -> None:
-        """Hand the TTLs that were renewed since the last time to the storage, all in one go."""
-        renewed, self._renewed = self._renewed, set()
+        """Hand all renewed TTLs to the storage at once, at the end."""
+        renewed = self._persisting | self._renewed
+        self._persisting, self._renewed = set(), set()
+        self._hand_over(renewed)
+
+    def _persist_in_slices(self) -> None:
+        self._persisting |= self._renewed
+        self._renewed = set()
+        done = self._wheel.in_slices(self._hand_over_some())
+        done.addErrback(lambda failure: _log.failure("renewed TTLs could not be stored", failure))
+
+    def _hand_over_some(self) -> Iterator[Deferred[None] | None]:
+        """Hand over a part of the renewed TTLs at each step, after the commit of the part before."""
+        while self._persisting:
+            yield self._hand_over([self._persisting.pop() for _ in range(min(PERSIST_SLICE, len(self._persisting)))])
+
+    def _hand_over(self, renewed: Iterable[int]) -> Deferred[None] | None:
         if self._persist is None:
-            return
+            return None
         skew = self._clocks.wall() - self._clocks.monotonic()
         known = [(stream_id, self._used[stream_id] + skew) for stream_id in renewed if stream_id in self._used]
-        if known:
-            self._persist(known)
+        return self._persist(known) if known else None
 
     def forget(self, stream_id: int) -> None:
         """The stream is gone."""
@@ -136,9 +161,27 @@ class Expiry:
         self._forgotten += 1
         if self._forgotten > FORGOTTEN + (len(self._idle_deadlines) + len(self._absolute_deadlines)) // 2:
             self._forgotten = 0
+            if not self._clearing_out:
+                self._clearing_out = True
+                done = self._wheel.in_slices(self._clear_out())
+                done.addErrback(lambda failure: _log.failure("deadlines could not be cleared out", failure))
+
+    def _clear_out(self) -> Iterator[None]:
+        """Drop the deadlines of streams that are gone, some at each step; meanwhile the others may be noticed late."""
+        try:
             for deadlines in (self._idle_deadlines, self._absolute_deadlines):
-                deadlines[:] = [each for each in deadlines if self._get(each[1]) is not None]
-                heapq.heapify(deadlines)
+                old = deadlines[:]
+                deadlines.clear()
+                while old:
+                    for _ in range(min(CLEAR_SLICE, len(old))):
+                        each = old.pop()
+                        if self._get(each[1]) is not None:
+                            heapq.heappush(deadlines, each)
+                    yield
+        finally:
+            self._clearing_out = False
+        if self._idle_deadlines or self._absolute_deadlines:
+            self._arm(REAP_INTERVAL)
 
     def is_over(self, state: StreamState) -> bool:
         """Whether the stream's time has come."""

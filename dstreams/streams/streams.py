@@ -390,12 +390,20 @@ class Streams:
                 lambda _: None, lambda error: _log.error("an expired stream could not be removed: {why}", why=error)
             )
 
-    def _persist_renewals(self, renewed: list[tuple[int, float]]) -> None:
-        """Commit renewed TTLs; no answer depends on it."""
+    def _persist_renewals(self, renewed: list[tuple[int, float]]) -> Deferred[None] | None:
+        """Commit renewed TTLs; no answer depends on it.
+
+        :return: fires when that is over, whether it has succeeded or not.
+        """
         touches = [Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None]
         if touches:
             with suppress(ProtocolError):  # logged where it happened
-                self._commits.submit(0, *touches)
+                commit = self._commits.submit(0, *touches)
+                if commit is not None:
+                    done: Deferred[None] = Deferred()
+                    Decided(None, commit).when(done.callback, lambda _: done.callback(None))
+                    return done
+        return None
 
     def read(
         self, state: StreamState, position: int, limit: int, *, on_boundary: bool = False

@@ -9,7 +9,7 @@ import pytest
 
 from dstreams.http.context import HttpSettings
 from dstreams.storage.interface import StorageError
-from dstreams.streams.expiry import CLOCK_QUARANTINE, FORGOTTEN, PERSIST_INTERVAL, REAP_SLICE
+from dstreams.streams.expiry import CLOCK_QUARANTINE, FORGOTTEN, PERSIST_INTERVAL, PERSIST_SLICE, REAP_SLICE
 from tests.engine import DelayedStorage, Engine, FailingStorage, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
@@ -405,6 +405,7 @@ class ReaperTests:
         for number in range(5 * FORGOTTEN):
             engine.put("s", b"", "text/plain", **lives[number % 2])
             engine.delete("s")
+            engine.clock.advance(0)
         expiry = engine.streams._expiry
         assert len(expiry._idle_deadlines) + len(expiry._absolute_deadlines) <= 3 * FORGOTTEN
         assert len(expiry._used) == 1
@@ -618,6 +619,28 @@ class PersistenceTests:
         storage.finish_all()
         assert len(storage.groups) == groups + 1
         assert len(storage.groups[-1]) == 2
+
+    def test_many_in_slices(self) -> None:
+        """Many are committed part by part, each after the one before; what is left at the end goes then."""
+        storage, count = DelayedStorage(), 5 * PERSIST_SLICE
+        engine = Engine(storage)
+        for number in range(count):
+            engine.put(f"s{number}", stream_ttl="1000")
+        storage.finish_all()
+        groups = len(storage.groups)
+        for number in range(count):
+            engine.get(f"s{number}")
+        engine.pass_time(PERSIST_INTERVAL + 1)
+        assert [len(group) for group in storage.groups[groups:]] == [PERSIST_SLICE]
+        storage.finish()
+        engine.pass_time(1)
+        assert [len(group) for group in storage.groups[groups:]] == [PERSIST_SLICE] * 2
+        engine.get("s0")
+        engine.streams.close()
+        storage.finish_all()
+        touched = [change.stream_id for group in storage.groups[groups:] for change in group]
+        assert len(set(touched)) == count
+        assert len(touched) <= count + 1
 
     def test_not_where_nothing_lasts(self) -> None:
         """Storage that forgets everything isn't bothered."""
