@@ -9,6 +9,7 @@ from uuid import uuid4
 from attrs import frozen
 
 from dstreams.storage.acid.shard import MEMORY, Shard
+from dstreams.storage.acid.wal import check_wal
 from dstreams.storage.directory import FORMAT, check_manifest, read_members, write_members
 from dstreams.storage.disk import Disk, write_all
 from dstreams.storage.interface import StorageError
@@ -70,22 +71,27 @@ class Layout:
                 " restore the directory from a backup"
             )
 
-        self._secure_wals(folder, found)
+        wals = [name for name in self._names() if f"{name}-wal" in found]
+        for name in wals:
+            wal = self.disk.open(f"{folder}/{name}-wal")
+            if not check_wal(wal, self.disk.open(f"{folder}/{name}", write=False)):
+                # SQLite would take the salts of a torn header for the next round, and old frames have them too.
+                wal.truncate(0)
+        self._secure_wals(folder, wals)
         return self._open_shards(folder, store)
 
-    def _secure_wals(self, folder: str, found: set[str]) -> None:
+    def _secure_wals(self, folder: str, names: Sequence[str]) -> None:
         """Make what is about to be read durable.
 
         A process that was killed, or whose sync failed, leaves commits that are only in the page cache: readers are
         going to see them, so they must not go with the power. They are written once more, since the kernel takes
         pages for written whose sync has failed, and a sync alone would do nothing.
         """
-        for name in self._names():
-            if f"{name}-wal" in found:
-                file = self.disk.open(f"{folder}/{name}-wal")
-                for offset in range(0, file.size(), COPY_BYTES):
-                    write_all(file, file.pread(COPY_BYTES, offset), offset)
-                file.sync()
+        for name in names:
+            file = self.disk.open(f"{folder}/{name}-wal")
+            for offset in range(0, file.size(), COPY_BYTES):
+                write_all(file, file.pread(COPY_BYTES, offset), offset)
+            file.sync()
         self.disk.sync_directory(folder)
 
     def open_in_memory(self) -> list[Shard]:

@@ -18,13 +18,13 @@ Invariants
         date: if it has chunks with an id above its row's ``noted`` and that of ``identity``, then the newest one says
         ``tail`` (where it ends), ``messages`` (``number`` and its entries), ``updated_at`` and ``touched_at`` (``at``).
     S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
+    S5. Each transaction is synced before the next one begins, so that a crash cuts off at most one (see ``wal``).
 
 A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
-stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on. What
-a purge writes isn't synced for itself: after a crash it is repeated.
+stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on.
 
 An append that only adds bytes is one new chunk and leaves the stream's row alone: writing the row, too, took as long
-as the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once; like a purge it isn't synced.
+as the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once.
 
 Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, where their errors would go unseen.
 """
@@ -297,14 +297,14 @@ class Shard:
         self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def note(self) -> bool:
-        """Bring the rows of streams up to a slice of their chunks, in a transaction that isn't synced.
+        """Bring the rows of streams up to a slice of their chunks.
 
         :return: whether there may be more to note.
         """
         found = self.database.execute(_UNNOTED, (NOTE_CHUNKS,)).fetchall()
         if found:
             tails = {stream_id: (tail, messages, at, number) for number, stream_id, tail, messages, at in found}
-            with self._unsynced():
+            with self._transaction():
                 stream_rows.advance(self.database, tails, self.path)
                 self.database.execute("UPDATE identity SET noted = ?", (found[-1][0],))
         return len(found) == NOTE_CHUNKS
@@ -314,12 +314,12 @@ class Shard:
         self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def purge(self, stream_ids: Sequence[int]) -> tuple[list[int], int]:
-        """Remove a slice of deleted streams' chunks, in a transaction that isn't synced.
+        """Remove a slice of deleted streams' chunks.
 
         :return: the streams of which something may be left, and how many pages were written, about.
         """
         database, budget, done = self.database, PURGE_ROWS, 0
-        with self._unsynced():
+        with self._transaction():
             while done < len(stream_ids) and budget > 0:
                 stream_id = stream_ids[done]
                 budget -= _purge_stream(database, stream_id, budget)
@@ -336,16 +336,15 @@ class Shard:
         """
         if not (self._free_pages() if every_one else self.has_free_pages()):
             return False
-        with self._unsynced():
+        with self._transaction():
             for _ in range(VACUUM_PAGES):
                 # It takes one page per step, and the sqlite3 module makes one step.
                 self.database.execute("PRAGMA incremental_vacuum(1)").fetchall()
         return True
 
     @contextmanager
-    def _unsynced(self) -> Iterator[None]:
-        """A transaction that isn't synced, and survives a power loss or doesn't."""
-        self.database.execute("PRAGMA synchronous = NORMAL")
+    def _transaction(self) -> Iterator[None]:
+        """A transaction of upkeep. It is synced although it could be repeated after a crash, see S5."""
         try:
             self.begin()
             yield
@@ -353,8 +352,6 @@ class Shard:
         except BaseException:
             self.roll_back()
             raise
-        finally:
-            self.database.execute("PRAGMA synchronous = FULL")
 
     def has_free_pages(self) -> bool:
         """Whether there are more free pages in the file than it should keep."""
