@@ -60,7 +60,7 @@ def _stream(state: StreamState, rows: Iterator[chunks.Row]) -> Iterator[str]:
         _, start, _, packed, data, number, _ = row
         fault = chunks.damage(row)
         if fault is not None:
-            yield fault
+            yield str(fault)
         if start != reached:
             yield f"the stream {state.name!r} has no chunk from {reached} to {start} (C1)"
         if number != messages:

@@ -38,11 +38,11 @@ from itertools import islice
 from typing import Any, Final
 from zlib import crc32
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dstreams.model.changes import Append, Create
 from dstreams.storage import index
-from dstreams.storage.interface import StorageError
+from dstreams.storage.interface import StorageDamaged
 from dstreams.storage.stream_rows import Connection
 
 SCHEMA = """
@@ -168,6 +168,7 @@ def _checksum(key: _Key, entries: bytes, data: bytes) -> int:
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
+_SCRUB = "SELECT id, stream_id, start, checksum, entries, data, number, at FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
 _COLUMNS = "SELECT stream_id, start, checksum, entries, data, number, at FROM chunks"
 _FROM = (
     _COLUMNS + " WHERE stream_id = ? AND start >="  # noqa: S608 (all of it stands here)
@@ -179,7 +180,7 @@ _FROM = (
 def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
     """A stream's bytes from ``start`` up to ``end``.
 
-    :raise StorageError: when they aren't all there as they were written.
+    :raise StorageDamaged: when they aren't all there as they were written.
     """
     parts = []
     reached = start
@@ -190,7 +191,8 @@ def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
         parts.append(data[reached - begin : end - begin])
         reached = min(end, begin + len(data))
     if reached != end:
-        raise StorageError(f"the chunks of stream {stream_id} end at {reached}, but there are bytes up to {end}")
+        text = f"the chunks of stream {stream_id} end at {reached}, but there are bytes up to {end}"
+        raise StorageDamaged(text, stream_id, f"chunk {reached}")
     return b"".join(parts)
 
 
@@ -208,7 +210,7 @@ def floor(database: Connection, stream_id: int, position: int) -> int:
 def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:
     """The end of the last message within ``limit`` bytes from ``start``; of the first when none is.
 
-    :raise StorageError: when no message follows.
+    :raise StorageDamaged: when no message follows.
     """
     bound = start + limit
     within = _FROM + " AND start < ? AND length(entries) > 0 ORDER BY start DESC"
@@ -223,7 +225,7 @@ def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:
 def append_ends(database: Connection, stream_id: int, position: int) -> list[int]:
     """The message ends after ``position``, up to the first that also ends an append.
 
-    :raise StorageError: when no message follows.
+    :raise StorageDamaged: when no message follows.
     """
     found = []
     for end, ends_append in _ends(database, stream_id, position):
@@ -236,7 +238,7 @@ def append_ends(database: Connection, stream_id: int, position: int) -> list[int
 def entries(database: Connection, stream_id: int, position: int, most: int) -> list[int]:
     """The index entries of the messages that end after ``position``, at most so many.
 
-    :raise StorageError: when no message follows.
+    :raise StorageDamaged: when no message follows.
     """
     found = list(islice(_following(database, stream_id, position), most))
     if not found:
@@ -247,7 +249,7 @@ def entries(database: Connection, stream_id: int, position: int, most: int) -> l
 def _ends(database: Connection, stream_id: int, position: int) -> Iterator[tuple[int, bool]]:
     """The message ends after ``position``, and whether each also ends an append.
 
-    :raise StorageError: when they aren't enough for whoever asks.
+    :raise StorageDamaged: when they aren't enough for whoever asks.
     """
     for entry in _following(database, stream_id, position):
         yield entry >> 1, bool(entry & index.APPEND_END)
@@ -262,8 +264,9 @@ def _following(database: Connection, stream_id: int, position: int) -> Iterator[
         yield from entries[index.count_up_to(entries, position) :]
 
 
-def _nothing_after(stream_id: int, position: int) -> StorageError:
-    return StorageError(f"the chunks of stream {stream_id} have no message that ends after {position}")
+def _nothing_after(stream_id: int, position: int) -> StorageDamaged:
+    text = f"the chunks of stream {stream_id} have no message that ends after {position}"
+    return StorageDamaged(text, stream_id, f"after {position}")
 
 
 def _entries(row: Row) -> array[int]:
@@ -276,17 +279,43 @@ def _rows(database: Connection, sql: str, *parameters: int) -> Iterator[Row]:
         for row in found:
             fault = damage(row)
             if fault is not None:
-                raise StorageError(fault)
+                raise fault
             yield row
 
 
-def damage(row: tuple[Any, ...]) -> str | None:
+def damage(row: tuple[Any, ...]) -> StorageDamaged | None:
     """What is wrong with a chunk by itself (``None``: nothing)."""
     stream_id, start, checksum, entries, data, number, at = row
     is_sound = isinstance(entries, bytes) and isinstance(data, bytes) and isinstance(number, int)
     if not is_sound or checksum != _checksum((stream_id, start, number, at), entries, data):
-        return f"the chunk of stream {stream_id} at {start} is damaged: its checksum is wrong"
+        text = f"the chunk of stream {stream_id} at {start} is damaged: its checksum is wrong"
+        return StorageDamaged(text, stream_id, f"chunk {start}")
     return None
+
+
+@frozen
+class Look:
+    """A step of a scrub.
+
+    :param last: the id of the last chunk that it has read; ``None`` when there was none left.
+    :param size: how many bytes these chunks hold.
+    """
+
+    last: int | None
+    size: int
+    damaged: Sequence[StorageDamaged]
+
+
+def verify(database: Connection, after: int, most: int) -> Look:
+    """Verify chunks in the order of their ids, at most so many, those behind the id ``after``."""
+    last, size, damaged = None, 0, []
+    with closing(database.execute(_SCRUB, (after, most))) as found:
+        for number, *row in found:
+            last, fault = number, damage(tuple(row))
+            size += len(row[4]) if isinstance(row[4], bytes) else 0
+            if fault is not None:
+                damaged.append(fault)
+    return Look(last, size, damaged)
 
 
 def every(database: Connection) -> Any:

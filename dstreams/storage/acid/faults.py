@@ -6,7 +6,7 @@ from typing import Final
 
 from dstreams.storage.interface import StorageError, StorageFull
 
-_BUSY, _LOCKED, _NOMEM, _FULL = 5, 6, 7, 13
+_BUSY, _LOCKED, _NOMEM, _CORRUPT, _FULL, _NOTADB = 5, 6, 7, 11, 13, 26
 
 
 class StoreFailed(StorageError):
@@ -41,6 +41,11 @@ def commit_fault(error: BaseException, doing: str) -> StorageError:
     """
     text = f"{doing}: {error}"
     return StorageFull(text) if _code(error) == _FULL else StoreFailed(text)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite has found its file damaged."""
+    return _code(error) in (_CORRUPT, _NOTADB)
 
 
 def _code(error: BaseException) -> int | None:

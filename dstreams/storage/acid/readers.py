@@ -7,8 +7,9 @@ from typing import Final, TypeVar
 
 from attrs import define, field
 
+from dstreams.storage.acid.faults import is_damage
 from dstreams.storage.acid.shard import Shard
-from dstreams.storage.interface import StorageError
+from dstreams.storage.interface import StorageDamaged, StorageError
 from dstreams.storage.stream_rows import Connect, Connection
 
 _T = TypeVar("_T")
@@ -29,9 +30,10 @@ class Readers:
     _closed: bool = field(default=False, init=False)
 
     def ask(self, shard: int, question: Callable[..., _T], *arguments: int) -> _T:
-        """Run a question of ``chunks`` on a shard.
+        """Run a question of ``chunks`` on a shard; its first argument is the stream that it is about.
 
-        :raise StorageError: when it can't be answered.
+        :raise StorageDamaged: when what it needs is damaged.
+        :raise StorageError: when it can't be answered for another reason.
         """
         path = self._shards[shard].path
         if self._shards[shard].exclusive:
@@ -66,9 +68,11 @@ class Readers:
     def _ask(path: str, database: Connection, question: Callable[..., _T], arguments: tuple[int, ...]) -> _T:
         try:
             return question(database, *arguments)
-        except StorageError as error:
-            raise StorageError(f"{path}: {error}") from error
+        except StorageDamaged as error:
+            raise StorageDamaged(f"{path}: {error}", error.stream_id, error.place) from error
         except Exception as error:
+            if is_damage(error):
+                raise StorageDamaged(f"reading {path}: {error}", arguments[0], "database") from error
             raise StorageError(f"reading {path}: {error}") from error
 
     def _take(self, shard: int) -> Connection | None:

@@ -16,9 +16,10 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
+from dstreams.storage.acid import chunks
 from dstreams.storage.acid.check import problems
 from dstreams.storage.acid.faults import StoreFailed, fault
-from dstreams.storage.acid.group import Group, Planner, home
+from dstreams.storage.acid.group import PAGE_BYTES, Group, Planner, home
 from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.readers import Readers
 from dstreams.storage.acid.recovery import Recovery
@@ -30,7 +31,7 @@ from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
-from dstreams.storage.interface import Charges, StorageError, StorageFull, Verified
+from dstreams.storage.interface import Charges, StorageDamaged, StorageError, StorageFull, Verified
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, in_threads, run_inline
 
@@ -43,6 +44,9 @@ PARALLEL_COMMITS: Final = 8
 
 MAX_READS: Final = 6
 """How many reads may be in threads at once: a reactor's pool has ten, and commits must not wait for cold reads."""
+
+SCRUB_CHUNKS: Final = 16
+"""How many chunks a step of the scrub reads: a megabyte at most."""
 
 MEMORY_RECENT_BYTES: Final = 4 * 1024 * 1024
 """The most recent bytes that ``in-memory`` keeps a second time: reading them from a database costs little there."""
@@ -223,6 +227,7 @@ class AcidStorage:
             elif isinstance(change, Delete):
                 for stream_id in change.stream_ids:
                     self._tails.forget(stream_id)
+                    self.damage.forget(stream_id)
                     self._fork_shards.pop(stream_id, None)
         for stream_id, run in group.runs.items():
             tail = self._tails.get(stream_id)
@@ -257,13 +262,37 @@ class AcidStorage:
             if self._in_memory:
                 return self._readers.ask(shard, question, *arguments)
             done: Deferred[_T] = self._reading.run(self._run, self._readers.ask, shard, question, *arguments)
-            return done
+            return done.addErrback(self._note_damage)
 
         return StreamBytes(fetch, stream_id, tail.written, tail.data, tail.entries, hold)
 
+    def _note_damage(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, StorageDamaged):
+            self.damage.note(failure.value)
+        return failure
+
     def scrub(self) -> Iterator[Deferred[Verified]]:
-        """Nothing yet."""
-        return iter(())
+        """Verify all chunks; see ``Storage.scrub``. Rows are verified when they are read: at the start."""
+        if self._in_memory:
+            return
+        for shard in range(self._shard_count):
+            looks = [chunks.Look(0, 0, ())]
+            while looks[-1].last is not None:
+                after = looks.pop().last
+                look = self._reading.run(self._run, self._readers.ask, shard, chunks.verify, after, SCRUB_CHUNKS)
+                yield look.addErrback(self._unreadable, shard).addCallback(self._looked, looks)
+
+    @staticmethod
+    def _unreadable(failure: Failure, shard: int) -> chunks.Look:
+        """A shard that SQLite can't read on in; the damage isn't one stream's."""
+        failure.trap(StorageDamaged)
+        return chunks.Look(None, PAGE_BYTES, [StorageDamaged(failure.getErrorMessage(), -shard, "database")])
+
+    def _looked(self, look: chunks.Look, looks: list[chunks.Look]) -> Verified:
+        looks.append(look)
+        # A deleted stream's chunks are about to go, whatever is in them.
+        damaged = [each for each in look.damaged if each.stream_id <= 0 or each.stream_id in self._catalog.streams]
+        return Verified(look.size, damaged)
 
     # --- the rest ----------------------------------------------------------------------------------------------
 
