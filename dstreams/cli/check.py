@@ -36,9 +36,12 @@ def _check(options: argparse.Namespace) -> int:
     lock = DirectoryLock()
     try:
         manifest = read_manifest(OsDisk(), directory)
-        lock.acquire(directory)
+        if options.repair and options.yes:
+            lock.acquire(directory)
+        else:
+            lock.acquire_to_read(directory)
         if manifest.get("layout") == "acid":
-            report = check_acid(directory, int(manifest["shard_count"]), on_terminal())
+            report = check_acid(directory, manifest, on_terminal())
         else:
             report = check_files(directory, on_terminal())
         _print(report)

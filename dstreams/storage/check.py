@@ -2,7 +2,7 @@
 
 A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data
 and index file against its checksums and the catalog, every batch of the journal, and that each fork has its source.
-One of ``acid`` opens the databases, which lets SQLite finish what a crash interrupted, and reads everything. A repair
+One of ``acid`` reads everything, too; a database with a WAL is copied first, since SQLite might write to it. A repair
 handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
 from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the
 loss of a stream that the operator deletes.
@@ -10,7 +10,9 @@ loss of a stream that the operator deletes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from attrs import define, field
 
@@ -19,9 +21,15 @@ from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage import journal
-from dstreams.storage.acid import AcidStorage
+from dstreams.storage.acid.check import problems as shard_problems
+from dstreams.storage.acid.layout import Layout, close_all
+from dstreams.storage.acid.recovery import Recovery
+from dstreams.storage.acid.shard import Shard
+from dstreams.storage.acid.storage import MAX_SHARDS
 from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.copies import Copies
 from dstreams.storage.data_files import DataFiles
+from dstreams.storage.directory import MANIFEST
 from dstreams.storage.disk import Disk, OsDisk, copy_file
 from dstreams.storage.interface import StorageError
 from dstreams.storage.journal import ASIDE, Corruption, segment_name
@@ -55,16 +63,20 @@ class Report:
 
 
 def check_files(directory: str, progress: Progress, disk: Disk | None = None) -> Report:
-    """Check a store of the file modes. Nobody may be using it: hold its lock.
+    """Check a store of the file modes, without writing to it. Nobody may be using it: hold its lock.
 
     :param directory: the data directory.
     """
-    disk = disk or OsDisk()
+    with Copies() as copies:
+        return _check_files(directory, progress, disk or OsDisk(), copies)
+
+
+def _check_files(directory: str, progress: Progress, disk: Disk, copies: Copies) -> Report:
     report = Report()
     found: dict[int, list[str]] = {}
     rebuild = Rebuild(Catalog())
     try:
-        catalog_file = CatalogFile(f"{directory}/catalog.db")
+        catalog_file = CatalogFile(f"{directory}/catalog.db", copies.connect)
     except StorageError as error:
         report.problems.append(str(error))
         return report
@@ -89,23 +101,32 @@ def check_files(directory: str, progress: Progress, disk: Disk | None = None) ->
     return report
 
 
-def check_acid(directory: str, shard_count: int, progress: Progress) -> Report:
-    """Check a store of the mode ``acid``. Nobody may be using it: hold its lock.
+def check_acid(directory: str, manifest: Mapping[str, Any], progress: Progress) -> Report:
+    """Check a store of the mode ``acid``, without writing to it. Nobody may be using it: hold its lock.
 
-    :param shard_count: how many databases the store has; its manifest says so.
+    :param manifest: the members of its ``store.json``.
     """
     report = Report()
-    storage = AcidStorage(directory, shard_count, run_inline, lock=None, exclusive=True)
-    catalog = Catalog()
-    try:
-        storage.open(catalog, progress)
-    except StorageError as error:
-        report.problems.append(str(error))
+    shard_count = manifest.get("shard_count")
+    if not (isinstance(shard_count, int) and 1 <= shard_count <= MAX_SHARDS and not shard_count & (shard_count - 1)):
+        report.problems.append(f"{directory}/{MANIFEST} names {shard_count!r} shards; restore it from a backup")
         return report
+    with Copies() as copies:
+        layout = Layout(OsDisk(), directory, shard_count, copies.connect_unchanged, exclusive=False)
+        catalog, shards = Catalog(), list[Shard]()
+        try:
+            shards = layout.open_to_check()
+            report.problems += shard_problems(shards)
+            Recovery(catalog, shards, writes=False).run(progress)
+        except StorageError as error:
+            if not any(str(error) in problem for problem in report.problems):
+                report.problems.append(str(error))
+        except Exception as error:
+            report.problems.append(f"{directory} can't be checked any further: {type(error).__name__}: {error}")
+        finally:
+            close_all(shards)
     report.streams = len(catalog.streams)
     report.data_bytes = sum(state.size for state in catalog.streams.values())
-    report.problems += storage.problems()
-    storage.close()
     return report
 
 

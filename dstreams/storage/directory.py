@@ -94,6 +94,28 @@ class DirectoryLock:
         except OSError:
             pass  # a full disk: the number is for people, the lock doesn't need it
 
+    def acquire_to_read(self, directory: str) -> None:
+        """Keep servers out as long as the directory is read; nothing is written, so others may read it as well.
+
+        A copy that has no lock file, or one where this process may not open it, is read without.
+
+        :raise DirectoryInUse: when a server has the lock.
+        """
+        try:
+            descriptor = os.open(os.path.join(directory, LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise DirectoryInUse(directory, owner or "unknown") from error
+        except OSError:
+            os.close(descriptor)
+            return
+        self._descriptor = descriptor
+
     def release(self) -> None:
         """Let others in."""
         if self._descriptor >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,64 @@ class RepairTests:
         for _ in range(2):
             open_and_close(killed)
         assert sorted(killed.glob("journal/*.damaged")) == aside
+
+
+class UnchangedTests:
+    """A check writes nothing, so that it can read a copy that is read-only, or a snapshot."""
+
+    @pytest.mark.parametrize("mode", ["files", "acid"])
+    def test_nothing_is_written(self, mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Neither a lock, nor into a WAL that a killed process has left, nor a file beside it."""
+        storage: Storage = (
+            AcidStorage(str(tmp_path / "live"), 2, run_inline, parallel=1)
+            if mode == "acid"
+            else file_store(tmp_path / "live")
+        )
+        streams = open_store(storage)
+        fill(streams)
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "live", copy, ignore=shutil.ignore_patterns("lock"))
+        streams.close()
+        before = tree(copy)
+        assert main(["check", str(copy)]) == 0
+        assert "1 stream(s), 100 bytes" in capsys.readouterr().out
+        assert tree(copy) == before
+
+    def test_copy_of_a_store_in_use(self, tmp_path: Path) -> None:
+        """A copy that has the lock file is nobody's; the store itself is in use."""
+        streams = open_store(file_store(tmp_path / "live"))
+        fill(streams)
+        shutil.copytree(tmp_path / "live", tmp_path / "copy")
+        assert main(["check", str(tmp_path / "copy")]) == 0
+        assert main(["check", str(tmp_path / "live")]) == 1
+        streams.close()
+
+    @pytest.mark.parametrize("content", [b'{"layout":"acid","format":2}', b'{"layout":"acid"}', b"[]", b"", b"\xff"])
+    def test_manifest(self, content: bytes, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whatever a manifest says, a check says what is wrong with it."""
+        (killed / "store.json").write_bytes(content)
+        assert main(["check", str(killed)]) == 1
+        captured = capsys.readouterr()
+        assert "store.json" in captured.out + captured.err
+
+    @pytest.mark.parametrize("size", [99, 4096, 9000])
+    def test_short_catalog(self, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A catalog that ends too early is a problem, not a traceback."""
+        storage = file_store(tmp_path / "store", 4096)
+        streams = open_store(storage)
+        fill(streams)
+        streams.close()
+        catalog = tmp_path / "store/catalog.db"
+        catalog.write_bytes(catalog.read_bytes()[:size])
+        assert main(["check", str(tmp_path / "store")]) == 1
+        output = capsys.readouterr().out
+        assert "catalog.db" in output, output
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """All files, with their time of change and content."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob("*")
+        if path.is_file()
+    }

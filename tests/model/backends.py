@@ -234,7 +234,7 @@ class AcidMachine(HeldMachine):
         return acid_store(self.directory)
 
     def check(self) -> list[str]:
-        return check_acid(self.directory, SHARDS, silently).problems
+        return check_acid(self.directory, {"shard_count": SHARDS}, silently).problems
 
 
 class AcidInMemoryMachine(StreamsMachine):

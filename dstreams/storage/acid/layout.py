@@ -63,14 +63,7 @@ class Layout:
         found = set(self.disk.list(folder))
         if IDENTITY not in self.disk.list(self.directory):
             return self._create(folder, found)
-        store = str(read_members(self.disk, f"{self.directory}/{IDENTITY}").get("store"))
-        missing = [name for name in self._names() if name not in found]
-        if missing:
-            raise StorageError(
-                f"{folder}: {len(missing)} of {self.shard_count} shards are missing ({', '.join(missing[:3])});"
-                " restore the directory from a backup"
-            )
-
+        store = self._identity(found)
         wals = [name for name in self._names() if f"{name}-wal" in found]
         for name in wals:
             wal = self.disk.open(f"{folder}/{name}-wal")
@@ -79,6 +72,39 @@ class Layout:
                 wal.truncate(0)
         self._secure_wals(folder, wals)
         return self._open_shards(folder, store)
+
+    def open_to_check(self) -> list[Shard]:
+        """Open the shards of a store as they are, with connections that change nothing; nothing else is written.
+
+        :raise StorageError: when a start would be refused.
+        """
+        folder = f"{self.directory}/{FOLDER}"
+        found = set(self.disk.list(folder))
+        if IDENTITY not in self.disk.list(self.directory):
+            for name in sorted(found):
+                if name.endswith(".db"):
+                    self._check_unused(f"{folder}/{name}")
+            return []
+        store = self._identity(found)
+        for name in self._names():
+            if f"{name}-wal" in found:
+                files = [self.disk.open(f"{folder}/{each}", write=False) for each in (f"{name}-wal", name)]
+                check_wal(*files)
+        paths = [f"{folder}/{name}" for name in self._names()]
+        return self._open_all(paths, lambda shard: shard.verify(store))
+
+    def _identity(self, found: set[str]) -> str:
+        """The store's identity, whose shards must all be there.
+
+        :param found: the names of the files beside the shards.
+        """
+        missing = [name for name in self._names() if name not in found]
+        if missing:
+            raise StorageError(
+                f"{self.directory}/{FOLDER}: {len(missing)} of {self.shard_count} shards are missing"
+                f" ({', '.join(missing[:3])}); restore the directory from a backup"
+            )
+        return str(read_members(self.disk, f"{self.directory}/{IDENTITY}").get("store"))
 
     def _secure_wals(self, folder: str, names: Sequence[str]) -> None:
         """Make what is about to be read durable.

@@ -25,10 +25,12 @@ class Recovery:
     """Fills a catalog from shards.
 
     :param catalog: an empty one.
+    :param writes: whether what a crash cut off may be finished in the shards, too.
     """
 
     _catalog: Catalog
     _shards: Sequence[Shard]
+    _writes: bool = True
     fork_shards: dict[int, int] = field(factory=dict, init=False)
     """The shards of all forks."""
     last_id: int = field(default=0, init=False)
@@ -106,15 +108,20 @@ class Recovery:
         if older.soft_deleted:
             return
         _log.warn("completing the deletion of {name}, which a crash interrupted", name=older.name)
+        ids: list[int] = []
+        if older.forks:
+            older.soft_deleted = True
+        else:
+            ids += self._remove_family(older)
+            self.to_clear.setdefault(shard.number, []).extend(ids)
+        if not self._writes:
+            return
         try:
             shard.begin()
-            if older.forks:
-                older.soft_deleted = True
-                shard.update([stream_rows.stream_values(older)])
-            else:
-                ids = list(self._remove_family(older))
+            if ids:
                 shard.remove(ids, max(ids))
-                self.to_clear.setdefault(shard.number, []).extend(ids)
+            else:
+                shard.update([stream_rows.stream_values(older)])
             shard.commit()
         except Exception as error:
             raise unusable(shard.path, error) from error
