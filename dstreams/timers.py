@@ -74,10 +74,12 @@ class TimerWheel:
     :param scheduler: the reactor, or a Clock in tests.
     :param resolution: the width of a slot in seconds; a callback is late by at most this much, and never
         early.
+    :param stopwatch: measures how long work takes within a turn of the reactor, in seconds.
     """
 
     _scheduler: Scheduler
     _resolution: float = 0.1
+    _stopwatch: Callable[[], float] = time.perf_counter
     _slots: dict[int, list[Timer]] = field(factory=dict, init=False)
     _due: list[int] = field(factory=list, init=False)
     _armed_for: int | None = field(default=None, init=False)
@@ -89,6 +91,8 @@ class TimerWheel:
     """Calls a function in the reactor's next turn."""
 
     _cooperator: Cooperator = field(init=False)
+    _turn_end: float = field(default=0.0, init=False)
+    """When ``turn_is_over`` becomes true in this turn; 0 until it is asked for."""
 
     @seconds.default
     def _bind_seconds(self) -> Callable[[], float]:
@@ -124,6 +128,20 @@ class TimerWheel:
 
         task.whenDone().addBoth(end)
         return done
+
+    def turn_is_over(self) -> bool:
+        """Return whether work that can wait should wait for the next turn of the reactor.
+
+        All callers share :data:`SLICE_SECONDS` a turn, measured from the first call in it.
+        """
+        now = self._stopwatch()
+        if not self._turn_end:
+            self._turn_end = now + SLICE_SECONDS
+            self.soon(self._begin_turn)
+        return now >= self._turn_end
+
+    def _begin_turn(self) -> None:
+        self._turn_end = 0.0
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` once, ``delay`` seconds from now or up to one slot later."""

@@ -90,6 +90,10 @@ class ConnectionNumbers(Protocol):
     def body_bytes(self) -> int: ...
     @property
     def refused_bodies(self) -> int: ...
+    @property
+    def postponed(self) -> int: ...
+    @property
+    def calmed(self) -> int: ...
 
 
 class AdmissionNumbers(Protocol):
@@ -260,6 +264,12 @@ class Collector(BaseCollector):
         )
         yield _counter("dstreams_http_timed_out_requests", "Requests that arrived too slowly.", total("timed_out"))
         yield _counter("dstreams_http_refused_requests", "Requests that violate HTTP.", total("refused"))
+        yield _counter(
+            "dstreams_http_postponed_turns",
+            "Times that a connection had more to do than its share of a reactor turn.",
+            total("postponed"),
+        )
+        yield _counter("dstreams_http_calmed_connections", "Connections ended with ENHANCE_YOUR_CALM.", total("calmed"))
 
 
 @frozen(eq=False)

@@ -168,8 +168,18 @@ class FakeTransport(StringTransport):
             self.producer.resumeProducing()
 
 
+class BusyWheel(TimerWheel):
+    """The timers of a server so busy that a connection may take one step in a turn."""
+
+    def turn_is_over(self) -> bool:
+        return True
+
+
 class Connected:
-    """A channel on a fake transport."""
+    """A channel on a fake transport.
+
+    :param busy: whether everything that can wait has to.
+    """
 
     def __init__(
         self,
@@ -179,10 +189,11 @@ class Connected:
         tcp: bool = True,
         tls: bool = False,
         factory: HttpFactory | None = None,
+        busy: bool = False,
     ) -> None:
         self.application = FakeApplication() if application is None else application
         self.clock = Clock()
-        self.wheel = TimerWheel(self.clock)
+        self.wheel = BusyWheel(self.clock) if busy else TimerWheel(self.clock, stopwatch=self.clock.seconds)
         self.factory = factory or HttpFactory(self.application, self.wheel, limits, now=lambda: 0.0)
         self.transport = FakeTransport(tcp=tcp, tls=tls)
         channel = self.factory.buildProtocol(None)
@@ -195,6 +206,14 @@ class Connected:
         for segment in segments:
             self.channel.dataReceived(segment)
         return self.sent()
+
+    def turns(self) -> None:
+        """Let as many turns of the reactor pass as the channel has postponed work for."""
+        for _ in range(100_000):
+            if not self.channel._postponed:
+                return
+            self.clock.advance(0)
+        raise AssertionError("the channel never ends what it has postponed")
 
     def sent(self) -> bytes:
         """What the channel has written since the last look."""

@@ -257,6 +257,14 @@ class ValueTests:
         assert server.value("dstreams_http_refused_requests_total") == 1
         assert server.value("dstreams_http_requests_total", operation="request", status_class="4xx") == 1
 
+    def test_postponed(self) -> None:
+        """A connection that has more to do than its share of a turn is counted."""
+        server = Server()
+        flood = Connected(factory=server.factory)
+        flood.send(b"HEAD /v1/stream/s HTTP/1.1\r\nHost: a\r\n\r\n" * 5000)
+        assert server.value("dstreams_http_postponed_turns_total") == 1
+        assert server.value("dstreams_http_calmed_connections_total") == 0
+
     def test_commits(self) -> None:
         """Groups are timed and measured; what waits is told while it waits."""
         storage = DelayedStorage()

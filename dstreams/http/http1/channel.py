@@ -13,6 +13,10 @@ A connection is in one of a few phases::
 ``_serve`` is the only loop: it takes steps while there is input to take them on, and then writes. So
 pipelined requests neither recurse nor wait for each other's writes.
 
+A client that sends a lot at once gets its share of each turn of the reactor: what is left when the turn is over
+(``TimerWheel.turn_is_over``) is postponed. Then nothing more is read, and the connection continues in the next
+turns, in short steps that alternate with those of all others that wait (``TimerWheel.in_slices``).
+
 Where a body isn't wanted the request is judged by its head (``Application.judge``), and what remains of the
 body is dropped: a connection that is closed with unread bytes is reset, and the reset destroys the answer.
 
@@ -25,6 +29,7 @@ anything else, and an early answer to them ends the connection.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from enum import Enum
 from math import inf
 from typing import Any, cast
@@ -52,14 +57,14 @@ from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
 from dstreams.http.http1.heads import HeadFault, RequestHead
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import HttpLimits
+from dstreams.http.http1.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTES, STEP_SECONDS, HttpLimits
 from dstreams.http.http1.outlet import Outlet, Transport
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
 from dstreams.http.http1.unsent import unsent_bytes
 from dstreams.http.http1.writer import ResponseWriter, stop_body
 from dstreams.http.messages import Application, Request, Response
-from dstreams.timers import TimerWheel
+from dstreams.timers import TimerWheel, slice_end
 
 _log = Logger()
 
@@ -114,6 +119,8 @@ class HttpChannel(protocol.Protocol):
     _half_closeable: ITCPTransport | None = field(default=None, init=False)
     _scheme: bytes = field(default=b"http", init=False)
     _peer: str = field(default="", init=False)
+    _large_read: int = field(default=LARGE_READ_BYTES, init=False)
+    """Segments that are longer count as a part of the work of a turn."""
     _reader: RequestReader = field(init=False)
     _outlet: Outlet = field(init=False)
     _writer: ResponseWriter = field(init=False)
@@ -128,6 +135,9 @@ class HttpChannel(protocol.Protocol):
     """Whether the next answer is the last one."""
     _finishing: bool = field(default=False, init=False)
     """Whether the server stops: a client that has nothing to ask isn't waited for."""
+    _postponed: bool = field(default=False, init=False)
+    """Whether it continues in later turns of the reactor, and isn't read from until then."""
+    _postponed_at: float = field(default=0.0, init=False)
 
     # Per request.
     _request: Request | None = field(default=None, init=False)
@@ -183,10 +193,13 @@ class HttpChannel(protocol.Protocol):
         return unsent_bytes(self._transport)
 
     def retire(self) -> None:
-        """Make the answer under way the last one, or the next one when none is."""
+        """Make the answer under way the last one, or the next one when none is.
+
+        Requests that had arrived and were postponed are all answered.
+        """
         self._retiring = True
         if self._phase is _RESPONDING or self._phase is _BODY:
-            self._writer.keep_alive = False
+            self._writer.keep_alive = not self._is_last(0)
 
     def finish(self) -> None:
         """Close after the answer under way; when there is none, after a request that is still on its way."""
@@ -211,6 +224,7 @@ class HttpChannel(protocol.Protocol):
             # TLS has no half-close, and its transport would pass ours on to the socket below it.
             self._half_closeable = None if secure else tcp
         self._scheme = b"https" if secure else b"http"
+        self._large_read = LARGE_TLS_READ_BYTES if secure else LARGE_READ_BYTES
         self._peer = _text_address(transport.getPeer())
         self._reader = RequestReader(self._limits, self._heads)
         self._most_unjudged = min(self._limits.drain_bytes, self._application.max_body_bytes)
@@ -243,8 +257,10 @@ class HttpChannel(protocol.Protocol):
             self._drop(len(data))
         elif phase is not _CLOSING and phase is not _CLOSED:
             self._reader.feed(data)
-            if not outlet.corked:
+            if not outlet.corked and not self._postponed:
                 self._serve()
+        if len(data) > self._large_read and self._wheel.turn_is_over():
+            self._postpone()
 
     def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
         """The client has closed its side: it may still read, but will send nothing more."""
@@ -253,7 +269,7 @@ class HttpChannel(protocol.Protocol):
             self._lose()
         elif self._phase is _RESPONDING:
             self._give_up_waiting()
-        elif not self._outlet.corked:
+        elif not self._outlet.corked and not self._postponed:
             self._serve()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
@@ -300,19 +316,27 @@ class HttpChannel(protocol.Protocol):
 
     # -- turns
 
-    def _serve(self) -> None:
-        """Take a turn: use the input as far as the client takes the answers, and send these."""
+    def _serve(self, over: Callable[[], bool] | None = None) -> bool:
+        """Take a turn: use the input as far as time and the client's taking of the answers allow, and send these.
+
+        :param over: says when the time has passed; by default when this turn of the reactor is over.
+        :return: whether there is more to do, which was postponed.
+        """
         outlet = self._outlet
         outlet.corked = True
-        held_up = True
+        held_up, more = True, False
         while held_up:
-            self._take_steps()
+            more = self._take_steps(over or self._wheel.turn_is_over)
             held_up = outlet.blocked
             # Still corked: a transport that asks for a pause in the middle of this write isn't closed there.
             outlet.flush()
             held_up = held_up and not outlet.blocked
         outlet.corked = False
+        if more and not outlet.blocked:
+            self._postpone()
+            return True
         self._settle()
+        return False
 
     def _serve_whole(self, head: RequestHead, body: bytes) -> None:
         """Take a short turn: all that has come is one request, with a head that is known.
@@ -335,9 +359,9 @@ class HttpChannel(protocol.Protocol):
         else:
             outlet.corked = False  # nothing is written, and no deadline runs that means anything now
 
-    def _take_steps(self) -> None:
-        goes_on = True
-        while goes_on and not self._outlet.blocked:
+    def _take_steps(self, over: Callable[[], bool]) -> bool:
+        """Use the input; whether that ended because the time was over."""
+        while not self._outlet.blocked:
             phase = self._phase
             if phase is _HEAD:
                 goes_on = self._reader.has_more and self._read_head()
@@ -346,7 +370,60 @@ class HttpChannel(protocol.Protocol):
             elif phase is _DRAINING:
                 goes_on = self._drain()
             else:
-                break
+                return False
+            if not goes_on:
+                return False
+            phase = self._phase
+            may_wait = phase is _HEAD or (phase is _BODY and self._reader.body_paused)
+            if may_wait and over():
+                return True
+        return False
+
+    # -- later turns
+
+    def _postpone(self) -> None:
+        """Continue in the next turns; until then nothing is read, and no time passes for the client."""
+        phase = self._phase
+        if self._outlet.blocked or phase is _ENDING or phase is _CLOSING or phase is _CLOSED:
+            return
+        if phase is not _LINGERING:
+            self._deadline.move(inf)
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pauseProducing()
+        if not self._postponed:
+            self._postponed = True
+            self._postponed_at = self._wheel.seconds()
+            self._connections.postponed += 1
+            self._wheel.in_slices(self._continue()).addErrback(self._continuing_failed)
+
+    def _continue(self) -> Iterator[None]:
+        """Do what was postponed, step by step."""
+        while self._take_step():
+            yield
+        self._postponed = False
+
+    def _take_step(self) -> bool:
+        """Do a part of what was postponed; whether there is more."""
+        phase = self._phase
+        if phase is _CLOSED or phase is _CLOSING or self._outlet.blocked:
+            return False  # what is left is served when the client has taken its answers
+        if phase is _LINGERING:
+            if self._unread >= 0:
+                self._go_on_reading()
+            return False
+        now = self._wheel.seconds()
+        waited, self._postponed_at = now - self._postponed_at, now
+        self._body_since += waited
+        self._until += waited
+        return self._serve(slice_end(STEP_SECONDS))
+
+    def _continuing_failed(self, failure: Failure) -> None:
+        self._postponed = False
+        _log.failure("serving what was postponed failed", failure)
+        self._transport.abortConnection()
+
+    # -- the end of a turn
 
     def _settle(self) -> None:
         """At the end of a turn: note how long what comes next may take."""
@@ -428,8 +505,9 @@ class HttpChannel(protocol.Protocol):
         if self._connections.observer is not None:
             self._asked_at = time.perf_counter()
         request = self._request = head.request(self._scheme, self._peer)
-        self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
         length = head.content_length
+        goes_on = head.keep_alive and not (self._retiring and self._is_last(length or 0))
+        self._writer.begin(head.method == b"HEAD", head.is_1_0, goes_on)
         if length == 0:
             self._respond(request)
         elif (
@@ -479,11 +557,13 @@ class HttpChannel(protocol.Protocol):
         except BodyTooLarge:
             return self._refuse_too_large(request)
         if request.body is None:
-            return self._hold_body(request)
+            return self._hold_body(request) or self._reader.body_paused
         if self._held:
             self._free_body()
+        if self._retiring and self._is_last(0):
+            self._writer.keep_alive = False
         self._respond(request)
-        return True
+        return self._reader.has_more
 
     def _hold_body(self, request: Request) -> bool:
         """Count what has come of a body; whether it has to be answered now, because there is no room for more."""
@@ -508,7 +588,14 @@ class HttpChannel(protocol.Protocol):
             self._phase, self._until = _HEAD, inf
         elif self._reader.ended:
             self._phase = _ENDING
-        return not self._unread
+        return not self._unread and self._reader.has_more
+
+    def _is_last(self, body_bytes: int) -> bool:
+        """Whether a connection that retires does so with the present request.
+
+        :param body_bytes: how long its body is that comes next.
+        """
+        return not (self._postponed and self._reader.holds_head(body_bytes))
 
     # -- asking the application
 

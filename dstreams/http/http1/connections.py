@@ -27,6 +27,8 @@ class HttpStatistics:
     :param refused: requests refused since the start because HTTP doesn't allow them, the timed-out included.
     :param body_bytes: what has come of large bodies that aren't complete.
     :param refused_bodies: bodies refused since the start because there was no room for them.
+    :param postponed: how often a connection had more to do than its share of a reactor turn, since the start.
+    :param calmed: HTTP/2 connections ended since the start with ENHANCE_YOUR_CALM.
     """
 
     connections: int
@@ -40,6 +42,8 @@ class HttpStatistics:
     refused: int
     body_bytes: int
     refused_bodies: int
+    postponed: int
+    calmed: int
 
 
 class Connection(Protocol):
@@ -89,6 +93,8 @@ class Connections:
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)
     refused: int = field(default=0, init=False)
+    postponed: int = field(default=0, init=False)
+    calmed: int = field(default=0, init=False)
     when_lost: Callable[[], object] | None = field(default=None, init=False, repr=False)
     """Called after a connection has closed."""
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
@@ -151,6 +157,8 @@ class Connections:
             refused=self.refused,
             body_bytes=self.bodies.used,
             refused_bodies=self.bodies.refused,
+            postponed=self.postponed,
+            calmed=self.calmed,
         )
 
     def _waiting_no_more(self, done: Deferred[None]) -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from attrs import define, field
 
-from dstreams.http.http1.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
+from dstreams.http.http1.limits import (
+    MAX_CHUNK_EXTENSIONS_BYTES,
+    MAX_CHUNK_LINE_BYTES,
+    MAX_LINES_AT_ONCE,
+    MAX_TRAILER_BYTES,
+)
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
@@ -34,11 +39,15 @@ class BodyDecoder(Protocol):
     def complete(self) -> bool:
         """Whether the whole body has arrived."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether the last ``feed`` stopped because it had done enough at once."""
+
     def feed(self, data: bytes, start: int) -> int:
         """Take what is the body's from ``data``, which begins at ``start``.
 
         :return: where the next message begins, or the end of ``data``. Less than that when a line is
-            incomplete there: its bytes must be given again, with those that follow.
+            incomplete there, or when the decoder has paused: the rest must be given again.
         :raises FramingError: the bytes are malformed.
         :raises BodyTooLarge: the body exceeds its limit.
         """
@@ -88,6 +97,7 @@ class LengthDecoder:
 
     _missing: int
     _arrived: Arrived = field(factory=Arrived, init=False)
+    paused: ClassVar[bool] = False
 
     @property
     def complete(self) -> bool:
@@ -124,6 +134,8 @@ class ChunkedDecoder:
     """
 
     _max_bytes: int
+    paused: bool = field(default=False, init=False)
+    """See :attr:`BodyDecoder.paused`."""
     _expecting: _Expecting = field(default=_Expecting.SIZE, init=False)
     _missing: int = field(default=0, init=False)
     _total: int = field(default=0, init=False)
@@ -138,7 +150,8 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes, start: int) -> int:
         """See :meth:`BodyDecoder.feed`."""
-        end = len(data)
+        end, lines = len(data), 0
+        self.paused = False
         while start < end and self._expecting is not _Expecting.NOTHING:
             if self._expecting is _Expecting.DATA:
                 stop = min(end, start + self._missing)
@@ -148,6 +161,10 @@ class ChunkedDecoder:
                     self._expecting = _Expecting.DATA_END
                 start = stop
                 continue
+            if lines == MAX_LINES_AT_ONCE:
+                self.paused = True
+                break
+            lines += 1
             stop = self._end_of_line(data, start)
             if stop < 0:
                 break

@@ -32,6 +32,20 @@ MAX_KNOWN_HEAD_BYTES = 2048
 """The longest head that is remembered."""
 
 
+MAX_LINES_AT_ONCE = 256
+"""How many lines of a chunked body (sizes, ends of chunks, trailers) are read before others may have their turn."""
+
+LARGE_READ_BYTES = 64 * 1024
+"""A received segment that is longer may be followed by others in the same turn of the reactor: uvloop reads up to
+250 KiB at a time, and again while there is more. Twisted's reactors read up to 64 KiB, once a turn."""
+
+LARGE_TLS_READ_BYTES = 8 * 1024
+"""The same for what TLS hands over, which is at most 16 KiB."""
+
+STEP_SECONDS = 0.0005
+"""How long one connection goes on with postponed work before the next one does."""
+
+
 @frozen
 class HttpLimits:
     """What a client may send, and how slowly. All times are in seconds.

@@ -26,6 +26,8 @@ class RequestReader:
     """Whether nothing more will come."""
     body_received: int = field(default=0, init=False)
     """How many bytes of the present body have arrived, chunk sizes included."""
+    body_paused: bool = field(default=False, init=False)
+    """Whether :meth:`body` has more to read in what has arrived."""
     buffered: bytes = field(default=b"", init=False)
     """What has arrived and isn't used up; empty when all of it is."""
     _at: int = field(default=0, init=False)
@@ -75,6 +77,7 @@ class RequestReader:
         """
         self._decoder = ChunkedDecoder(max_bytes) if length is None else LengthDecoder(length)
         self.body_received = 0
+        self.body_paused = False
 
     def body(self) -> bytes | None:
         """The body, ``None`` while it is incomplete.
@@ -85,13 +88,18 @@ class RequestReader:
         decoder, start = self._decoder, self._at
         assert decoder is not None
         self._at = decoder.feed(self.buffered, start)
+        self.body_paused = decoder.paused
         self.body_received += self._at - start
         if decoder.complete:
             self._decoder = None
             return decoder.body()
-        if self.ended:
+        if self.ended and not self.body_paused:
             raise FramingError("The connection was closed in the middle of the body")
         return None
+
+    def holds_head(self, body_bytes: int) -> bool:
+        """Whether a whole head has arrived behind a body of ``body_bytes``."""
+        return self.buffered.find(b"\r\n\r\n", self._at + body_bytes) >= 0
 
     def take(self, length: int) -> bytes:
         """The next ``length`` bytes, which have all arrived: a body in the short way (1.1 us less)."""
@@ -124,11 +132,12 @@ class RequestReader:
             self.blank_lines += 1
             if self.blank_lines > MAX_BLANK_LINES:
                 raise HeadFault(400, "There are too many empty lines before the request line")
-        prefix = self.buffered[self._at :]
-        if not prefix:
+        start = self._at
+        if start == len(self.buffered):
             return None
-        if b"\r\n\r\n" in prefix and prefix[0] != 13:
+        if self.buffered[start] != 13 and self.buffered.find(b"\r\n\r\n", start) >= 0:
             return self.head()
+        prefix = self.buffered[start:]
         fault = prefix_fault(prefix, self._scanned, self._limits)
         if fault is not None:
             raise fault

@@ -5,7 +5,8 @@ The limits are tiny, so that short inputs reach all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.http.http1 import channel, framing
 from dstreams.http.http1.known_heads import Heads
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
@@ -108,22 +110,32 @@ class Outcome:
     closed: bool
 
 
-def run(segments: list[bytes], *, ends: bool = False, heads: Heads | None = None) -> Outcome:
+def run(
+    segments: list[bytes], *, ends: bool = False, heads: Heads | None = None, turns: Iterable[int] | None = None
+) -> Outcome:
     """Give a channel the segments; answers that take time come when nothing else happens.
 
     :param ends: whether the client closes its side at the end.
     :param heads: what reads the heads, when it is to know some of them by heart.
+    :param turns: how many turns of a busy reactor pass after each segment; ``None`` when the reactor isn't busy. In a
+        turn of a busy one the channel may take one step.
     """
-    connected = Connected(FakeApplication(max_body_bytes=50), LIMITS)
+    connected = Connected(FakeApplication(max_body_bytes=50), LIMITS, busy=turns is not None)
+    passing = itertools.cycle(turns or [0])
     if heads is not None:
         connected.channel._heads = connected.channel._reader._heads = heads
     waiting = connected.application.waiting
     for segment in segments:
         connected.channel.dataReceived(segment)
+        for _ in range(next(passing)):
+            connected.clock.advance(0)
+    connected.turns()
     while waiting:
         waiting.pop().callback(Response(200, b"", b"at last"))
+        connected.turns()
     if ends:
         connected.channel.readConnectionLost()
+    connected.turns()
     connected.clock.advance(6)  # a client that lingers is closed on
     sent = b"".join(connected.transport.writes)
     return Outcome(
@@ -143,6 +155,13 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def every_byte(data: bytes) -> list[bytes]:
     """One byte at a time."""
     return [data[at : at + 1] for at in range(len(data))]
+
+
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy server a channel does as little in a step as it can."""
+    monkeypatch.setattr(channel, "STEP_SECONDS", 0)
+    monkeypatch.setattr(framing, "MAX_LINES_AT_ONCE", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +210,29 @@ class SegmentationTests:
         check(whole)
         assert run(cut(data, places), ends=ends) == whole
 
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_a_step_in_each_turn(self, form: str, ends: bool) -> None:
+        """A request is answered alike when the server is busy, whole or byte by byte, alone or between others."""
+        for data in (FORMS[form], get(b"/nothing") + FORMS[form] + get(b"/missing")):
+            whole = run([data], ends=ends)
+            assert run([data], ends=ends, turns=[0]) == whole
+            assert run(every_byte(data), ends=ends, turns=[0]) == whole
+            assert run(every_byte(data), ends=ends, turns=[0, 0, 1, 0, 2]) == whole
+
+    @given(
+        st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=4),
+        st.lists(st.integers(0, 800), max_size=10),
+        st.booleans(),
+        st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    )
+    def test_pipelines_on_a_busy_server(
+        self, forms: list[str], places: list[int], ends: bool, turns: list[int]
+    ) -> None:
+        """Several requests on a connection that may take one step in a turn, cut anywhere."""
+        data = b"".join(FORMS[form] for form in forms)
+        assert run(cut(data, places), ends=ends, turns=turns) == run([data], ends=ends)
+
     @given(
         st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=3),
         st.lists(
@@ -220,6 +262,7 @@ class SegmentationTests:
         check(whole)
         assert run(cut(data, places), ends=ends) == whole
         assert run(every_byte(data), ends=ends) == whole
+        assert run(cut(data, places), ends=ends, turns=[0, 1]) == whole
 
     @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5), st.booleans())
     def test_noise(self, data: bytes, places: list[int], ends: bool) -> None:

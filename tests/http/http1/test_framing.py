@@ -16,7 +16,12 @@ from dstreams.http.http1.framing import (
     FramingError,
     LengthDecoder,
 )
-from dstreams.http.http1.limits import MAX_CHUNK_EXTENSIONS_BYTES, MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
+from dstreams.http.http1.limits import (
+    MAX_CHUNK_EXTENSIONS_BYTES,
+    MAX_CHUNK_LINE_BYTES,
+    MAX_LINES_AT_ONCE,
+    MAX_TRAILER_BYTES,
+)
 
 
 def decode(decoder: BodyDecoder, data: bytes, cuts: list[int]) -> tuple[object, bytes]:
@@ -28,6 +33,8 @@ def decode(decoder: BodyDecoder, data: bytes, cuts: list[int]) -> tuple[object, 
         held += segment
         try:
             used = decoder.feed(held, 0)
+            while decoder.paused:
+                used = decoder.feed(held, used)
         except (FramingError, BodyTooLarge) as error:
             return (type(error), str(error)), b""
         held = held[used:]
@@ -151,14 +158,28 @@ class ChunkedDecoderTests:
     def test_limits_all_extensions(self) -> None:
         """Extensions that are more than the traffic is worth are refused."""
         chunk = b"1;" + b"x" * 1000 + b"\r\n.\r\n"
-        with pytest.raises(FramingError, match="extensions"):
-            ChunkedDecoder(100).feed(chunk * (MAX_CHUNK_EXTENSIONS_BYTES // 1000 + 1), 0)
+        fault, _ = decode(ChunkedDecoder(100), chunk * (MAX_CHUNK_EXTENSIONS_BYTES // 1000 + 1), [])
+        assert fault == (FramingError, "The chunked body has too many extensions")
 
     @pytest.mark.parametrize("line", [b"x: " + b"y" * 500 + b"\r\n", b"x:\r\n", b"x" * 500])
     def test_limits_trailers(self, line: bytes) -> None:
         """Trailers without an end are refused."""
-        with pytest.raises(FramingError):
-            ChunkedDecoder(100).feed(b"0\r\n" + line * (MAX_TRAILER_BYTES // len(line) + 1), 0)
+        fault, _ = decode(ChunkedDecoder(100), b"0\r\n" + line * (MAX_TRAILER_BYTES // len(line) + 1), [])
+        assert isinstance(fault, tuple)
+        assert fault[0] is FramingError
+
+    def test_pauses(self) -> None:
+        """A segment of many small chunks is decoded in several steps."""
+        data = b"1\r\na\r\n" * 1000 + b"0\r\n\r\nnext"
+        decoder, used, steps = ChunkedDecoder(1000), 0, 0
+        while steps == 0 or decoder.paused:
+            before, used = used, decoder.feed(data, used)
+            assert used - before <= 6 * MAX_LINES_AT_ONCE
+            steps += 1
+        assert decoder.complete
+        assert decoder.body() == b"a" * 1000
+        assert data[used:] == b"next"
+        assert steps == 2000 // MAX_LINES_AT_ONCE + 1
 
     def test_asks_for_an_incomplete_line_again(self) -> None:
         """Of an incomplete line nothing is used."""
