@@ -31,7 +31,7 @@ class Scene:
     authority: Authority = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.site = HttpSite(self.application, TimerWheel(self.clock))
+        self.site = HttpSite(self.application, TimerWheel(self.clock, stopwatch=self.clock.seconds))
         self.authority = Authority(self.directory)
 
     def meet(self, *offered: str, spoken: tuple[bytes, ...] = (b"h2", b"http/1.1")) -> Meeting:

@@ -5,13 +5,16 @@ are served, in which order their responses are sent, what a slow or hostile clie
 
 A connection sends what is in line on its streams in turn, a frame each, while the client leaves room in the windows
 and the transport takes more. A body that is ahead of that waits, as on HTTP/1.1.
+
+Frames are read one at a time. Those that are left when the turn of the reactor is over wait for the next turns, and
+so do those to be sent, as on HTTP/1.1 (``dstreams/http/http1/channel.py``).
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -41,7 +44,7 @@ from dstreams.eventually import Decided, Eventually
 from dstreams.http.body_room import BUSY
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.heads import HeadFault
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES, HttpLimits
+from dstreams.http.http1.limits import LARGE_TLS_READ_BYTES, STEP_SECONDS, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.http1.outlet import Transport
 from dstreams.http.http1.replies import BODILESS, DateLine, internal_error
 from dstreams.http.http1.sink import BytesBody
@@ -51,7 +54,7 @@ from dstreams.http.http2.conversation import Conversation, begin
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Application, Request, Response
-from dstreams.timers import Timer, TimerWheel
+from dstreams.timers import Timer, TimerWheel, slice_end
 
 _log = Logger()
 
@@ -61,6 +64,15 @@ FRAME_BYTES = 16 * 1024
 RESETS_AT_ONCE = 200
 RESETS_PER_SECOND = 20
 """How many streams a client may take back: asking and taking back costs it nothing (CVE-2023-44487)."""
+
+CONTROL_FRAMES_AT_ONCE = 10_000
+CONTROL_FRAMES_PER_SECOND = 1_000
+"""How many frames a client may send that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty
+DATA, CONTINUATION, and what is unknown (CVE-2019-9511 to 9518, CVE-2024-27316)."""
+
+CONTROL_FRAMES_PER_ANSWER = 10
+"""How many more it may send for each frame of an answer. Go's client sends two WINDOW_UPDATE for each 4 KiB, which are
+eight for one of our frames; Envoy allows ten."""
 
 _ANY_STREAM = 2**31 - 1
 """The highest number a stream can have."""
@@ -112,6 +124,12 @@ class Http2Connection(protocol.Protocol):
     _idle_since: float = field(default=0.0, init=False)
     _resets: float = field(default=0.0, init=False)
     _reset_at: float = field(default=0.0, init=False)
+    _calm: float = field(default=0.0, init=False)
+    """How many control frames the client may send now."""
+    _calm_at: float = field(default=0.0, init=False)
+    _postponed: bool = field(default=False, init=False)
+    """Whether this continues in later turns of the reactor, and isn't read from until then."""
+    _postponed_at: float = field(default=0.0, init=False)
     _timer: Timer | None = field(default=None, init=False)
 
     # -- what the listener and the observer ask
@@ -192,8 +210,9 @@ class Http2Connection(protocol.Protocol):
         self._h2 = begin(self._limits)
         transport.registerProducer(self, True)
         self._connections.live.add(self)
-        self._idle_since = self._reset_at = self._wheel.seconds()
+        self._idle_since = self._reset_at = self._calm_at = self._wheel.seconds()
         self._resets = RESETS_AT_ONCE
+        self._calm = CONTROL_FRAMES_AT_ONCE
         self._flush()
         self._timer = self._wheel.call_later(LOOK_SECONDS, self._look)
         if self._retiring:
@@ -204,28 +223,112 @@ class Http2Connection(protocol.Protocol):
         if self._closing:
             return
         try:
-            events = self._h2.receive_data(data)
+            self._h2.feed(data)
         except ProtocolError as error:
-            # h2 has put a GOAWAY with the reason in line.
-            _log.debug("an HTTP/2 client broke the protocol: {error}", error=error)
-            self._connections.refused += 1
-            self._flush()
-            self._lose()
+            self._end_broken(error)
             return
-        except Exception:
-            _log.failure("reading HTTP/2 frames failed")
-            self._transport.abortConnection()
-            return
+        if not self._postponed:
+            self._serve(self._wheel.turn_is_over)
+        if len(data) > LARGE_TLS_READ_BYTES and self._wheel.turn_is_over():
+            self._postpone()
+
+    def _serve(self, over: Callable[[], bool]) -> None:
+        """Read frames until the time is over, and send what that yields."""
         corked, self._corked = self._corked, True
-        for event in events:
-            act = self._ACTIONS.get(type(event))
-            if act is not None and not self._closing:
-                act(self, event)
+        more = False
+        while self._h2.holds_frame and not self._closing:
+            if more and over():
+                break
+            more = True
+            self._read_frame()
+        else:
+            more = False
         if self._h2.awaits_too_much and not self._closing:
             self._connections.refused += 1
             self._close(ErrorCodes.FRAME_SIZE_ERROR)
         self._corked = corked
-        self._send()
+        if more:
+            self._postpone()
+        self._send(over)
+
+    def _read_frame(self) -> None:
+        try:
+            events = self._h2.read_frame()
+        except ProtocolError as error:
+            self._end_broken(error)
+            return
+        except Exception:
+            _log.failure("reading HTTP/2 frames failed")
+            self._closing = True
+            self._transport.abortConnection()
+            return
+        count = self._h2.take_control_frames()
+        if count and not self._allows_control_frames(count):
+            self._calm_down()
+            return
+        for event in events:
+            act = self._ACTIONS.get(type(event))
+            if act is not None and not self._closing:
+                act(self, event)
+
+    def _end_broken(self, error: ProtocolError) -> None:
+        """End a connection whose client broke the protocol; h2 has put a GOAWAY with the reason in line."""
+        _log.debug("an HTTP/2 client broke the protocol: {error}", error=error)
+        self._connections.refused += 1
+        self._flush()
+        self._lose()
+
+    def _allows_control_frames(self, count: int) -> bool:
+        now = self._wheel.seconds()
+        earned = CONTROL_FRAMES_PER_SECOND * (now - self._calm_at)
+        self._calm = min(CONTROL_FRAMES_AT_ONCE, self._calm + earned) - count
+        self._calm_at = now
+        return self._calm >= 0
+
+    def _calm_down(self) -> None:
+        """End a connection whose client keeps the server busy and asks for nothing."""
+        self._connections.refused += 1
+        self._connections.calmed += 1
+        self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    # -- later turns
+
+    def _postpone(self) -> None:
+        """Continue in the next turns; until then nothing is read, and no time passes for the client."""
+        if self._postponed or self._closing:
+            return
+        self._postponed = True
+        self._postponed_at = self._wheel.seconds()
+        self._connections.postponed += 1
+        if not self.blocked:
+            self._transport.pauseProducing()
+        self._wheel.in_slices(self._continue()).addErrback(self._continuing_failed)
+
+    def _continue(self) -> Iterator[None]:
+        """Do what was postponed, step by step."""
+        while not self._closing:
+            self._serve(slice_end(STEP_SECONDS))
+            if not self._h2.holds_frame and (self.blocked or not self._ready):
+                break
+            yield
+        self._end_postponement()
+
+    def _end_postponement(self) -> None:
+        self._postponed = False
+        if self._closing:
+            return
+        waited = self._wheel.seconds() - self._postponed_at
+        self._idle_since += waited
+        for stream in (*self._streams.values(), *self._draining.values()):
+            stream.now += waited
+            stream.last_byte += waited
+        if not self.blocked:
+            self._transport.resumeProducing()
+
+    def _continuing_failed(self, failure: Failure) -> None:
+        self._postponed = False
+        _log.failure("serving what was postponed failed", failure)
+        self._transport.abortConnection()
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
         """The connection is gone: let go of everything."""
@@ -245,13 +348,15 @@ class Http2Connection(protocol.Protocol):
         if not self.blocked:
             self.blocked = True
             self._blocked_since = self._wheel.seconds()
-            self._transport.pauseProducing()
+            if not self._postponed:
+                self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client has taken what it was sent."""
         if self.blocked:
             self.blocked = False
-            self._transport.resumeProducing()
+            if not self._postponed:
+                self._transport.resumeProducing()
             self._send()
 
     def stopProducing(self) -> None:
@@ -350,8 +455,7 @@ class Http2Connection(protocol.Protocol):
         self._resets = min(RESETS_AT_ONCE, self._resets + RESETS_PER_SECOND * (now - self._reset_at)) - 1
         self._reset_at = now
         if self._resets < 0:
-            self._connections.refused += 1
-            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._calm_down()
 
     def _window_updated(self, event: WindowUpdated) -> None:
         stream = self._streams.get(event.stream_id or 0)
@@ -509,8 +613,11 @@ class Http2Connection(protocol.Protocol):
             stream.is_ready = True
             self._ready.append(stream)
 
-    def _send(self) -> None:
-        """Send what is in line, as far as the client and the transport take it."""
+    def _send(self, over: Callable[[], bool] | None = None) -> None:
+        """Send what is in line, as far as time, the client and the transport allow.
+
+        :param over: says when the time has passed; by default when this turn of the reactor is over.
+        """
         if self._corked or self._closing:
             return
         self._corked = True
@@ -522,6 +629,9 @@ class Http2Connection(protocol.Protocol):
             if unsent >= WRITE_PIECE_BYTES:
                 self._flush()
                 unsent = 0
+                if self._ready and (over or self._wheel.turn_is_over)():
+                    self._postpone()
+                    break
         self._flush()
         self._corked = False
         if self._finishing and not (self._streams or self._draining or self._closing):
@@ -551,6 +661,7 @@ class Http2Connection(protocol.Protocol):
         ends = stream.ended and not stream.queued
         if data or ends:
             self._h2.send_data(stream.id, data, end_stream=ends)
+            self._calm += CONTROL_FRAMES_PER_ANSWER
         stream.stuck_since = None
         if ends:
             self._sent(stream)
@@ -599,6 +710,8 @@ class Http2Connection(protocol.Protocol):
             if now - self._blocked_since >= limits.stall_timeout:
                 self._connections.cut_stalled += 1
                 self._transport.abortConnection()
+        elif self._postponed:
+            pass  # what the client has sent must be read before it can be late
         elif not (self._streams or self._draining) and now - self._idle_since >= limits.idle_timeout:
             self._close(ErrorCodes.NO_ERROR)
         else:

@@ -7,21 +7,91 @@ from typing import Any
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 
 from dstreams.http.http1.limits import HttpLimits
 
 MAX_STREAMS = 100
 """Requests at a time on one connection; what RFC 9113 (section 6.5.2) recommends as the least."""
 
+_FRAME_HEAD_BYTES = 9
+
 STREAM_WINDOW = 256 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 """How many bytes of bodies a client may send ahead, on one stream and on all of them together."""
 
 
+class _Frames(FrameBuffer):
+    """h2's buffer of received bytes, which gives out one frame for each time that it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(server=True)
+        self.asked = False
+        self.control = 0
+        """How many control frames were given out: all that bring neither a request nor a part of its body."""
+
+    def __next__(self) -> Frame:
+        if not self.asked:
+            raise StopIteration
+        self.asked = False
+        return super().__next__()
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        """Count the frame, which h2 has just read."""
+        request = isinstance(f, HeadersFrame) or (isinstance(f, DataFrame) and (f.data or "END_STREAM" in f.flags))
+        if not request:
+            self.control += 1
+        return super()._update_header_buffer(f)
+
+    @property
+    def holds_frame(self) -> bool:
+        """Whether a whole frame waits, or one that is longer than allowed."""
+        data = self._data
+        if len(data) < _FRAME_HEAD_BYTES:
+            return False
+        length = int.from_bytes(data[:3], "big")
+        return len(data) >= _FRAME_HEAD_BYTES + length
+
+
 class Conversation(H2Connection):
-    """h2's connection, which lets streams that are open go on when one side says that it will open no more."""
+    """h2's connection, which lets streams that are open go on when one side says that it will open no more.
+
+    It reads one frame at a time, so that the same bytes have the same effect however they are cut.
+    """
+
+    incoming_buffer: _Frames
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.incoming_buffer = _Frames()
+
+    def feed(self, data: bytes) -> None:
+        """Take received bytes, to be read by :meth:`read_frame`.
+
+        :raises ProtocolError: the client doesn't speak HTTP/2.
+        """
+        self.receive_data(data)
+
+    def read_frame(self) -> list[Event]:
+        """Read one frame, of which ``holds_frame`` has said that it is there.
+
+        :return: what it means; nothing for a part of something.
+        :raises ProtocolError: the frame breaks the protocol.
+        """
+        self.incoming_buffer.asked = True
+        return self.receive_data(b"")
+
+    @property
+    def holds_frame(self) -> bool:
+        """Whether a whole frame has arrived and wasn't read."""
+        return self.incoming_buffer.holds_frame
+
+    def take_control_frames(self) -> int:
+        """How many control frames were read since this was asked last."""
+        count, self.incoming_buffer.control = self.incoming_buffer.control, 0
+        return count
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Event]]:
         """Pass the news on. h2 would regard the connection as closed, and refuse to send what is under way."""

@@ -77,7 +77,9 @@ class Client:
 
     def __attrs_post_init__(self) -> None:
         if self.factory is None:
-            self.factory = Http2Factory(self.application, TimerWheel(self.clock), self.limits, now=lambda: 0.0)
+            self.factory = Http2Factory(
+                self.application, TimerWheel(self.clock, stopwatch=self.clock.seconds), self.limits, now=lambda: 0.0
+            )
         self.transport = FakeTransport(tls=True)
         server = self.factory.buildProtocol(None)
         assert server is not None

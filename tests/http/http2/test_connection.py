@@ -10,13 +10,28 @@ import pytest
 from attrs import define
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hyperframe.frame import (
+    DataFrame,
+    GoAwayFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import RESETS_AT_ONCE
+from dstreams.http.http2 import connection as http2_connection
+from dstreams.http.http2.connection import (
+    CONTROL_FRAMES_AT_ONCE,
+    CONTROL_FRAMES_PER_ANSWER,
+    CONTROL_FRAMES_PER_SECOND,
+    RESETS_AT_ONCE,
+)
 from dstreams.http.http2.conversation import MAX_STREAMS
 from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.http2.stream import Http2Stream
@@ -26,6 +41,21 @@ from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody
 from tests.http.http2.client import Client, Fields
 
 ANY_STREAM = 2**31 - 1
+
+CONTROL_FRAMES: dict[str, Callable[[int], bytes]] = {
+    "PING": lambda _: PingFrame(0, opaque_data=b"12345678").serialize(),
+    "SETTINGS": lambda _: SettingsFrame(0, settings={4: 65_535}).serialize(),
+    "empty SETTINGS": lambda _: SettingsFrame(0).serialize(),
+    "empty DATA": lambda number: DataFrame(number).serialize(),
+    "padded empty DATA": lambda number: DataFrame(number, pad_length=3, flags=["PADDED"]).serialize(),
+    "PRIORITY": lambda number: PriorityFrame(number + 2).serialize(),
+    "WINDOW_UPDATE": lambda _: WindowUpdateFrame(0, window_increment=1).serialize(),
+    "WINDOW_UPDATE of a stream": lambda number: WindowUpdateFrame(number, window_increment=1).serialize(),
+    "RST_STREAM": lambda number: RstStreamFrame(number).serialize(),
+    "an unknown kind": lambda _: b"\0\0\0\xbb\0\0\0\0\0",
+    "GOAWAY": lambda _: GoAwayFrame(0).serialize(),
+}
+"""A frame of each kind that asks for nothing, for a stream that is open."""
 
 
 @define(eq=False)
@@ -191,7 +221,7 @@ class RequestTests:
     def test_not_http2(self) -> None:
         """Whoever speaks something else is closed."""
         clock = Clock()
-        connection = Http2Factory(FakeApplication(), TimerWheel(clock)).buildProtocol(None)
+        connection = Http2Factory(FakeApplication(), TimerWheel(clock, stopwatch=clock.seconds)).buildProtocol(None)
         assert connection is not None
         transport = FakeTransport(tls=True)
         connection.makeConnection(transport)
@@ -606,7 +636,7 @@ class ResetTests:
             for ends in (True, False):
                 number = client.h2.get_next_available_stream_id()
                 fields = [(b":method", b"PUT"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", path)]
-                client.h2.send_headers(number, [*fields, (b"expect", b"100-continue")], end_stream=ends)
+                client.h2.send_headers(number, fields, end_stream=ends)
                 client.h2.reset_stream(number)
                 client.turn()
         assert client.get(b"/a").status == 200
@@ -636,6 +666,42 @@ class ResetTests:
         assert client.transport.disconnecting
         assert client.farewell[-1][0] == ErrorCodes.ENHANCE_YOUR_CALM
 
+    @pytest.mark.parametrize("kind", CONTROL_FRAMES)
+    def test_flood_of_control_frames(self, kind: str) -> None:
+        """A client that sends nothing but control frames is cut off, whatever their kind."""
+        client = Client()
+        number = client.begin(b"POST", b"/a")
+        data = CONTROL_FRAMES[kind](number) * 100
+        for _ in range(CONTROL_FRAMES_AT_ONCE // 100 - 1):
+            client.server.dataReceived(data)
+        client.transport.clear()
+        assert not client.transport.disconnecting
+        for _ in range(2):
+            client.server.dataReceived(data)
+        assert client.transport.disconnecting
+        client.turn()
+        assert client.farewell[-1][0] == ErrorCodes.ENHANCE_YOUR_CALM
+        assert client.factory is not None
+        assert client.server._connections.calmed == 1
+
+    def test_control_frames_at_a_moderate_rate(self) -> None:
+        """A client may send some every second, and more for what it is sent."""
+        client = Client()
+        for _ in range(CONTROL_FRAMES_AT_ONCE // CONTROL_FRAMES_PER_SECOND + 2):
+            client.server.dataReceived(PingFrame(0, opaque_data=b"12345678").serialize() * CONTROL_FRAMES_PER_SECOND)
+            client.transport.clear()
+            client.clock.advance(1)
+
+    def test_control_frames_of_a_busy_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A client may send more of them for what it is sent, as it has to make room."""
+        monkeypatch.setattr(http2_connection, "CONTROL_FRAMES_AT_ONCE", 50)
+        client = Client()
+        update = WindowUpdateFrame(0, window_increment=1).serialize()
+        for _ in range(100):
+            assert client.get(b"/a").status == 200
+            client.server.dataReceived(update * CONTROL_FRAMES_PER_ANSWER)
+        assert not client.transport.disconnecting
+
     def test_moderate(self) -> None:
         """A client that takes some back every second isn't."""
         client = Client()
@@ -661,7 +727,7 @@ class ResetTests:
         connections = Connections()
         clock = Clock()
         application = FakeApplication()
-        factory = Http2Factory(application, TimerWheel(clock), connections=connections)
+        factory = Http2Factory(application, TimerWheel(clock, stopwatch=clock.seconds), connections=connections)
         client = Client(application, clock=clock, factory=factory)
         _, body = live(client)
         client.ask(b"GET", b"/later")
@@ -764,7 +830,7 @@ class EndTests:
     def test_factory(self) -> None:
         """A retiring factory greets with a goodbye; one that refuses makes no connections."""
         clock = Clock()
-        factory = Http2Factory(FakeApplication(), TimerWheel(clock))
+        factory = Http2Factory(FakeApplication(), TimerWheel(clock, stopwatch=clock.seconds))
         factory.retire()
         client = Client(clock=clock, factory=factory)
         assert client.farewell == [(0, ANY_STREAM)]
@@ -828,7 +894,7 @@ class BodyRoomTests:
         """A client of a server with so much room."""
         clock, application = Clock(), FakeApplication(max_body_bytes=10**6)
         self.connections = Connections(bodies=BodyRoom(room))
-        factory = Http2Factory(application, TimerWheel(clock), connections=self.connections)
+        factory = Http2Factory(application, TimerWheel(clock, stopwatch=clock.seconds), connections=self.connections)
         return Client(application, clock=clock, factory=factory)
 
     def test_announced(self) -> None:

@@ -71,7 +71,7 @@ class FuzzTests:
         """Input is cut anywhere; answers come late; at the end every timer and every connection is gone."""
         clock, application, connections = Clock(), FakeApplication(), Connections()
         limits = HttpLimits(body_timeout=10, idle_timeout=20, stall_timeout=20)
-        factory = Http2Factory(application, TimerWheel(clock), limits, connections=connections)
+        factory = Http2Factory(application, TimerWheel(clock, stopwatch=clock.seconds), limits, connections=connections)
         connection = factory.buildProtocol(None)
         assert connection is not None
         transport = FakeTransport(tls=True)
