@@ -3,6 +3,8 @@
 A server that takes every connection runs out of descriptors, and then nothing works any more: neither its files nor
 the listener by which an operator would see why. So accepting stops before that. Who is connected goes on; who isn't
 waits in the listeners' backlogs, and beyond those the system makes clients try again.
+
+Nor are thousands let in at once, however many wait: others' requests would wait for as long as that takes.
 """
 
 from __future__ import annotations
@@ -17,9 +19,16 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
-from dstreams.timers import Scheduler
+from dstreams.timers import Scheduler, slice_end
 
 _log = Logger()
+
+ACCEPTS_AT_ONCE = 8
+"""How many connections are accepted before it is looked at the time."""
+
+ACCEPT_SECONDS = 0.002
+"""How long connections are accepted in one turn of the reactor; what follows from it, handing them to uvloop and their
+first requests, takes as long again, and more."""
 
 QUIET_SECONDS = 60.0
 """How long after telling that the server is full that isn't told again."""
@@ -50,6 +59,8 @@ class Admission:
     _seconds: Callable[[], float]
     _what: str
     most: int = sys.maxsize
+    begin_slice: Callable[[], Callable[[], bool]] = field(default=partial(slice_end, ACCEPT_SECONDS), init=False)
+    """Begins to measure how long connections are accepted in this turn of the reactor."""
     full: int = field(default=0, init=False)
     """How often there were as many connections as there may be."""
     _ports: list[Any] = field(factory=list, init=False)
@@ -82,10 +93,16 @@ class Admission:
                 port.startReading()
 
     def _accept(self, port: Any, accept: Callable[[], object]) -> None:
-        room = self.most - self._count()
-        if room > 0:
-            port.numberAccepts = min(port.numberAccepts, room)
+        over = self.begin_slice()
+        goes_on = True
+        while goes_on:
+            wanted = port.numberAccepts = min(ACCEPTS_AT_ONCE, self.most - self._count())
+            if wanted <= 0:
+                break
+            before = port.sessionno
             accept()
+            # The reactor comes again when more are waiting.
+            goes_on = port.sessionno - before == wanted and not over()
         if not self._is_paused and self._count() >= self.most:
             self._pause()
 

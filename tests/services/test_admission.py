@@ -12,7 +12,7 @@ from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
-from dstreams.services.admission import QUIET_SECONDS, Admission, admit
+from dstreams.services.admission import ACCEPTS_AT_ONCE, QUIET_SECONDS, Admission, admit
 
 
 class QueuePort(Port):
@@ -31,6 +31,7 @@ class QueuePort(Port):
         accepted = min(self.queue, most)
         self.queue -= accepted
         self.house.live.update(object() for _ in range(accepted))
+        self.sessionno += accepted
         self.numberAccepts = most + 20 if accepted == most else max(1, accepted)
 
     def stopReading(self) -> None:  # noqa: N802
@@ -52,6 +53,7 @@ class House:
 
     def __attrs_post_init__(self) -> None:
         self.admission = admit(self, self.clock, "server.max_connections", 150)
+        self.admission.begin_slice = lambda: lambda: False
         for _ in range(2):
             port = QueuePort(self)
             assert self.admission.watch(port)
@@ -123,6 +125,20 @@ class AdmissionTests:
         ports[1].doRead()
         assert house.ports[1].queue == 1
         assert house.admission.full == 1
+
+    def test_slices(self) -> None:
+        """However many clients wait, in one turn only as many are let in as there is time for."""
+        house = House()
+        house.admission.begin_slice = lambda: lambda: len(house.live) >= begun + 20
+        house.ports[0].queue = 100
+        turns = 0
+        while house.ports[0].queue:
+            begun = len(house.live)
+            house.turn()
+            assert 0 < len(house.live) - begun <= 20 + ACCEPTS_AT_ONCE
+            turns += 1
+        assert turns == 5
+        assert len(house.live) == 100
 
     def test_told(self) -> None:
         """It is told when there is no room, but not every time."""
