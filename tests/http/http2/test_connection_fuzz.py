@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hypothesis import given
@@ -14,7 +16,7 @@ from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Response
 from dstreams.timers import TimerWheel
-from tests.http.fakes import FakeApplication, FakeTransport
+from tests.http.fakes import BusyWheel, FakeApplication, FakeTransport, describe
 
 PATHS = (b"/a", b"/live", b"/later", b"/large", b"/missing", b"/nothing")
 
@@ -63,8 +65,41 @@ def attacks(draw: st.DrawFn) -> list[bytes]:
     return pieces
 
 
+def asked(segments: list[bytes], turns: list[int] | None) -> tuple[list[bytes], bool]:
+    """What the application is asked by a client that sends these segments, and whether its connection is closed.
+
+    :param turns: how many turns of a busy reactor pass after each segment; ``None`` when the reactor isn't busy.
+    """
+    clock, application = Clock(), FakeApplication()
+    wheel = TimerWheel(clock, stopwatch=clock.seconds) if turns is None else BusyWheel(clock)
+    connection = Http2Factory(application, wheel).buildProtocol(None)
+    assert connection is not None
+    transport = FakeTransport(tls=True)
+    connection.makeConnection(transport)
+    passing = itertools.cycle(turns or [0])
+    for segment in segments:
+        if not transport.disconnecting and not transport.disconnected:
+            connection.dataReceived(segment)
+        for _ in range(next(passing)):
+            clock.advance(0)
+    while connection._postponed:
+        clock.advance(0)
+    closed = transport.disconnecting or transport.disconnected
+    connection.connectionLost()
+    return [describe(request) for request in application.requests], closed
+
+
 class FuzzTests:
     """Whatever arrives, nothing is raised or logged as a failure, and nothing is left behind."""
+
+    @given(attacks(), st.integers(1, 400), st.lists(st.integers(0, 3), min_size=1, max_size=5))
+    def test_cuts_and_turns(self, pieces: list[bytes], size: int, turns: list[int]) -> None:
+        """The same bytes ask the same of the application however they are cut, and however busy the server is."""
+        data = b"".join(pieces)
+        whole = asked([data], None)
+        assert asked([data[start : start + size] for start in range(0, len(data), size)], None) == whole
+        assert asked([data], [0]) == whole
+        assert asked([data[start : start + size] for start in range(0, len(data), size)], turns) == whole
 
     @given(attacks(), st.integers(1, 100), st.booleans())
     def test_attack(self, pieces: list[bytes], size: int, full: bool) -> None:
