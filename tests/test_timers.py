@@ -42,6 +42,31 @@ class Turns:
                 call.function()
 
 
+class TurnTests:
+    """How long work that can wait may go on in a turn."""
+
+    def test_all_share_a_slice(self) -> None:
+        """The turn is over a slice after the first one has asked; the next turn has a slice of its own."""
+        turns, now = Turns(), [100.0]
+        wheel = TimerWheel(turns, stopwatch=lambda: now[0])  # type: ignore[arg-type]
+        for _ in range(3):
+            assert not wheel.turn_is_over()
+            now[0] += 0.9 * SLICE_SECONDS
+            assert not wheel.turn_is_over()
+            now[0] += 0.2 * SLICE_SECONDS
+            assert wheel.turn_is_over()
+            assert len(turns.calls) == 1
+            turns.turn()
+            now[0] += 10.0
+
+    def test_work_that_begins_late(self) -> None:
+        """What others do before the first one asks doesn't count."""
+        turns, now = Turns(), [100.0]
+        wheel = TimerWheel(turns, stopwatch=lambda: now[0])  # type: ignore[arg-type]
+        now[0] += 10.0
+        assert not wheel.turn_is_over()
+
+
 class SlicesTests:
     @pytest.fixture(autouse=True)
     def _wheel(self) -> None:
