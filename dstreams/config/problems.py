@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same, but for the ends of its lines."""
+    """Escape the unprintable characters of a text, except its line ends."""
     return "\n".join(line if line.isprintable() else printable(line) for line in text.split("\n"))
 
 

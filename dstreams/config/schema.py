@@ -151,8 +151,8 @@ class Storage:
     )
     scrub_bytes_per_second: int = key(
         1_048_576,
-        "How much of what is stored is read each second and compared with its checksums, from end to end once a day, or"
-        " as often as the rate allows; 0: nothing.",
+        "How many bytes of stored data are verified against their checksums each second. All data is verified once a"
+        " day, or as often as this rate allows; 0 disables the verification.",
         most=1 << 40,
     )
     acid_shard_count: int = key(

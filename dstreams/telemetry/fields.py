@@ -19,8 +19,9 @@ REQUESTS: Final = "dstreams.requests"
 
 
 _UNSAFE: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
-"""In UTF-8, what JSON leaves as it is and others obey: terminals U+0080 to U+009F and the marks of direction (U+200E,
-U+200F, U+202A to U+202E, U+2066 to U+2069), and many readers of lines also U+0085, U+2028 and U+2029 as their ends."""
+"""Characters, in UTF-8, that JSON does not escape but that other programs interpret. Terminals interpret U+0080 to
+U+009F and direction marks (U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069); many programs that read lines also
+treat U+0085, U+2028 and U+2029 as line ends."""
 
 
 @define(eq=False)

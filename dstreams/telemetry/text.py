@@ -1,4 +1,4 @@
-"""A log event as a line for people: time, namespace and level, the message, then the fields as ``name=value``."""
+"""Formats log events as text lines: time, namespace and level, the message, then the fields as ``name=value``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dstreams.config.problems import printable, printable_lines
 from dstreams.telemetry.fields import REQUESTS, structured
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
-"""Printable ASCII without blank, quote, ``=`` and backslash: what needs no quotes."""
+"""Text that needs no quotes: printable ASCII without space, quote, ``=`` and backslash."""
 
 
 def text_line(event: LogEvent, *, timestamp: bool = True) -> bytes:
-    """One event; only a traceback takes more than one line.
+    """Format one event; only a traceback takes more than one line.
 
-    :param timestamp: whether the line begins with the time; not where whoever keeps it adds that.
+    :param timestamp: whether the line begins with the time; false if the log's destination, such as syslog, adds it.
     """
     if event.get("log_namespace") == REQUESTS:
         text = event["log_format"]
@@ -32,6 +32,6 @@ def text_line(event: LogEvent, *, timestamp: bool = True) -> bytes:
 
 
 def _shown(value: object) -> str:
-    """A value on one line, without characters that a terminal might obey."""
+    """Format a value on one line, without characters that a terminal might interpret."""
     text = str(value)
     return text if _BARE.fullmatch(text) else printable(json.dumps(text))
