@@ -63,7 +63,7 @@ def create_streams(
 def fill_stream(server: RunningServer, name: str, messages: int, message_bytes: int) -> None:
     """Create a stream, and append to it message by message.
 
-    :raise LoadFailure:
+    :raise LoadFailure: if a request is not answered with the right status.
     """
     expect_success(server, "PUT", name)
     append = request_bytes(server, "POST", name, b"x" * message_bytes)

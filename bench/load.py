@@ -87,7 +87,7 @@ class Requests:
     def prepare(self, server: RunningServer, step: Step) -> None:
         """Create the streams, and check that requests get the right responses.
 
-        :raise LoadFailure:
+        :raise LoadFailure: if one does not.
         """
         if self.kind == "read":
             fill_stream(server, f"{STREAM_PREFIX}0", self.body_bytes // _MESSAGE_BYTES, _MESSAGE_BYTES)
@@ -189,7 +189,7 @@ def drive(
     :param first: the number of the first stream to create.
     :param most_bytes: end earlier when this many bytes have been sent. Reads are not limited, as they store nothing.
     :param wrapper: a command that runs wrk.
-    :raise LoadFailure:
+    :raise LoadFailure: if wrk cannot be run, fails, or prints no result.
     """
     threads = min(wrk_threads(), workload.connections)
     most = 0 if workload.kind == "read" else limit(workload.body_bytes, seconds, most_bytes)

@@ -36,7 +36,7 @@ def load_configuration(options: argparse.Namespace) -> LoadedConfig:
 
 
 def read_configuration(options: argparse.Namespace) -> LoadedConfig:
-    """Load the same configuration, but return its problems instead of raising them."""
+    """Load the configuration that the options select, with its problems instead of an error."""
     return read(_chosen(options), os.environ)
 
 

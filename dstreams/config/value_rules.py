@@ -19,7 +19,7 @@ Rule = Callable[[Any], Why | None]
 """Returns what is wrong with a value or with items of it, and how to fix it; ``None`` or nothing if it is valid."""
 
 TextRule = Callable[[str], str | None]
-"""The same for a single string."""
+"""Returns what is wrong with a single string, and how to fix it; ``None`` if it is valid."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
