@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dstreams.timers import SLICE_SECONDS, TimerWheel
+from dstreams.timers import CALLS_PER_TURN, SLICE_SECONDS, TimerWheel
 
 
 @define(eq=False)
@@ -18,6 +19,9 @@ class Call:
     """A call that a turn makes, unless it is cancelled."""
 
     function: Callable[[], object] | None
+
+    def active(self) -> bool:
+        return self.function is not None
 
     def cancel(self) -> None:
         self.function = None
@@ -123,3 +127,32 @@ class SlicesTests:
         self.turns.turn()
         assert self.log == ["a", "CancelledError"]
         assert self.turns.calls == []
+
+
+class CrowdTests:
+    """Many timers that are due together, and many functions that wait for a turn."""
+
+    @pytest.mark.parametrize("kind", ["timers", "functions"])
+    def test_a_turn_calls_a_bounded_number(self, kind: str) -> None:
+        """10,000 calls are divided between turns, each is made once, in their order."""
+        turns, made = Turns(), list[int]()
+        wheel = TimerWheel(turns)  # type: ignore[arg-type]
+        calls = [partial(made.append, number) for number in range(10_000)]
+        if kind == "timers":
+            clock = Clock()
+            turns.seconds = clock.seconds
+            turns.callLater = lambda delay, function: Call(function)
+            wheel = TimerWheel(turns)  # type: ignore[arg-type]
+            for call in calls:
+                wheel.call_later(1.0, call)
+            clock.advance(2.0)
+            wheel._tick()
+        else:
+            for call in calls:
+                wheel.take_turn(call)
+        before = 0
+        while len(made) < len(calls):
+            turns.turn()
+            assert 0 < len(made) - before <= 2 * CALLS_PER_TURN
+            before = len(made)
+        assert made == list(range(10_000))

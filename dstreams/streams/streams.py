@@ -7,9 +7,10 @@ raises, or the Deferred fails with, a ``ProtocolError``.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
@@ -37,13 +38,16 @@ from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
 from dstreams.telemetry.commits import CommitTimes
-from dstreams.timers import TimerWheel
+from dstreams.timers import CALLS_PER_TURN, TimerWheel, slice_end
 
 _log = Logger()
 _T = TypeVar("_T")
 
 MAX_ALARM = 86_400.0
 """The longest wait for an Expires-At in one go, in seconds: the wall clock may be set meanwhile."""
+
+WAKE_TOGETHER = 20
+"""How many readers of a stream are woken before the readers of another one have their turn."""
 
 
 @frozen
@@ -101,7 +105,9 @@ class Streams:
     _listing: Listing = field(init=False)
     _expired: int = field(default=0, init=False)
     _audiences: dict[int, Audience] = field(factory=dict, init=False)
-    _changed: set[int] = field(factory=set, init=False)
+    _waking: deque[Audience] = field(factory=deque, init=False)
+    """The streams whose readers are being woken, in turn."""
+    _wake_is_due: bool = field(default=False, init=False)
     ending: bool = field(default=False, init=False)
     """Whether the server stops: nobody may wait for anything any more."""
 
@@ -443,14 +449,22 @@ class Streams:
             self._expiry.renew(state)  # it was in use until now
 
     def end_live(self) -> None:
-        """End every live reader; later ones should not begin to wait (see :attr:`ending`)."""
+        """End every live reader, in slices; later ones should not begin to wait (see :attr:`ending`)."""
         self.ending = True
-        for audience in list(self._audiences.values()):
-            for watcher in list(audience.watchers):
-                try:
-                    watcher.end()
-                except Exception:
-                    _log.failure("ending a live reader failed")
+        watchers = [watcher for audience in self._audiences.values() for watcher in audience.watchers]
+        self._end(watchers)
+
+    def _end(self, watchers: list[Watcher]) -> None:
+        over = slice_end()
+        for _ in range(min(len(watchers), CALLS_PER_TURN)):
+            try:
+                watchers.pop().end()
+            except Exception:
+                _log.failure("ending a live reader failed")
+            if over():
+                break
+        if watchers:
+            self._wheel.soon(partial(self._end, watchers))
 
     def _set_alarm(self, state: StreamState, audience: Audience) -> None:
         """Wake the readers of a stream with an Expires-At when that comes."""
@@ -460,27 +474,29 @@ class Streams:
 
         def ring() -> None:
             if self._expiry.is_over(state):
-                self._changed.add(state.id)
-                self._wake()
+                self._notify(audience)
             else:
                 self._set_alarm(state, audience)
 
         audience.expiry = self._wheel.call_later(min(max(left, 0.0), MAX_ALARM), ring)
 
     def _wake(self) -> None:
-        """Wake the readers of all streams that have changed since the last time."""
-        changed, self._changed = self._changed, set()
-        for stream_id in changed:
-            audience = self._audiences.get(stream_id)
-            if audience is None:
-                continue
-            audience.frames = {}
-            for watcher in list(audience.watchers):
-                try:
-                    watcher.wake()
-                except Exception:
-                    _log.failure("waking a live reader failed")
-            audience.frames = audience.newest = None
+        """Wake readers of the streams that have changed, as many as a turn allows; the streams take turns."""
+        waking, left, over = self._waking, CALLS_PER_TURN, None
+        while waking:
+            audience = waking.popleft()
+            if audience.wake(WAKE_TOGETHER):
+                waking.append(audience)
+            else:
+                audience.is_queued = False
+            left -= WAKE_TOGETHER
+            if waking:  # most often there is one stream with a few readers
+                over = over or slice_end()
+                if left <= 0 or over():
+                    break
+        self._wake_is_due = bool(waking)
+        if waking:
+            self._wheel.soon(self._wake)
 
     # --- commit --------------------------------------------------------------------------------------
 
@@ -530,7 +546,7 @@ class Streams:
             if type(change) is not Append:
                 self._published_other(change)
             elif change.stream_id in audiences:
-                self._notify(change.stream_id)
+                self._notify(audiences[change.stream_id])
 
     def _published_other(self, change: Change) -> None:
         if isinstance(change, Create):
@@ -543,16 +559,22 @@ class Streams:
         if isinstance(change, Delete | SoftDelete):
             for stream_id in concerned(change):
                 if stream_id in self._audiences:
-                    self._notify(stream_id)
+                    self._notify(self._audiences[stream_id])
 
-    def _notify(self, stream_id: int) -> None:
+    def _notify(self, audience: Audience) -> None:
         """Wake a stream's readers once this turn of the reactor is over.
 
-        Appends that come in one turn make one wake-up, and the writer's answer isn't held up by its readers.
+        Appends that come in one turn, or while the readers are being woken, make one wake-up, and the writer's answer
+        isn't held up by its readers.
         """
-        if not self._changed:
-            self._wheel.soon(self._wake)
-        self._changed.add(stream_id)
+        audience.changed = True
+        audience.frames, audience.newest = {}, None  # what was formatted before lacks what is new
+        if not audience.is_queued:
+            audience.is_queued = True
+            self._waking.append(audience)
+            if not self._wake_is_due:
+                self._wake_is_due = True
+                self._wheel.soon(self._wake)
 
     def _lost(self, cost: int) -> None:
         """Accepted changes are gone: what was counted for them isn't there."""

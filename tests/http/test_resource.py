@@ -373,6 +373,7 @@ class LiveTests:
         client.engine.put("s")
         client.send("GET", "/v1/stream/s?offset=-1&live=sse")
         client.engine.streams.end_live()
+        client.engine.turn()
         assert client.transport.value().endswith(b"0\r\n\r\n")
 
 

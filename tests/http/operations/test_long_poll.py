@@ -387,6 +387,7 @@ class ShutdownTests:
         engine.put("s")
         polls = [engine.poll("s") for _ in range(3)]
         engine.streams.end_live()
+        engine.turn()
         assert [poll.status for poll in polls] == [204] * 3
         assert all("stream-cursor" in poll.headers for poll in polls)
         assert nothing_left(engine)
@@ -398,6 +399,7 @@ class ShutdownTests:
         poll = engine.poll("s")
         engine.post("s", b"x")
         engine.streams.end_live()
+        engine.turn()
         assert poll.body == b"x"
         engine.turn()
 
@@ -406,6 +408,7 @@ class ShutdownTests:
         engine = Engine()
         engine.put("s")
         engine.streams.end_live()
+        engine.turn()
         poll = engine.poll("s")
         assert poll.status == 204
         assert "stream-cursor" in poll.headers

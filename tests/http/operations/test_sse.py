@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import weakref
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from dstreams.http.context import HttpSettings
 from dstreams.http.messages import Body, Frame
 from dstreams.protocol.cursors import EPOCH, INTERVAL_SECONDS
 from dstreams.streams.limits import StoreLimits
+from dstreams.timers import CALLS_PER_TURN
 from tests.engine import (
     START,
     WALL,
@@ -958,6 +960,7 @@ class ShutdownTests:
         engine.put("s", b"x")
         _, sink = caught_up(engine)
         engine.streams.end_live()
+        engine.turn()
         assert sink.finished
         assert sink.writes == []
         assert engine.streams.statistics().live_readers == 0
@@ -969,6 +972,7 @@ class ShutdownTests:
         body, sink = engine.follow("s", room=2)
         engine.post("s", b"more")
         engine.streams.end_live()
+        engine.turn()
         assert not sink.finished
         sink.room = None
         body.resume()
@@ -983,6 +987,7 @@ class ShutdownTests:
         engine.post("s", b"x")
         engine.turn()
         engine.streams.end_live()
+        engine.turn()
         assert sink.finished
         assert controls(sink.data)[-1]["streamNextOffset"] == START
 
@@ -993,6 +998,7 @@ class ShutdownTests:
         for _ in range(4):
             engine.post("s", b"x" * 200 * KIB)
         engine.streams.end_live()
+        engine.turn()
         _, sink = engine.follow("s")
         assert sink.finished
         assert payloads(sink.data) == b"x" * 200 * KIB
@@ -1008,6 +1014,7 @@ class ShutdownTests:
         engine.put("s", b"data")
         _, sink = engine.follow("s")
         engine.streams.end_live()
+        engine.turn()
         assert not sink.finished
         storage.fetch_all()
         assert payloads(sink.data) == b"data"
@@ -1026,6 +1033,7 @@ class ShutdownTests:
             engine.sse("s").live.start(Broken())
         sinks = [caught_up(engine)[1] for _ in range(5)]
         engine.streams.end_live()
+        engine.turn()
         assert all(sink.finished for sink in sinks)
         failures.clear()
 
@@ -1153,3 +1161,26 @@ class DelayedTests:
         storage.finish()
         engine.turn()
         assert sink.finished
+
+
+class CrowdTests:
+    """A stream with many readers."""
+
+    def test_a_turn_wakes_a_bounded_number(self) -> None:
+        """Readers are woken in several turns; appends meanwhile reach each once, and one that left gets none."""
+        engine = Engine()
+        engine.put("s")
+        readers = [engine.follow("s") for _ in range(3 * CALLS_PER_TURN)]
+        for _, sink in readers:
+            sink.take()
+        engine.post("s", b"a")
+        engine.streams._wake()
+        woken = [sink for _, sink in readers if sink.writes]
+        assert 0 < len(woken) <= CALLS_PER_TURN
+        left = next(body for body, sink in readers if not sink.writes)
+        left.stop()
+        engine.post("s", b"b")
+        engine.turn()
+        for body, sink in readers:
+            assert payloads(sink.data) == (b"" if body is left else b"ab")
+        assert engine.streams._waking == deque()
