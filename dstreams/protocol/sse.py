@@ -52,6 +52,9 @@ def data_event(data: bytes, encoding: SseEncoding) -> bytes:
     if encoding is SseEncoding.BASE64:
         return b"event: data\ndata:%b\n\n" % b2a_base64(data, newline=False)
     text = wrap(data) if encoding is SseEncoding.JSON else data
+    if not text.isascii():
+        # An event stream is UTF-8. A byte that isn't makes common readers fail, again at every reconnect.
+        text = text.decode("utf-8", "replace").encode()
     if _LF in text or _CR in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         text = text.replace(b"\n ", b"\n  ").replace(b"\n", b"\ndata:")

@@ -207,3 +207,18 @@ def _completes(start: bytes, more: bytes) -> bool:
         return len((start + more).decode("utf-8")) == 1
     except UnicodeDecodeError:
         return False
+
+
+class Utf8Tests:
+    """An event stream is UTF-8, whatever was appended."""
+
+    def test_a_byte_that_is_not_utf8(self) -> None:
+        """It becomes U+FFFD, and what is UTF-8 stays as it is."""
+        assert data_event(b"a\xffb \xe2\x82\xac", SseEncoding.TEXT) == "event: data\ndata:a\ufffdb €\n\n".encode()
+
+    @given(st.binary())
+    def test_any_bytes(self, data: bytes) -> None:
+        """A text event has the text that a lenient decoder finds in the bytes, with LF for every line end."""
+        lines = data_event(data, SseEncoding.TEXT).decode().removesuffix("\n\n").split("\n")
+        text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+        assert "\n".join(line.removeprefix("data:").removeprefix(" ") for line in lines[1:]) == text
