@@ -7,31 +7,32 @@ against it. With storage that commits immediately they are one object.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from attrs import define, field
 
 from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete, concerned
 from dstreams.model.state import StreamState
+from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 
 
-@define(eq=False)
-class Catalog:
-    """The committed state of all streams."""
+class AnyCatalog(ABC):
+    """What both catalogs have: look-ups, and the function that applies a change."""
 
-    names: dict[str, StreamState] = field(factory=dict, init=False)
-    streams: dict[int, StreamState] = field(factory=dict, init=False)
+    __slots__ = ()
 
+    @abstractmethod
     def find(self, name: str) -> StreamState | None:
         """Return the stream of that name, which may be soft-deleted, or ``None``."""
-        return self.names.get(name)
 
+    @abstractmethod
     def get(self, stream_id: int) -> StreamState | None:
         """Return the incarnation with that id, or ``None`` if it no longer exists."""
-        return self.streams.get(stream_id)
 
     def apply(self, change: Change) -> None:
         """Apply a change to the state. It is not validated here: it has been decided already."""
-        if type(change) is Append:
-            (self.streams.get(change.stream_id) or self._writable(change.stream_id)).append(change)
+        if isinstance(change, Append):
+            self._writable(change.stream_id).append(change)
         elif isinstance(change, Create):
             if change.fork is not None:
                 self._writable(change.fork.source_id).forks += 1
@@ -46,6 +47,38 @@ class Catalog:
         else:
             state = self._writable(change.stream_id)
             state.touched_at = max(state.touched_at, change.at)
+
+    @abstractmethod
+    def _writable(self, stream_id: int) -> StreamState:
+        """Return the state of an existing stream, to be changed."""
+
+    @abstractmethod
+    def _insert(self, state: StreamState) -> None:
+        """Add a new stream."""
+
+    @abstractmethod
+    def _remove(self, state: StreamState) -> None:
+        """Remove a stream whose state :meth:`_writable` has returned."""
+
+
+@define(eq=False)
+class Catalog(AnyCatalog):
+    """The committed state of all streams."""
+
+    names: ShardedDict[str, StreamState] = field(factory=ShardedDict, init=False)
+    streams: ShardedDict[int, StreamState] = field(factory=ShardedDict, init=False)
+
+    def find(self, name: str) -> StreamState | None:
+        return self.names.shards[hash(name) >> SHARD_SHIFT & SHARD_MASK].get(name)
+
+    def get(self, stream_id: int) -> StreamState | None:
+        return self.streams.shards[hash(stream_id) >> SHARD_SHIFT & SHARD_MASK].get(stream_id)
+
+    def apply(self, change: Change) -> None:
+        if type(change) is Append:
+            self.streams.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK][change.stream_id].append(change)
+        else:
+            super().apply(change)
 
     def _writable(self, stream_id: int) -> StreamState:
         return self.streams[stream_id]
@@ -62,15 +95,16 @@ class Catalog:
 
 
 @define(eq=False)
-class AcceptedCatalog(Catalog):
+class AcceptedCatalog(AnyCatalog):
     """The durable catalog, overlaid with the changes whose commit is pending.
-
-    ``names`` and ``streams`` hold only the overlays: copies of the states that have pending changes.
 
     :param durable: the catalog below.
     """
 
     _durable: Catalog
+    # The overlays: copies of the states that have pending changes.
+    names: dict[str, StreamState] = field(factory=dict, init=False)
+    streams: dict[int, StreamState] = field(factory=dict, init=False)
 
     def find(self, name: str) -> StreamState | None:
         state = self.names.get(name)
@@ -117,6 +151,9 @@ class AcceptedCatalog(Catalog):
             # If the name already belongs to another pending incarnation, keep that one, because it is newer.
             self.names.setdefault(state.name, state)
         return state
+
+    def _insert(self, state: StreamState) -> None:
+        self.names[state.name] = self.streams[state.id] = state
 
     def _remove(self, state: StreamState) -> None:
         state.removed = True

@@ -20,6 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 from attrs import define, field
@@ -329,7 +330,7 @@ class FileStorage:
         """Verify the data files of all streams, once; see ``Storage``."""
         streams = self._catalog.streams
         # Nearly in the order of the ids, and so of the directories' last use.
-        return self._files.scrub(filter(None, map(streams.get, list(streams))))
+        return self._files.scrub(filter(None, map(streams.get, chain.from_iterable(streams.key_lists()))))
 
     def checkpoint(self) -> Deferred[None]:
         """Write everything into the data files and the catalog now."""

@@ -19,6 +19,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
+from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.index import Index
@@ -94,7 +95,7 @@ class MemoryStorage:
     persistent: bool = field(default=False, init=False)
     charges: Charges = field(default=CHARGES, init=False)
     damage: DamageLog = field(factory=DamageLog, init=False)
-    _streams: dict[int, MemoryStream] = field(factory=dict, init=False)
+    _streams: ShardedDict[int, MemoryStream] = field(factory=ShardedDict, init=False)
     # Begins at the clock, so that an ETag from before a restart matches nothing after it.
     _last_id: int = field(factory=time.time_ns, init=False)
 
@@ -116,7 +117,8 @@ class MemoryStorage:
         for change in changes:
             if type(change) is Append:
                 if change.data:
-                    self._streams[change.stream_id].append(change.data, change.ends)
+                    shards, stream_id = self._streams.shards, change.stream_id
+                    shards[hash(stream_id) >> SHARD_SHIFT & SHARD_MASK][stream_id].append(change.data, change.ends)
             elif type(change) is Create:
                 stream = self._streams[change.stream_id] = MemoryStream(change.start)
                 if change.data:
@@ -127,7 +129,7 @@ class MemoryStorage:
 
     def source(self, state: StreamState) -> MemoryStream:
         """The bytes of a stream."""
-        return self._streams[state.id]
+        return self._streams.shards[hash(state.id) >> SHARD_SHIFT & SHARD_MASK][state.id]
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
         """Memory is believed."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.eventually import Decided
-from dstreams.model.catalog import AcceptedCatalog, Catalog
+from dstreams.model.catalog import AcceptedCatalog, AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
 from dstreams.storage.interface import Storage, StorageFull
@@ -52,7 +52,7 @@ class Commits:
     _published: Callable[[Sequence[Change]], None]
     _lost: Callable[[int], None]
     durable: Catalog = field(factory=Catalog, init=False)
-    accepted: Catalog = field(init=False)
+    accepted: AnyCatalog = field(init=False)
     _overlay: AcceptedCatalog | None = field(init=False)
     under_way: Commit | None = field(default=None, init=False)
     """What is being committed, ``None`` when all that was accepted is durable."""

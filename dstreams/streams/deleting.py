@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dstreams.model.catalog import Catalog
+from dstreams.model.catalog import AnyCatalog
 from dstreams.model.changes import Delete, SoftDelete
 from dstreams.model.state import StreamState
 
 
-def plan(catalog: Catalog, state: StreamState, at: float) -> Delete | SoftDelete:
+def plan(catalog: AnyCatalog, state: StreamState, at: float) -> Delete | SoftDelete:
     """The change that deletes a stream.
 
     A stream with forks is only marked; one without goes, and takes along every soft-deleted ancestor that

@@ -3,7 +3,8 @@
 Names are kept in a dictionary, so every listing begins by sorting them. Few are sorted at once, at every page. Many (a
 million take a fifth of a second) are sorted in runs of a few milliseconds, one in each turn of the reactor; a page is
 merged from the runs, and they are kept for the pages that follow. So a long listing shows the streams that were there
-when it began, less those that have gone since; what it says of each is true at the moment of the page.
+when it began, less those that have gone since, and perhaps some that came while it sorted. What it says of each is true
+at the moment of the page.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dstreams.model.state import StreamState
 from dstreams.timers import TimerWheel
 
 RUN_NAMES = 5_000
-"""How many names are sorted in one go: one to three milliseconds."""
+"""How many names are sorted in one go, and a few more: one to three milliseconds."""
 
 KEEP_SECONDS = 60.0
 """For how long a snapshot of many names is kept after its last page."""
@@ -70,7 +71,7 @@ class Listing:
         sorted_names: Deferred[None] = Deferred()
         self._waiting.append(sorted_names)
         if len(self._waiting) == 1:
-            self._sort(list(self._catalog.names), [])
+            self._sort(self._catalog.names.key_lists(), [])
         return sorted_names.addCallback(lambda _: self._merge(self._runs or [], prefix, after, limit))
 
     def _merge(self, runs: list[list[str]], prefix: str, after: str | None, limit: int) -> Page:
@@ -89,13 +90,16 @@ class Listing:
                 found.append(state)
         return Page(found, None)
 
-    def _sort(self, names: list[str], runs: list[list[str]]) -> None:
-        """Sort the next run, and the others in the reactor's next turns."""
-        start = len(runs) * RUN_NAMES
-        runs.append(sorted(names[start : start + RUN_NAMES]))
-        if start + RUN_NAMES < len(names):
-            self._wheel.soon(lambda: self._sort(names, runs))
-            return
+    def _sort(self, lists: Iterator[list[str]], runs: list[list[str]]) -> None:
+        """Sort the next run of the names, and the others in the reactor's next turns."""
+        names: list[str] = []
+        for some in lists:
+            names += some
+            if len(names) >= RUN_NAMES:
+                runs.append(sorted(names))
+                self._wheel.soon(lambda: self._sort(lists, runs))
+                return
+        runs.append(sorted(names))
         if self._runs is None:
             self._wheel.call_later(KEEP_SECONDS, self._forget)
         self._runs, self._used_at = runs, self._wheel.seconds()

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
 from dstreams.eventually import Decided, Eventually, as_deferred
-from dstreams.model.catalog import Catalog
+from dstreams.model.catalog import AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, Touch, concerned
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress, silently
@@ -99,7 +99,7 @@ class Streams:
     _scrubber: Scrubber = field(init=False)
     _commits: Commits = field(init=False)
     _durable: Catalog = field(init=False)
-    _accepted: Catalog = field(init=False)
+    _accepted: AnyCatalog = field(init=False)
     _usage: Usage = field(init=False)
     _expiry: Expiry = field(init=False)
     _listing: Listing = field(init=False)

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from attrs import define, field
 
-from dstreams.model.catalog import AcceptedCatalog, Catalog
+from dstreams.model.catalog import AcceptedCatalog, AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, concerned
 from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
@@ -196,7 +196,7 @@ class _After(AcceptedCatalog):
     altered: dict[int, None] = field(factory=dict, init=False)
 
     # Nothing is ever settled here, so nobody counts what is in flight.
-    apply = Catalog.apply
+    apply = AnyCatalog.apply
 
     def alter(self, change: Change) -> None:
         """Apply a change, and note the stream whose row it alters."""
