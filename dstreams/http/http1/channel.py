@@ -229,7 +229,7 @@ class HttpChannel(protocol.Protocol):
         self._reader = RequestReader(self._limits, self._heads)
         self._most_unjudged = min(self._limits.drain_bytes, self._application.max_body_bytes)
         self._outlet = Outlet(transport)
-        self._writer = ResponseWriter(self._outlet, self._date, self._response_ended)
+        self._writer = ResponseWriter(self._outlet, self._date, self._response_ended, self._wheel, self._continue_body)
         self._deadline = Deadline(self._wheel, self._deadline_passed)
         # Not only for streamed bodies: a client that sends requests and reads no answers must not fill the
         # transport's buffer either.
@@ -306,6 +306,10 @@ class HttpChannel(protocol.Protocol):
     def resumeProducing(self) -> None:
         """The client has taken what it was sent."""
         self._outlet.blocked = False
+        self._continue_body()
+
+    def _continue_body(self) -> None:
+        """Send more of a streamed body, and serve what follows if it ends."""
         corked = self._outlet.cork()
         self._writer.resume()
         if not corked:

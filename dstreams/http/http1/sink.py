@@ -11,8 +11,13 @@ from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.messages import Frame, Sink
 from dstreams.storage.interface import FileRange
+from dstreams.timers import TimerWheel
 
 _log = Logger()
+
+LARGE_WRITE_BYTES = 4 * 1024
+"""From this size in bytes on, writes are interrupted at the end of a turn of the reactor. Smaller ones are cheap: they
+are bounded by those who make them (``CALLS_PER_TURN`` wake-ups a turn), and a check would cost them more."""
 
 
 @define(eq=False)
@@ -23,14 +28,22 @@ class ChannelSink:
     :param chunked: whether the body is sent in chunks.
     :param missing: how many bytes are owed when the length was announced, else ``None``.
     :param on_end: called once, with whether the body is complete as announced.
+    :param wheel: says when the turn of the reactor is over.
+    :param go_on: has the body resumed; called in a later turn.
     """
 
     _outlet: Outlet
     _chunked: bool
     _missing: int | None
     _on_end: Callable[[bool], None]
+    _wheel: TimerWheel
+    _go_on: Callable[[], None]
     waiting: bool = field(default=False, init=False)
-    """Whether the body was told to wait until the client has caught up."""
+    """Whether the body was told to wait until it is resumed."""
+    _awaits_turn: bool = field(default=False, init=False)
+    """Whether ``go_on`` will be called."""
+    _has_turn: bool = field(default=False, init=False)
+    """Whether the body is resumed however much others did in this turn: they must not keep it waiting for ever."""
     _open: bool = field(default=True, init=False)
 
     def write(self, data: bytes) -> bool:
@@ -45,14 +58,14 @@ class ChannelSink:
                     return False
                 self._missing -= len(data)
             self._outlet.write(data)
-        return self._takes_more()
+        return self._takes_more(len(data))
 
     def write_frame(self, frame: Frame) -> bool:
         """See :meth:`Sink.write_frame`."""
         if not (self._chunked and self._open and frame.data):
             return self.write(frame.data)
         self._outlet.write(frame.chunked)
-        return self._takes_more()
+        return self._takes_more(len(frame.data))
 
     @property
     def sends_files(self) -> bool:
@@ -61,7 +74,7 @@ class ChannelSink:
 
     def send_file(self, part: FileRange) -> int:
         """See :meth:`Sink.send_file`."""
-        if not self._open or self._missing is None or part.size > self._missing:
+        if not self._open or self._missing is None or part.size > self._missing or self._wheel.turn_is_over():
             return 0
         sent = self._outlet.send_file(part.file.fileno(), part.offset, part.size)
         self._missing -= sent
@@ -90,11 +103,36 @@ class ChannelSink:
         """Take nothing more: the response has come to an end without the body's doing."""
         self._open = False
 
-    def _takes_more(self) -> bool:
+    def wants_resumption(self) -> bool:
+        """Return whether the body is to be resumed now. If it should be but the turn is over, it is resumed later."""
+        if not self.waiting:
+            return False
+        if not self._has_turn and self._wheel.turn_is_over():
+            self._await_turn()
+            return False
+        self._has_turn = self.waiting = False
+        return True
+
+    def _takes_more(self, size: int) -> bool:
         if self._outlet.blocked:
             self.waiting = True
             return False
+        if size >= LARGE_WRITE_BYTES and self._open and self._wheel.turn_is_over():
+            self.waiting = True
+            self._await_turn()
+            return False
         return self._open
+
+    def _await_turn(self) -> None:
+        if not self._awaits_turn:
+            self._awaits_turn = True
+            self._wheel.take_turn(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._awaits_turn = False
+        if self.waiting and self._open and not self._outlet.blocked:  # else the transport resumes it
+            self._has_turn = True
+            self._go_on()
 
 
 @define(eq=False)

@@ -12,6 +12,7 @@ from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.replies import BODILESS, STATUS_LINES, DateLine, connection_line, unknown_status
 from dstreams.http.http1.sink import BytesBody, ChannelSink
 from dstreams.http.messages import Body, Response
+from dstreams.timers import TimerWheel
 
 _log = Logger()
 
@@ -24,11 +25,15 @@ class ResponseWriter:
     :param date: the ``Date`` header.
     :param on_end: called at the end of each response, with whether it is complete; if not, the client must be
         told by cutting the connection.
+    :param wheel: says when the turn of the reactor is over.
+    :param go_on: calls :meth:`resume` and sends what that yields; called in a later turn.
     """
 
     _outlet: Outlet
     _date: DateLine
     _on_end: Callable[[bool], None]
+    _wheel: TimerWheel
+    _go_on: Callable[[], None]
     keep_alive: bool = field(default=True, init=False)
     """Whether the connection goes on after the present response."""
     _is_1_0: bool = field(default=False, init=False)
@@ -80,9 +85,8 @@ class ResponseWriter:
         self._on_end(True)
 
     def resume(self) -> None:
-        """The client has taken what it was sent."""
-        if self._body is not None and self._sink is not None and self._sink.waiting:
-            self._sink.waiting = False
+        """Continue a body that waits, because the client has taken what it was sent or because of a new turn."""
+        if self._body is not None and self._sink is not None and self._sink.wants_resumption():
             try:
                 self._body.resume()
             except Exception:
@@ -112,7 +116,7 @@ class ResponseWriter:
         mark = self._outlet.mark()
         self._write(response, framing)
         self._body = body
-        self._sink = ChannelSink(self._outlet, chunked, length, self._stream_ended)
+        self._sink = ChannelSink(self._outlet, chunked, length, self._stream_ended, self._wheel, self._go_on)
         try:
             body.start(self._sink)
         except Exception:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from dstreams.http.http1.outlet import Outlet
-from dstreams.http.http1.sink import ChannelSink
+from dstreams.http.http1.sink import LARGE_WRITE_BYTES, ChannelSink
+from dstreams.http.messages import Frame
 from dstreams.storage.interface import FileRange
+from dstreams.timers import SLICE_SECONDS, TimerWheel
 
 
 class Sending(StringTransport):
@@ -31,9 +35,12 @@ def part(size: int) -> FileRange:
     return FileRange(Opened(), 0, size)
 
 
-def sink_on(transport: object, missing: int | None = 20, *, chunked: bool = False) -> tuple[ChannelSink, Outlet]:
+def sink_on(
+    transport: object, missing: int | None = 20, *, chunked: bool = False, wheel: TimerWheel | None = None
+) -> tuple[ChannelSink, Outlet]:
     outlet = Outlet(transport)  # type: ignore[arg-type]
-    return ChannelSink(outlet, chunked, missing, lambda _: None), outlet
+    sink = ChannelSink(outlet, chunked, missing, lambda _: None, wheel or TimerWheel(Clock()), lambda: None)
+    return sink, outlet
 
 
 class SendFileTests:
@@ -88,3 +95,86 @@ class SendFileTests:
         assert hasattr(wrapper, "send_file")
         sink, _ = sink_on(wrapper)
         assert not sink.sends_files
+
+
+class TurnTests:
+    """A body's share of a turn of the reactor."""
+
+    def setup_method(self) -> None:
+        self.clock, self.time, self.calls = Clock(), 0.0, 0
+        self.wheel = TimerWheel(self.clock, stopwatch=lambda: self.time)
+        self.outlet = Outlet(Sending())  # type: ignore[arg-type]
+        self.sink = ChannelSink(self.outlet, True, None, lambda _: None, self.wheel, self.count)
+
+    def count(self) -> None:
+        self.calls += 1
+
+    def next_turn(self) -> None:
+        self.clock.advance(0)
+
+    def end_turn(self) -> None:
+        assert not self.wheel.turn_is_over()
+        self.time += SLICE_SECONDS
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_large_writes_end_with_the_turn(self, shared: bool) -> None:
+        """A body whose client keeps up is interrupted at the end of the turn, and resumed in the next one."""
+        data = b"x" * LARGE_WRITE_BYTES
+
+        def write() -> bool:
+            return self.sink.write_frame(Frame(data)) if shared else self.sink.write(data)
+
+        assert write()
+        self.end_turn()
+        assert not write()
+        assert not self.calls
+        self.next_turn()
+        assert self.calls == 1
+        assert self.sink.wants_resumption()
+        assert write()
+        self.next_turn()
+        assert self.calls == 1
+
+    def test_small_writes_are_not_interrupted(self) -> None:
+        """Events of a few bytes cost no check."""
+        self.end_turn()
+        assert self.sink.write(b"x" * (LARGE_WRITE_BYTES // 2))
+
+    def test_others_do_not_keep_it_waiting(self) -> None:
+        """A body whose turn has come is resumed although others have used the turn."""
+        self.end_turn()
+        assert not self.sink.write(b"x" * LARGE_WRITE_BYTES)
+        self.next_turn()
+        self.end_turn()
+        assert self.sink.wants_resumption()
+
+    def test_drained_client_waits_for_its_turn(self) -> None:
+        """A transport that has sent everything resumes the body in a later turn, if this one is over."""
+        self.outlet.blocked = True
+        assert not self.sink.write(b"x")
+        self.end_turn()
+        self.outlet.blocked = False
+        assert not self.sink.wants_resumption()
+        assert not self.sink.wants_resumption()
+        self.next_turn()
+        assert self.calls == 1
+        assert self.sink.wants_resumption()
+
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_is_not_resumed_without_need(self, ends: bool) -> None:
+        """A body that has ended, or whose client takes nothing, isn't resumed when its turn comes."""
+        self.end_turn()
+        assert not self.sink.write(b"x" * LARGE_WRITE_BYTES)
+        if ends:
+            self.sink.finish()
+        else:
+            self.outlet.blocked = True
+        self.next_turn()
+        assert not self.calls
+
+    def test_no_file_is_sent_when_the_turn_is_over(self) -> None:
+        """The kernel's sending counts for the turn as well."""
+        sink, _ = sink_on(Sending(), wheel=self.wheel)
+        assert sink.send_file(part(5))
+        self.end_turn()
+        assert not sink.send_file(part(5))
