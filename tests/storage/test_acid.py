@@ -917,6 +917,7 @@ def perform(served: Engine, operation: tuple[str, str, Any]) -> object:
         reply = served.fork(name, detail)
     else:
         reply = served.delete(name)
+    served.turn()  # a large body is split in slices
     return reply.status, reply.headers, reply.body
 
 
