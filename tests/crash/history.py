@@ -25,6 +25,8 @@ class History:
     # The state that even a power loss leaves, and what was accepted after it.
     _base: Expectation = field(factory=Expectation, init=False)
     _batches: list[tuple[Change, ...]] = field(factory=list, init=False)
+    # A batch that was refused, and that a crash may bring back until another one is acknowledged.
+    _doubtful: tuple[Change, ...] = field(default=(), init=False)
     _acknowledged: int = field(default=0, init=False)
     _floor: int = field(default=0, init=False)
     acknowledged_state: Expectation = field(factory=Expectation, init=False)
@@ -46,6 +48,7 @@ class History:
         self.acknowledged_state.apply(changes)
         self.seen.update(change.stream_id for change in changes if isinstance(change, Create))
         self._acknowledged += 1
+        self._doubtful = ()
         if self.durable:
             self._floor = self._acknowledged
 
@@ -53,6 +56,11 @@ class History:
         """The store said that the newest batch is not kept: it must never be seen."""
         assert self._acknowledged < len(self._batches)
         self._batches.pop()
+
+    def doubt(self) -> None:
+        """The store said that it can't tell yet whether the newest batch is kept; an earlier one isn't."""
+        assert self._acknowledged < len(self._batches)
+        self._doubtful = self._batches.pop()
 
     @property
     def acknowledged(self) -> int:
@@ -82,6 +90,7 @@ class History:
         raise Violation(self._describe(found, first))
 
     def _settle(self, state: Expectation, number: int, power_lost: bool) -> None:
+        self._doubtful = ()
         self.acknowledged_state = state.copy()
         self.seen.update(state.streams)
         if power_lost or self.durable:

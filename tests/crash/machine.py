@@ -21,6 +21,7 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.protocol.producers import unpack
+from dstreams.storage.acid.faults import Undecided
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File
 from dstreams.storage.files import FileStorage
@@ -135,8 +136,8 @@ class Recorder:
             self._history.accept(changes)
         try:
             done = self.store.commit(changes)
-        except StorageError:
-            self._refused()
+        except StorageError as error:
+            self._refused(error)
             raise
         if done is None:
             if not self._sequences:
@@ -156,12 +157,16 @@ class Recorder:
             self._history.acknowledge()
 
     def _failed(self, failure: Failure) -> Failure:
-        self._refused()
+        self._refused(failure.value)
         return failure
 
-    def _refused(self) -> None:
-        """Unless the store is dead now, it promises that nothing of the batch is left."""
-        if not self._mount.off and self.store.failure is None:
+    def _refused(self, error: BaseException | None) -> None:
+        """Unless the store is dead now or can't tell, it promises that nothing of the batch is left."""
+        if self._mount.off or self.store.failure is not None:
+            return
+        if isinstance(error, Undecided):
+            self._history.doubt()
+        else:
             self._history.refuse()
 
 

@@ -12,6 +12,8 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change, ForkPoint, SoftDelete
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.group import home
+from dstreams.storage.acid.shard import Shard
+from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import RESERVE_BYTES
 from dstreams.storage.interface import StorageError, StorageFull
 from tests.engine import Engine
@@ -165,6 +167,50 @@ class EveryStatementTests:
         apply(catalog, second_group())
         assert held(store, catalog) == after
         assert store.problems() == []
+
+    def test_an_undecided_group_is_settled_first(self, directory: Path) -> None:
+        """After a commit that is neither kept nor void nothing else is written; then the store goes on."""
+        disk = FaultyDisk()
+        served = engine(directory, connect=disk.connect)
+        served.put("a", b"one")
+        served.put("b", b"one")
+        before = contents(served)
+        disk.fail(1, sqlite3.SQLITE_FULL, "COMMIT", lasting=True)
+        assert served.post("a", b"two").status == 503
+        assert (served.storage.failure, contents(served)) == (None, before)
+        disk.log.clear()
+        for name in ("a", "b"):
+            assert served.post(name, b"three").status == 507
+            assert not any("chunks" in sql for sql in disk.log), "a group was written"
+        assert contents(served) == before
+        disk.nth = 0
+        assert served.post("b", b"four").status == 204
+        assert (served.get("a").body, served.get("b").body) == (b"one", b"onefour")
+
+    @pytest.mark.parametrize("voids", [True, False])
+    def test_a_commit_that_found_no_room_is_voided(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch, voids: bool
+    ) -> None:
+        """A refused group that lies complete in the WAL isn't found by the next start; without voiding it would be."""
+        if not voids:
+            monkeypatch.setattr(Shard, "void", lambda _: None)
+        monkeypatch.setattr(Upkeep, "make_room", lambda _: None)  # which may empty the WAL
+        disk = FaultyDisk()
+        served = engine(directory, 1, connect=disk.connect)
+        served.put("a", b"one")
+        wal = directory / "acid" / "shard_00.db-wal"
+        written = wal.stat().st_size
+        copy = crashed(directory)
+        assert engine(copy, 1).post("a", b"two").status == 204
+        group = (copy / "acid" / "shard_00.db-wal").read_bytes()[written:]
+        assert group
+        with wal.open("ab") as file:  # what SQLite was about to write lies there already
+            file.write(group)
+        disk.fail(1, sqlite3.SQLITE_FULL, "COMMIT")
+        assert served.post("a", b"two").status == 507
+        assert served.get("a").body == b"one"
+        found = engine(crashed(directory), 1).get("a").body
+        assert found == (b"one" if voids else b"onetwo")
 
     def test_a_rollback_that_fails_is_final(self, directory: Path) -> None:
         """When a group can't be undone, the store takes no more."""

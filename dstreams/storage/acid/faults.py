@@ -13,6 +13,14 @@ class StoreFailed(StorageError):
     """The disk may say something else than the memory, or can't be trusted: the store takes no more changes."""
 
 
+class Undecided(StorageError):
+    """A commit found no room, and neither did the one that was to void it.
+
+    If the process ends now, the next start may find the group committed. The store changes nothing before it has
+    voided it.
+    """
+
+
 _PASSING: Final = frozenset((_BUSY, _LOCKED, _NOMEM))
 
 
@@ -36,8 +44,8 @@ def fault(error: BaseException, doing: str) -> StorageError:
 def commit_fault(error: BaseException, doing: str) -> StorageError:
     """The error of a commit as the storage's own.
 
-    SQLite reports a full disk before it has written the frame that makes a transaction valid. After any other
-    error that frame may be in the WAL, and the next start may find the transaction committed.
+    After a full disk the store may go on once the transaction is void (see ``writer``). After any other error
+    SQLite's view of the WAL may differ from the disk's, and the next start may find the transaction committed.
     """
     text = f"{doing}: {error}"
     return StorageFull(text) if _code(error) == _FULL else StoreFailed(text)

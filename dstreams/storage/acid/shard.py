@@ -276,6 +276,19 @@ class Shard:
             if "no transaction" not in str(error):  # SQLite rolls back by itself after some errors
                 raise
 
+    def void(self) -> None:
+        """Make sure that a transaction whose commit found no room is never found committed.
+
+        SQLite writes a transaction's frames behind the last commit, over what is left of earlier rounds and of refused
+        transactions. When a write fails, those older bytes may be just the ones that it would have written, and the
+        transaction is whole in the file although SQLite has reported an error. Another commit takes its place: it is
+        of one page, in the first frame, so that the checksums of the frames behind it go on from nothing.
+
+        The page must be written although nothing changes, which SQLite does for this pragma and not for an UPDATE.
+        """
+        with self._transaction():
+            self.database.execute(f"PRAGMA user_version = {FORMAT}")
+
     # --- upkeep ------------------------------------------------------------------------------------------------
 
     def checkpoint_aside(self) -> None:
@@ -344,7 +357,7 @@ class Shard:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction of upkeep. It is synced although it could be repeated after a crash, see S5."""
+        """A transaction that belongs to no group. It is synced although it could be repeated after a crash, see S5."""
         try:
             self.begin()
             yield

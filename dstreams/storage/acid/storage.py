@@ -18,7 +18,7 @@ from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage.acid import chunks
 from dstreams.storage.acid.check import problems
-from dstreams.storage.acid.faults import StoreFailed, fault
+from dstreams.storage.acid.faults import StoreFailed, Undecided, fault
 from dstreams.storage.acid.group import PAGE_BYTES, Group, Planner, home
 from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.readers import Readers
@@ -204,7 +204,7 @@ class AcidStorage:
     def _not_written(self, failure: Failure) -> Failure:
         if failure.check(StoreFailed):
             self._fail(failure.getErrorMessage())
-        elif failure.check(StorageFull):
+        elif failure.check(StorageFull, Undecided):
             self._upkeep.make_room()
         return failure
 
