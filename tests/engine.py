@@ -275,15 +275,15 @@ class Engine:
         query = f"offset={at}&live=long-poll" + ("" if cursor is None else f"&cursor={cursor}")
         return self._ask("GET", name, b"", query, headers)
 
-    def sse(self, name: str, at: str = "-1", cursor: object = None) -> Reply:
+    def sse(self, name: str, at: str = "-1", cursor: object = None, **headers: str) -> Reply:
         query = f"offset={at}&live=sse" + ("" if cursor is None else f"&cursor={cursor}")
-        return self.ask("GET", name, query=query)
+        return self.ask("GET", name, query=query, **headers)
 
     def follow(
-        self, name: str, at: str = "-1", cursor: object = None, room: int | None = None
+        self, name: str, at: str = "-1", cursor: object = None, room: int | None = None, **headers: str
     ) -> tuple[Body, FakeSink]:
         """An SSE reader that has been started, and its connection."""
-        reply = self.sse(name, at, cursor)
+        reply = self.sse(name, at, cursor, **headers)
         assert reply.status == 200
         sink = FakeSink(room)
         reply.live.start(sink)

@@ -33,6 +33,7 @@ PRODUCER_RECEIVED_SEQ: Final = b"Producer-Received-Seq"
 # Names as found in a request's headers.
 CONTENT_TYPE_KEY: Final = b"content-type"
 IF_NONE_MATCH_KEY: Final = b"if-none-match"
+LAST_EVENT_ID_KEY: Final = b"last-event-id"
 STREAM_CLOSED_KEY: Final = b"stream-closed"
 STREAM_SEQ_KEY: Final = b"stream-seq"
 STREAM_TTL_KEY: Final = b"stream-ttl"

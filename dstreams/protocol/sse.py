@@ -42,15 +42,16 @@ _UNFINISHED_CHARACTER: Final = re.compile(
 """Every proper beginning of a well-formed UTF-8 sequence (Unicode, table 3-7) at the end of the bytes."""
 
 
-def data_event(data: bytes, encoding: SseEncoding) -> bytes:
+def data_event(data: bytes, encoding: SseEncoding, end: bytes) -> bytes:
     """Write stored bytes as one event of type ``data``.
 
     :param data: the bytes; for JSON in the stored form of :mod:`dstreams.protocol.json_mode`.
     :param encoding: how to write them.
+    :param end: the offset after them, as a token: the event's id, which a browser sends back when it reconnects.
     :return: the whole event with its blank line.
     """
     if encoding is SseEncoding.BASE64:
-        return b"event: data\ndata:%b\n\n" % b2a_base64(data, newline=False)
+        return b"event: data\ndata:%b\nid:%b\n\n" % (b2a_base64(data, newline=False), end)
     text = wrap(data) if encoding is SseEncoding.JSON else data
     if not text.isascii():
         # An event stream is UTF-8. A byte that isn't makes common readers fail, again at every reconnect.
@@ -59,14 +60,14 @@ def data_event(data: bytes, encoding: SseEncoding) -> bytes:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         text = text.replace(b"\n ", b"\n  ").replace(b"\n", b"\ndata:")
     if text.startswith(b" "):
-        return b"event: data\ndata: %b\n\n" % text
-    return b"event: data\ndata:%b\n\n" % text
+        return b"event: data\ndata: %b\nid:%b\n\n" % (text, end)
+    return b"event: data\ndata:%b\nid:%b\n\n" % (text, end)
 
 
 def control_event(next_offset: bytes, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
     """Write the event that tells a reader where it stands.
 
-    :param next_offset: the offset to go on from, as a token.
+    :param next_offset: the offset to go on from, as a token; also the event's id.
     :param cursor: the cursor to send back, or ``None`` for none; not written when the stream is closed, since
         nobody comes back.
     :param up_to_date: whether the reader has everything there is.
@@ -79,7 +80,7 @@ def control_event(next_offset: bytes, cursor: int | None, up_to_date: bool, clos
         members = b"" if cursor is None else b',"streamCursor":"%d"' % cursor
         if up_to_date:
             members += b',"upToDate":true'
-    return b'event: control\ndata:{"streamNextOffset":"%b"%b}\n\n' % (next_offset, members)
+    return b'event: control\ndata:{"streamNextOffset":"%b"%b}\nid:%b\n\n' % (next_offset, members, next_offset)
 
 
 def incomplete_suffix(data: bytes) -> int:

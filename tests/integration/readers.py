@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from dstreams.protocol.offsets import format_offset
 
-_DATA = re.compile(rb"event: data\ndata:(\[.*\])\n\n")
+_DATA = re.compile(rb"event: data\ndata:(\[.*\])\nid:.*\n\n")
 _NEXT = re.compile(rb"stream-next-offset: ([0-9_]+)", re.IGNORECASE)
 _LENGTH = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
 _CURSOR = re.compile(rb"stream-cursor: ([0-9]+)", re.IGNORECASE)

@@ -14,6 +14,7 @@ from dstreams.protocol.json_mode import split_messages
 from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
 
 TOKEN = b"0000000000000000_0000000000000005"
+END = b"\nid:" + TOKEN + b"\n\n"
 
 
 def read_events(stream: bytes) -> list[tuple[str, str]]:
@@ -44,61 +45,61 @@ class DataEventTests:
     @pytest.mark.parametrize(
         ("data", "event"),
         [
-            (b"hello", b"event: data\ndata:hello\n\n"),
-            (b"", b"event: data\ndata:\n\n"),
-            (b"a\nb", b"event: data\ndata:a\ndata:b\n\n"),
-            (b"a\r\nb\rc", b"event: data\ndata:a\ndata:b\ndata:c\n\n"),
-            (b"a\n", b"event: data\ndata:a\ndata:\n\n"),
-            (b"\n\n", b"event: data\ndata:\ndata:\ndata:\n\n"),
-            (b" a", b"event: data\ndata:  a\n\n"),
-            (b"a\n  b", b"event: data\ndata:a\ndata:   b\n\n"),
-            (b"\r\n \r ", b"event: data\ndata:\ndata:  \ndata:  \n\n"),
-            (b"\ta", b"event: data\ndata:\ta\n\n"),
+            (b"hello", b"event: data\ndata:hello"),
+            (b"", b"event: data\ndata:"),
+            (b"a\nb", b"event: data\ndata:a\ndata:b"),
+            (b"a\r\nb\rc", b"event: data\ndata:a\ndata:b\ndata:c"),
+            (b"a\n", b"event: data\ndata:a\ndata:"),
+            (b"\n\n", b"event: data\ndata:\ndata:\ndata:"),
+            (b" a", b"event: data\ndata:  a"),
+            (b"a\n  b", b"event: data\ndata:a\ndata:   b"),
+            (b"\r\n \r ", b"event: data\ndata:\ndata:  \ndata:  "),
+            (b"\ta", b"event: data\ndata:\ta"),
         ],
     )
     def test_text_form(self, data: bytes, event: bytes) -> None:
         """Every line has its own field without a space, doubled where the line begins with one."""
-        assert data_event(data, SseEncoding.TEXT) == event
+        assert data_event(data, SseEncoding.TEXT, TOKEN) == event + END
 
     @given(texts)
     @example("\n x\r\n\r  y")
     def test_text_round_trip(self, text: str) -> None:
         """A reader gets the text back, every line end turned into LF and nothing else changed."""
         expected = text.replace("\r\n", "\n").replace("\r", "\n")
-        assert read_events(data_event(text.encode(), SseEncoding.TEXT)) == [("data", expected)]
+        assert read_events(data_event(text.encode(), SseEncoding.TEXT, TOKEN)) == [("data", expected)]
 
     @given(st.binary())
     def test_text_never_leaves_its_event(self, data: bytes) -> None:
         """No content, however hostile, becomes an event or a field of its own."""
-        assert [kind for kind, _ in read_events(data_event(data, SseEncoding.TEXT))] == ["data"]
+        assert [kind for kind, _ in read_events(data_event(data, SseEncoding.TEXT, TOKEN))] == ["data"]
 
     def test_injected_fields_stay_data(self) -> None:
         """Text that imitates the format is delivered as text."""
         hostile = b'x\r\n\r\nevent: control\r\ndata: {"streamClosed":true}\r\n\r\n'
-        assert read_events(data_event(hostile, SseEncoding.TEXT)) == [
+        assert read_events(data_event(hostile, SseEncoding.TEXT, TOKEN)) == [
             ("data", 'x\n\nevent: control\ndata: {"streamClosed":true}\n\n')
         ]
 
     @given(st.binary())
     def test_base64_round_trip(self, data: bytes) -> None:
         """Bytes come back exactly from one line of padded standard base64."""
-        event = data_event(data, SseEncoding.BASE64)
-        assert event.count(b"\n") == 3
+        event = data_event(data, SseEncoding.BASE64, TOKEN)
+        assert event.count(b"\n") == 4
         [(kind, text)] = read_events(event)
         assert kind == "data"
         assert base64.b64decode(text, validate=True) == data
 
     def test_json_form(self) -> None:
         """Stored messages are written as one array."""
-        assert data_event(b'{"a":1},2,', SseEncoding.JSON) == b'event: data\ndata:[{"a":1},2]\n\n'
-        assert data_event(b"", SseEncoding.JSON) == b"event: data\ndata:[]\n\n"
+        assert data_event(b'{"a":1},2,', SseEncoding.JSON, TOKEN) == b'event: data\ndata:[{"a":1},2]' + END
+        assert data_event(b"", SseEncoding.JSON, TOKEN) == b"event: data\ndata:[]" + END
 
     @given(st.lists(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))))
     def test_json_with_blanks_round_trip(self, values: list[object]) -> None:
         """Messages with line ends between their parts parse to the same values."""
         body = orjson.dumps(values, option=orjson.OPT_INDENT_2).replace(b"\n", b"\r\n")
         stored, _ = split_messages(body)
-        [(kind, text)] = read_events(data_event(stored, SseEncoding.JSON))
+        [(kind, text)] = read_events(data_event(stored, SseEncoding.JSON, TOKEN))
         assert (kind, orjson.loads(text)) == ("data", values)
 
 
@@ -119,7 +120,7 @@ class ControlEventTests:
     def test_form(self, cursor: int | None, up_to_date: bool, closed: bool, members: bytes) -> None:
         """Members that don't apply are left out; a closed stream has no cursor and is always up to date."""
         event = control_event(TOKEN, cursor, up_to_date, closed)
-        assert event == b'event: control\ndata:{"streamNextOffset":"%b"%b}\n\n' % (TOKEN, members)
+        assert event == b'event: control\ndata:{"streamNextOffset":"%b"%b}' % (TOKEN, members) + END
 
     @given(st.none() | st.integers(0), st.booleans(), st.booleans())
     def test_is_json(self, cursor: int | None, up_to_date: bool, closed: bool) -> None:
@@ -136,7 +137,7 @@ class HeartbeatTests:
 
     def test_is_no_event(self) -> None:
         """A heartbeat between events changes nothing for the reader."""
-        event = data_event(b"a", SseEncoding.TEXT)
+        event = data_event(b"a", SseEncoding.TEXT, TOKEN)
         assert read_events(HEARTBEAT + event + HEARTBEAT) == [("data", "a")]
 
 
@@ -214,11 +215,13 @@ class Utf8Tests:
 
     def test_a_byte_that_is_not_utf8(self) -> None:
         """It becomes U+FFFD, and what is UTF-8 stays as it is."""
-        assert data_event(b"a\xffb \xe2\x82\xac", SseEncoding.TEXT) == "event: data\ndata:a\ufffdb €\n\n".encode()
+        assert (
+            data_event(b"a\xffb \xe2\x82\xac", SseEncoding.TEXT, TOKEN) == "event: data\ndata:a\ufffdb €".encode() + END
+        )
 
     @given(st.binary())
     def test_any_bytes(self, data: bytes) -> None:
         """A text event has the text that a lenient decoder finds in the bytes, with LF for every line end."""
-        lines = data_event(data, SseEncoding.TEXT).decode().removesuffix("\n\n").split("\n")
+        lines = data_event(data, SseEncoding.TEXT, TOKEN).removesuffix(END).decode().split("\n")
         text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
         assert "\n".join(line.removeprefix("data:").removeprefix(" ") for line in lines[1:]) == text

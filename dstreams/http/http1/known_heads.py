@@ -17,7 +17,7 @@ from attrs import define, field
 from dstreams.http.http1.heads import RequestHead, parse_head
 from dstreams.http.http1.limits import MAX_KNOWN_BYTES, MAX_KNOWN_FIELDS_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.http.messages import Facts
-from dstreams.protocol.headers import PRODUCER_SEQ_KEY, is_plain_integer
+from dstreams.protocol.headers import LAST_EVENT_ID_KEY, PRODUCER_SEQ_KEY, is_plain_integer
 
 _LINE: Final = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@%/?-]*))? HTTP/1\.1"
@@ -137,8 +137,8 @@ class Heads:
 
     def _read(self, head: bytes) -> RequestHead:
         read = parse_head(head, self._limits)
-        if len(head) > self._longest:
-            return read
+        if len(head) > self._longest or LAST_EVENT_ID_KEY in read.headers:
+            return read  # the same event is hardly ever the last one twice
         cut = _cut_number(head)
         if cut is None:
             if read.method not in _ONCE:

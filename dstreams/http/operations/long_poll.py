@@ -59,7 +59,7 @@ class _LongPoll:
         current = interval(self._context.clocks.wall())
         cursor = next_cursor(self._cursor, current)
         if self.position == state.tail:
-            return _nothing_new(state, cursor)
+            return nothing_new(state, cursor)
         found = self._context.streams.read(
             state, self.position, self._context.settings.max_answer_bytes, on_boundary=on_boundary
         )
@@ -112,8 +112,14 @@ class _LongPoll:
         return waiting
 
 
-def _nothing_new(state: StreamState, cursor: int) -> Response:
-    """204: the client is up to date, and for ever when the stream is closed."""
+def nothing_new(state: StreamState, cursor: int | None) -> Response:
+    """Return the 204 for a client that has everything.
+
+    :param cursor: the next cursor; ``None`` for none. A closed stream has none.
+    """
     head = NO_STORE + b"Stream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % format_offset(state.tail)
-    head += b"Stream-Closed: true\r\n" if state.closed else b"Stream-Cursor: %d\r\n" % cursor
+    if state.closed:
+        head += b"Stream-Closed: true\r\n"
+    elif cursor is not None:
+        head += b"Stream-Cursor: %d\r\n" % cursor
     return Response(204, head)

@@ -27,7 +27,7 @@ def read(context: Context, request: Request, name: str) -> Response | Deferred[R
     if query.live is Live.LONG_POLL:
         return long_poll(context, request, state, offset, query.cursor)
     if query.live is Live.SSE:
-        return follow(context, state, offset, query.cursor)
+        return follow(context, request, state, offset, query.cursor)
     if offset == NOW:
         context.streams.renew(state)
         return _tail_only(state)

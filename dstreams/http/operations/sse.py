@@ -17,11 +17,13 @@ from twisted.python.failure import Failure
 
 from dstreams.eventually import then
 from dstreams.http.context import Context
-from dstreams.http.messages import Frame, Response, Sink
+from dstreams.http.messages import Frame, Request, Response, Sink
+from dstreams.http.operations.long_poll import nothing_new
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
-from dstreams.protocol.offsets import NOW, format_offset
-from dstreams.protocol.problems import ProtocolError
+from dstreams.protocol.headers import LAST_EVENT_ID_KEY
+from dstreams.protocol.offsets import NOW, format_offset, parse_offset
+from dstreams.protocol.problems import InvalidOffset, ProtocolError
 from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.live import Audience
@@ -41,20 +43,36 @@ together don't come back together."""
 _HEARTBEAT = Frame(HEARTBEAT)
 
 _HEAD = (
-    b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+    b"Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\nVary: Last-Event-ID\r\nCache-Control: "
     # X-Accel-Buffering: nginx would hold events back otherwise.
 )
+_HEAD_OF_URL = _HEAD + b"no-cache, no-transform\r\n"
+_HEAD_OF_EVENT_ID = _HEAD + b"no-store, no-transform\r\n"
+"""The response depends on more than the URL, so a cache must not store it under the URL."""
 
 
-def follow(context: Context, state: StreamState, offset: int, cursor: int | None) -> Response | Deferred[Response]:
-    """Send all after ``offset`` and go on with what is appended.
+def follow(
+    context: Context, request: Request, state: StreamState, offset: int, cursor: int | None
+) -> Response | Deferred[Response]:
+    """Send all messages after an offset, then those that are appended.
 
-    :param offset: a position, or ``NOW``.
+    The offset is the request's ``Last-Event-ID`` if it has one, since a browser that reconnects repeats the URL
+    of its first request and adds that header.
+
+    :param offset: the offset in the URL: a position, or ``NOW``.
     :param cursor: the cursor that the client sent back.
-    :raise InvalidOffset: (or the Deferred fails) when the offset isn't one of this stream.
+    :return: 200 with events; 204 if the ``Last-Event-ID`` is the tail of a closed stream. Browsers reconnect after
+        the end of every event stream and stop at a 204.
+    :raise InvalidOffset: (or the Deferred fails) when the offset is beyond the stream's tail.
     """
+    head = _HEAD_OF_URL
+    resumed = _last_event_id(request)
+    if resumed is not None:
+        head, offset = _HEAD_OF_EVENT_ID, resumed
     position = state.tail if offset == NOW else offset
-    head = _HEAD
+    if resumed is not None and state.closed and position == state.tail:
+        context.streams.renew(state)
+        return nothing_new(state, None)
     if state.config.content_type.sse_encoding is SseEncoding.BASE64:
         head += b"Stream-SSE-Data-Encoding: base64\r\n"
     # Read ahead of the answer: an offset that isn't one of this stream must get its 400, and one inside a message is
@@ -62,6 +80,21 @@ def follow(context: Context, state: StreamState, offset: int, cursor: int | None
     checked = context.streams.read(state, position, EVENT_BYTES)
     context.streams.renew(state)
     return then(checked, lambda found: Response(200, head, SseReader(context, state, found.start, cursor)))
+
+
+def _last_event_id(request: Request) -> int | None:
+    """Return the position after the last event that the client received.
+
+    :return: ``None`` without the header, and for a value that isn't an offset: browsers send the same value again
+        and again, and would give up for good at a 400.
+    """
+    raw = request.headers.get(LAST_EVENT_ID_KEY)
+    if raw is None:
+        return None
+    try:
+        return parse_offset(raw)
+    except InvalidOffset:
+        return None
 
 
 @define(eq=False)
@@ -116,8 +149,9 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
         if held_back:
             data = data[:-held_back]
     end = found.end - held_back
-    events = data_event(data, encoding) if data else b""
-    control = control_event(format_offset(end), current, found.up_to_date, found.closed)
+    offset = format_offset(end)
+    events = data_event(data, encoding, offset) if data else b""
+    control = control_event(offset, current, found.up_to_date, found.closed)
     return LiveFrame(
         found.start,
         end,

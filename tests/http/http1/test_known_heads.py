@@ -91,6 +91,15 @@ class HeadsTests:
         heads.read(method + b" /a HTTP/1.1\r\nHost: h\r\n\r\n")
         assert not heads.known
 
+    def test_resumed(self) -> None:
+        """Heads with the id of an event, which is hardly ever the same twice, take no room."""
+        heads = Heads(LIMITS)
+        fields = b"Host: h\r\nLast-Event-ID: 0000000000000000_%016d\r\n\r\n"
+        first = heads.read(b"GET /a?offset=-1&live=sse HTTP/1.1\r\n" + fields % 1)
+        assert first.headers[b"last-event-id"] == b"0000000000000000_0000000000000001"
+        assert not heads.known
+        assert heads.recognize(b"GET /b?offset=-1&live=sse HTTP/1.1\r\n" + fields % 1) is None
+
     def test_refused(self) -> None:
         """A head that was refused is refused again."""
         heads = Heads(LIMITS)

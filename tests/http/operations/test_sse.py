@@ -272,6 +272,144 @@ class ClosureTests:
         assert len(events(sink.data)) == 1
 
 
+_EVENT = re.compile(rb"(?s)event: (.*?)\n.*?\nid:(.*?)\n\n")
+
+
+class EventIdTests:
+    """Browsers: an ``EventSource`` sends the id of its last event when it reconnects."""
+
+    @pytest.mark.parametrize("content_type", ["text/plain", "application/json", "image/png"])
+    def test_ids(self, content_type: str) -> None:
+        """The id of every event is the offset to continue from."""
+        engine = Engine()
+        engine.put("s", b"12", content_type=content_type)
+        _, sink = engine.follow("s")
+        end = engine.get("s").headers["stream-next-offset"]
+        engine.close("s", b"3456", content_type=content_type)
+        engine.turn()
+        last = engine.get("s").headers["stream-next-offset"]
+        assert _EVENT.findall(sink.data) == [
+            (kind, at.encode()) for at in (end, last) for kind in (b"data", b"control")
+        ]
+        assert re.sub(_EVENT, b"", sink.data) == b""
+
+    def test_first_control_event(self) -> None:
+        """A reader that begins at the tail learns where it is before the first message."""
+        engine = Engine()
+        engine.put("s", b"abc")
+        _, sink = engine.follow("s", "now")
+        assert _EVENT.findall(sink.data) == [(b"control", offset(3).encode())]
+
+    def test_held_back_bytes(self) -> None:
+        """The beginning of a character is sent again to a reader that reconnects before the rest is there."""
+        engine = Engine()
+        engine.put("s", b"abc\xe2\x82")
+        _, sink = engine.follow("s")
+        assert {at for _, at in _EVENT.findall(sink.data)} == {offset(3).encode()}
+        engine.post("s", b"\xac")
+        _, sink = engine.follow("s", last_event_id=offset(3))
+        assert payloads(sink.data) == "€".encode()
+
+    @pytest.mark.parametrize("at", ["-1", "now", offset(1), "0000000000000000_0000000000000099"])
+    def test_overrides_the_offset(self, at: str) -> None:
+        """A browser repeats the URL, so the header takes precedence; no cache may store the response."""
+        engine = Engine()
+        engine.put("s", b"abc")
+        reply = engine.sse("s", at, last_event_id=offset(2))
+        assert reply.status == 200
+        assert reply.headers["cache-control"] == "no-store, no-transform"
+        assert reply.headers["vary"] == "Last-Event-ID"
+        _, sink = engine.follow("s", at, last_event_id=offset(2))
+        assert payloads(sink.data) == b"c"
+
+    @pytest.mark.parametrize("value", ["", "7", "0_0", "abc, abc", f"{offset(1)}, {offset(2)}"])
+    def test_not_an_offset(self, value: str) -> None:
+        """Anything that isn't an offset is ignored: a browser would repeat it and give up at a 400."""
+        engine = Engine()
+        engine.put("s", b"abc")
+        reply = engine.sse("s", offset(1), last_event_id=value)
+        assert reply.headers["cache-control"] == "no-cache, no-transform"
+        _, sink = engine.follow("s", offset(1), last_event_id=value)
+        assert payloads(sink.data) == b"bc"
+
+    def test_beyond_the_tail(self) -> None:
+        """The stream isn't the one that the browser read: 400, which ends its reconnecting."""
+        engine = Engine()
+        engine.put("s", b"abc")
+        assert engine.sse("s", last_event_id=offset(4)).code == "INVALID_OFFSET"
+
+    def test_inside_a_message(self) -> None:
+        """An offset inside a message means the message's start, as in the URL."""
+        engine = Engine()
+        engine.put_json("s", b"[10,20]")
+        _, sink = engine.follow("s", last_event_id=offset(4))
+        assert payloads(sink.data) == b"[20]"
+
+    @pytest.mark.parametrize("query", ["offset=-1", "offset=-1&live=long-poll"])
+    def test_other_reads(self, query: str) -> None:
+        """Other reads ignore the header."""
+        engine = Engine()
+        engine.put("s", b"abc")
+        assert engine.ask("GET", "s", query=query, last_event_id=offset(2)).body == b"abc"
+
+    def test_end_of_a_closed_stream(self) -> None:
+        """204: nothing else makes a browser stop."""
+        engine = Engine()
+        engine.put("s", b"abc", stream_closed="true")
+        reply = engine.sse("s", last_event_id=offset(3))
+        assert reply.status == 204
+        assert reply.headers["cache-control"] == "no-store"
+        assert reply.headers["stream-next-offset"] == offset(3)
+        assert reply.headers["stream-closed"] == "true"
+        assert "content-type" not in reply.headers
+        assert engine.streams.statistics().live_readers == 0
+
+    @pytest.mark.parametrize(("closed", "resumed"), [("true", None), ("true", 2), ("false", 3)])
+    def test_otherwise_200(self, closed: str, resumed: int | None) -> None:
+        """Without the header, before the tail, and on an open stream there are events."""
+        engine = Engine()
+        engine.put("s", b"abc", stream_closed=closed)
+        header = {} if resumed is None else {"last_event_id": offset(resumed)}
+        _, sink = engine.follow("s", offset(3), **header)
+        assert len(controls(sink.data)) == 1
+        assert sink.finished == (closed == "true")
+
+    def test_deleted(self) -> None:
+        """A stream that is gone is 404 as always."""
+        engine = Engine()
+        assert engine.sse("s", last_event_id=offset(3)).status == 404
+
+    @given(st.data())
+    def test_lost_connections(self, data: st.DataObject) -> None:
+        """Wherever connections break, a browser gets every byte once, then stops."""
+        kind = data.draw(st.sampled_from(["text/plain", "application/json", "image/png"]))
+        alphabet = st.sampled_from("1€\n ") if kind != "application/json" else st.sampled_from("123")
+        bodies = data.draw(st.lists(st.text(alphabet, min_size=1, max_size=5).map(str.encode), min_size=1, max_size=6))
+        engine = Engine()
+        engine.put("s", content_type=kind)
+        received, last, pending = b"", {}, list(bodies)
+        cuts = data.draw(st.lists(st.integers(0, 400), max_size=10))
+        while (reply := engine.sse("s", **last)).status != 204:
+            sink = FakeSink()
+            reply.live.start(sink)
+            if pending:
+                engine.post("s", pending.pop(0), content_type=kind)
+                if not pending:
+                    engine.close("s")
+                engine.turn()
+            reply.live.stop()
+            # A browser drops an event whose blank line hasn't arrived.
+            arrived = sink.data[: cuts.pop()] if cuts else sink.data
+            arrived = arrived[: arrived.rfind(b"\n\n") + 2] if b"\n\n" in arrived else b""
+            received += payloads(arrived, encoded=kind == "image/png")
+            for _, at in _EVENT.findall(arrived):
+                last = {"last_event_id": at.decode()}
+        if kind == "application/json":
+            assert [int(part) for part in re.findall(rb"\d+", received)] == [int(body) for body in bodies]
+        else:
+            assert received == b"".join(bodies)
+
+
 class GoneTests:
     """A stream that goes away under its readers."""
 
@@ -485,7 +623,7 @@ class BackPressureTests:
         elif kind == "image/png":
             assert payloads(sink.data, encoded=True) == b"".join(sent)
         else:
-            text = b"".join(re.findall(rb"event: data\ndata:(.*)\n\n", sink.data)).decode()
+            text = b"".join(re.findall(rb"event: data\ndata:(.*)\nid:.*\n\n", sink.data)).decode()
             assert text == b"".join(sent).decode("utf-8", "replace")
         offsets = [control["streamNextOffset"] for control in controls(sink.data)]
         assert offsets == sorted(offsets, key=str)
