@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, ItemsView, Iterator, MutableMapping, ValuesView
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 SHARDS = 1 << 10
 """How many dictionaries a :class:`ShardedDict` consists of; at ten million entries, each grows in 2 ms."""
@@ -17,6 +17,7 @@ SHARD_MASK = SHARDS - 1
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
+_T = TypeVar("_T")
 
 
 class ShardedDict(MutableMapping[_K, _V]):
@@ -62,7 +63,13 @@ class ShardedDict(MutableMapping[_K, _V]):
 
     # The rest works without these, but not as fast.
 
-    def get(self, key: _K, default: _V | None = None) -> _V | None:  # type: ignore[override]
+    @overload
+    def get(self, key: _K, /) -> _V | None: ...
+
+    @overload
+    def get(self, key: _K, /, default: _V | _T) -> _V | _T: ...
+
+    def get(self, key: _K, /, default: Any = None) -> Any:
         """Return the value of a key, or ``default``."""
         return self.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK].get(key, default)
 

@@ -41,6 +41,7 @@ from twisted.python.failure import Failure
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
+from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import DataFiles, Unwritten
 from dstreams.storage.disk import Disk, is_passing, storage_error
@@ -68,33 +69,38 @@ is in memory too, and is replayed at the next start."""
 class Dirty:
     """What has changed since the last checkpoint.
 
+    Of ``streams`` and ``removed`` only the keys count: they are sets that grow without a long pause.
+
     :param streams: the ids of changed streams.
     :param removed: the ids of deleted ones.
     :param producers: the ids of changed producers, by stream.
     """
 
-    streams: set[int] = field(factory=set)
-    removed: set[int] = field(factory=set)
+    streams: ShardedDict[int, None] = field(factory=ShardedDict)
+    removed: ShardedDict[int, None] = field(factory=ShardedDict)
     producers: dict[int, set[str]] = field(factory=dict)
 
     def note(self, change: Change) -> None:
         """A change has been committed."""
         if isinstance(change, Append):
-            self.streams.add(change.stream_id)
+            self.streams.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK][change.stream_id] = None
             if change.producer is not None:
                 self.producers.setdefault(change.stream_id, set()).add(change.producer.id)
         elif isinstance(change, Delete):
-            self.removed.update(change.stream_ids)
-            self.streams.difference_update(change.stream_ids)
             for stream_id in change.stream_ids:
+                self.removed[stream_id] = None
+                self.streams.shard(stream_id).pop(stream_id, None)
                 self.producers.pop(stream_id, None)
         else:
-            self.streams.update(concerned(change))
+            for stream_id in concerned(change):
+                self.streams[stream_id] = None
 
     def merge(self, other: Dirty) -> None:
         """Take back what a failed checkpoint was to write."""
-        self.streams |= other.streams - self.removed
-        self.removed |= other.removed
+        for stream_id in other.streams:
+            if stream_id not in self.removed:
+                self.streams[stream_id] = None
+        self.removed.update(other.removed)
         for stream_id, producers in other.producers.items():
             if stream_id not in self.removed:
                 self.producers.setdefault(stream_id, set()).update(producers)
@@ -288,7 +294,7 @@ class Checkpoints:
                 await self._run(_nothing)
         if not self._journal.synced:
             await self._sync(self._disk.sync_all, f"{self._directory}/journal")
-        removed = dirty.removed | deleted | self._leftover
+        removed = {*dirty.removed, *deleted, *self._leftover}
         await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
         self._leftover = removed
 

@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from dstreams.eventually import then
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
+from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
@@ -117,7 +118,7 @@ class DataFiles:
     damage: DamageLog = field(factory=DamageLog)
     blocks: Blocks = field(factory=lambda: Blocks(MAX_BLOCKS), init=False)
     verified: VerifiedRanges = field(factory=lambda: VerifiedRanges(MAX_RANGES), init=False)
-    _recent: dict[int, Recent] = field(factory=dict, init=False)
+    _recent: ShardedDict[int, Recent] = field(factory=ShardedDict, init=False)
     _open: OrderedDict[str, File] = field(factory=OrderedDict, init=False)
     _most_open: int = field(factory=lambda: open_files_allowed(), init=False)  # noqa: PLW0108 (patched by tests)
     _made: set[str] = field(factory=set, init=False)
@@ -135,14 +136,15 @@ class DataFiles:
         :param start: the stream's own start.
         :param number: how many messages the stream had before; read only for the first since a checkpoint.
         """
-        recent = self._recent.get(change.stream_id)
+        shard = self._recent.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK]
+        recent = shard.get(change.stream_id)
         if recent is None:
-            recent = self._recent[change.stream_id] = Recent(start, change.start, number)
+            recent = shard[change.stream_id] = Recent(start, change.start, number)
         recent.append(change.data, change.ends)
 
     def source(self, state: StreamState) -> StreamBytes:
         """The bytes of a stream, up to its tail."""
-        recent = self._recent.get(state.id)
+        recent = self._recent.shards[hash(state.id) >> SHARD_SHIFT & SHARD_MASK].get(state.id)
         if recent is None:
             recent = Recent(state.start, state.tail, state.messages)
         hold = self._hold(state.id) if recent.number else None
@@ -164,7 +166,7 @@ class DataFiles:
 
     def forget(self, stream_id: int) -> None:
         """A stream is deleted: nothing of it needs to be written any more."""
-        self._recent.pop(stream_id, None)
+        self._recent.shard(stream_id).pop(stream_id, None)
         self.blocks.forget(stream_id)
         self.verified.forget(stream_id)
         self.damage.forget(stream_id)

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
 from dstreams.model.state import StreamState
+from dstreams.sharded import ShardedDict
 from dstreams.timers import TimerWheel
 
 _log = Logger()
@@ -87,7 +88,7 @@ class Expiry:
     _remove: Callable[[StreamState], None]
     _persist: Callable[[list[tuple[int, float]]], Deferred[None] | None] | None = None
     # When each stream with a TTL was last used, on the monotonic clock.
-    _used: dict[int, float] = field(factory=dict, init=False)
+    _used: ShardedDict[int, float] = field(factory=ShardedDict, init=False)
     # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry a stream;
     # a renewed TTL isn't moved but found renewed when its entry comes up.
     _idle_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
@@ -157,7 +158,7 @@ class Expiry:
 
     def forget(self, stream_id: int) -> None:
         """The stream is gone."""
-        self._used.pop(stream_id, None)
+        self._used.shard(stream_id).pop(stream_id, None)
         self._forgotten += 1
         if self._forgotten > FORGOTTEN + (len(self._idle_deadlines) + len(self._absolute_deadlines)) // 2:
             self._forgotten = 0

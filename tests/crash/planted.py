@@ -78,15 +78,16 @@ def _catalog_before_sync() -> Iterator[Sabotage]:
 
     async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
         rows, written = [], []
-        for pieces, taken in self._slices(dirty, set()):
+        order = self._files.in_order(dirty.streams)
+        for pieces, taken in self._slices(dirty, order, set()):
             await self._run(self._files.write, pieces)
             written += pieces
             rows += taken
-        removed = dirty.removed | self._leftover
+        removed = {*dirty.removed, *self._leftover}
         await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
         self._leftover = removed
         for piece in written:
-            self._files.written(piece.stream_id, len(piece.data), len(piece.entries))
+            self._files.written(piece.stream_id, piece.size, len(piece.entries))
         await self._sync(self._disk.sync_all, f"{self._directory}/data")
 
     with patch.object(Checkpoints, "_write", write):
