@@ -74,9 +74,21 @@ class Limits:
         least=1,
     )
     max_disk_bytes: int = key(
-        0, "The maximum number of payload bytes of all streams together in the other modes; 0 for no limit."
+        0,
+        "The maximum number of bytes of all streams together in the other modes, counted in the same way; 0 for no"
+        " limit.",
     )
     max_stream_bytes: int = key(10_485_760, "The maximum size of one stream in bytes.", least=1, most=LARGEST_OFFSET)
+    max_streams: int = key(
+        10_000_000,
+        "The maximum number of streams, including deleted ones that are kept for their forks.",
+        least=1,
+    )
+    max_producers: int = key(
+        1_000_000,
+        "The maximum number of producers of one stream. They are never forgotten while the stream exists.",
+        least=1,
+    )
     max_buffered_bytes: int = key(
         536_870_912,
         "The maximum number of bytes of request bodies that may be in flight at a time; bodies of up to 64 KiB are not"

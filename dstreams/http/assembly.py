@@ -78,11 +78,11 @@ def _make_syncer(reactor: Any, run: Run, syncs: Histogram | None) -> Syncer:
 
 
 def store_limits(config: Config) -> StoreLimits:
-    """Return the limits on stored bytes. One key limits memory, another limits disks and may be 0 for no limit."""
+    """Return the limits on what is stored. One key limits memory, another limits disks and may be 0 for no limit."""
     limits, chosen = config.limits, config.storage
     in_memory = chosen.mode == "memory" or (chosen.mode == "acid" and chosen.acid_backend == "in-memory")
     total = limits.max_memory_bytes if in_memory else limits.max_disk_bytes or sys.maxsize
-    return StoreLimits(total, limits.max_stream_bytes, limits.max_fork_depth)
+    return StoreLimits(total, limits.max_stream_bytes, limits.max_fork_depth, limits.max_streams, limits.max_producers)
 
 
 def http_limits(config: Config) -> HttpLimits:

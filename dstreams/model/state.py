@@ -83,9 +83,18 @@ class StreamState(Struct, eq=False, gc=False):
             return None
         return packed >> SEQ_BITS, packed & MAX_INTEGER  # unpack(): this is a hot path
 
-    def producer_ids(self) -> set[str]:
-        """Return the ids of all producers."""
-        return {*(self.base_producers or ()), *(self.producers or ())}
+    def producer_count(self) -> int:
+        """Return the number of producers."""
+        own, base = self.producers or (), self.base_producers or ()
+        if not base or not own:
+            return len(own) + len(base)
+        return len(base) + sum(producer_id not in base for producer_id in own)
+
+    def producer_id_bytes(self) -> int:
+        """Return the length of all producers' ids. It looks at each of them."""
+        own, base = self.producers or (), self.base_producers or ()
+        added = own if not base else [producer_id for producer_id in own if producer_id not in base]
+        return sum(map(len, base)) + sum(map(len, added))
 
     def append(self, change: Append) -> None:
         """Apply an :class:`Append`."""

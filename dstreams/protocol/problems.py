@@ -165,6 +165,16 @@ class ForkTooDeep(ProtocolError, status=409, code="FORK_TOO_DEEP", slug="fork-to
     """A fork of a stream that has as many ancestors as a stream may have."""
 
 
+class TooManyProducers(
+    ProtocolError,
+    status=409,
+    code="TOO_MANY_PRODUCERS",
+    slug="too-many-producers",
+    title="Too Many Producers",
+):
+    """A new producer on a stream that has as many producers as a stream may have; they are never forgotten."""
+
+
 class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"):
     """A create where a deleted stream is still kept for its forks."""
 
@@ -258,6 +268,16 @@ class InsufficientStorage(
     """The disk is full, or a quota is used up."""
 
     default_detail = "The server has no room left to store this."
+
+
+class TooManyStreams(
+    ProtocolError,
+    status=507,
+    code="TOO_MANY_STREAMS",
+    slug="too-many-streams",
+    title="Too Many Streams",
+):
+    """A create where there are as many streams as there may be."""
 
 
 BY_STATUS: Final[dict[int, type[ProtocolError]]] = {

@@ -69,22 +69,26 @@ def unpack(packed: int) -> tuple[int, int]:
     return packed >> SEQ_BITS, packed & MAX_INTEGER
 
 
-def check(producer: Producer, last: tuple[int, int] | None) -> bool:
-    """Decide what becomes of a producer's batch.
+def check_first(producer: Producer) -> None:
+    """Check the batch of a producer that is unknown on the stream: any epoch may begin, at sequence 0.
+
+    :raises SequenceConflict: batches are missing before this one.
+    """
+    if producer.seq != 0:
+        raise _gap(0, producer.seq)
+
+
+def check(producer: Producer, last: tuple[int, int]) -> bool:
+    """Decide what becomes of the batch of a producer that is known on the stream.
 
     :param producer: the producer headers of the request.
-    :param last: the epoch and the last sequence number accepted from this producer on this stream, or
-        ``None`` when it is unknown there: then any epoch may begin, at sequence 0.
+    :param last: the epoch and the last sequence number accepted from this producer on this stream.
     :return: ``True`` to accept the batch, ``False`` for a duplicate that is already stored.
     :raises ProducerFenced: a newer epoch has taken over.
     :raises BadRequest: a new epoch doesn't begin at sequence 0.
     :raises SequenceConflict: batches are missing before this one.
     """
     seq = producer.seq
-    if last is None:
-        if seq != 0:
-            raise _gap(0, seq)
-        return True
     last_epoch, last_seq = last
     epoch = producer.epoch
     if epoch == last_epoch:

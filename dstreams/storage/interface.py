@@ -52,7 +52,7 @@ class Verified:
 
 @frozen
 class Charges:
-    """What a stream costs besides its payload, in bytes, where the total limit is one on real memory.
+    """What a stream costs besides its payload, in bytes: in memory and on disk together.
 
     :param stream: for every stream, whatever it holds; its name comes on top.
     :param message: for every message.

@@ -28,6 +28,7 @@ from dstreams.protocol.problems import (
     ProducerFenced,
     SequenceConflict,
     StreamClosed,
+    TooManyProducers,
     printable,
 )
 from dstreams.protocol.producers import Producer
@@ -83,10 +84,11 @@ class Appended:
     stored: bool
 
 
-def judge(state: StreamState, request: AppendRequest, length: int | None) -> Appended | None:
+def judge(state: StreamState, request: AppendRequest, length: int | None, most_producers: int) -> Appended | None:
     """Decide what the head decides.
 
     :param length: the body's length in bytes, ``None`` while that isn't known.
+    :param most_producers: how many producers the stream may have.
     :return: the answer to a duplicate, or ``None``: the append goes on, or can't be judged yet.
     :raise ProtocolError: when it is refused.
     """
@@ -99,8 +101,9 @@ def judge(state: StreamState, request: AppendRequest, length: int | None) -> App
     producer = request.producer
     if producer is not None:
         last = state.producer(producer.id)
-        if not producers.check(producer, last):
-            assert last is not None
+        if last is None:
+            _check_new_producer(state, producer, most_producers)
+        elif not producers.check(producer, last):
             return _repeat(state, request, length, Producer(producer.id, *last))
     if request.stream_seq is not None and state.stream_seq is not None:
         _check_stream_seq(request.stream_seq, state.stream_seq, request, length)
@@ -108,16 +111,22 @@ def judge(state: StreamState, request: AppendRequest, length: int | None) -> App
 
 
 def plan(
-    state: StreamState, request: AppendRequest, body: bytes, at: float, messages: Messages | None = None
+    state: StreamState,
+    request: AppendRequest,
+    body: bytes,
+    at: float,
+    most_producers: int,
+    messages: Messages | None = None,
 ) -> Append | Appended:
     """Decide about a complete request.
 
     :param at: the time, in Unix seconds.
+    :param most_producers: how many producers the stream may have.
     :param messages: what a large body was split into; without it the body is split here.
     :return: the change to commit, or the answer where nothing changes.
     :raise ProtocolError: when it is refused.
     """
-    answer = judge(state, request, len(body))
+    answer = judge(state, request, len(body), most_producers)
     if answer is not None:
         return answer
     start, closes = state.tail, request.closes
@@ -194,6 +203,21 @@ def _refuse_type(state: StreamState, request: AppendRequest) -> NoReturn:
         raise BadRequest("Content-Type is required when there is a body")
     given = media_type(request.content_type)
     raise ContentTypeMismatch(f"The stream's type is {state.config.content_type.media_type}, not {given}")
+
+
+def _check_new_producer(state: StreamState, producer: Producer, most: int) -> None:
+    """Check the first batch of a producer.
+
+    :raise TooManyProducers: when the stream has as many as it may have.
+    """
+    producers.check_first(producer)
+    known = len(state.producers or ()) + len(state.base_producers or ())
+    # Producers that are in both are counted twice there, and once by the slower method.
+    if known >= most and state.producer_count() >= most:
+        raise TooManyProducers(
+            f"The stream has {state.producer_count()} producers; limits.max_producers allows {most}."
+            " Use one of them, or another stream"
+        )
 
 
 def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest, length: int | None) -> None:

@@ -55,6 +55,7 @@ class StreamStatistics:
     """A snapshot, for health checks and metrics.
 
     :param streams: how many there are, soft-deleted ones included.
+    :param streams_limit: how many there may be.
     :param used_bytes: what counts against the total limit.
     :param used_bytes_limit: that limit.
     :param live_readers: long-polls and SSE readers that wait.
@@ -69,6 +70,7 @@ class StreamStatistics:
     """
 
     streams: int
+    streams_limit: int
     used_bytes: int
     used_bytes_limit: int
     live_readers: int
@@ -158,6 +160,7 @@ class Streams:
         changes, size = self._commits.waiting()
         return StreamStatistics(
             streams=len(self._durable.streams),
+            streams_limit=self._limits.streams,
             used_bytes=self._usage.used,
             used_bytes_limit=self._limits.total_bytes,
             live_readers=readers.total(),
@@ -252,7 +255,7 @@ class Streams:
         if self._commits.under_way is not None:
             return None
         state = self._to_write(name)
-        answer = appending.judge(state, request, length)
+        answer = appending.judge(state, request, length, self._limits.producers)
         if answer is None and length and not state.config.content_type.is_json:
             self._usage.admit_append(state, length, 1, request.producer, request.stream_seq)
         return answer
@@ -275,9 +278,9 @@ class Streams:
         if state is None or state.soft_deleted or state.config.expires:
             state = self._to_write(name)
         if len(body) > SPLIT_AT_ONCE_BYTES and messages is None and state.config.content_type.is_json:
-            known = appending.judge(state, request, len(body))
+            known = appending.judge(state, request, len(body), self._limits.producers)
             return known or self._split(body, lambda found: self._append(name, request, body, found))
-        change = appending.plan(state, request, body, self._clocks.wall(), messages)
+        change = appending.plan(state, request, body, self._clocks.wall(), self._limits.producers, messages)
         if isinstance(change, Appended):
             return change
         size, count, producer = len(change.data), len(change.ends), change.producer
@@ -293,6 +296,8 @@ class Streams:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
+        if self._usage.streams >= self._limits.streams:
+            raise self._usage.too_many_streams()
         if request.fork is not None:
             # Only what needs no look at the source's bytes; those may have to be fetched.
             creating.check_fork_type(self._fork_source(request.fork.source), request)
@@ -310,6 +315,8 @@ class Streams:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
+        if self._usage.streams >= self._limits.streams:
+            raise self._usage.too_many_streams()
         source = None
         if request.fork is not None:
             source = self._fork_source(request.fork.source)
@@ -334,6 +341,8 @@ class Streams:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
+        if self._usage.streams >= self._limits.streams:
+            raise self._usage.too_many_streams()
         source = self._fork_source(point.source_name)
         if source.id != point.source_id:
             raise NotFound(f"Stream not found: {point.source_name}")
@@ -347,6 +356,7 @@ class Streams:
         size, count = len(change.data), len(change.ends)
         cost = self._usage.admit_create(change.name, content_type, size, count)
         tail = change.start + len(change.data)
+        self._usage.streams += 1
         return self._commit(Created(change.name, content_type, tail, change.closed, True), change, cost)
 
     def _fork_source(self, name: str) -> StreamState:
@@ -372,6 +382,7 @@ class Streams:
         change = deleting.plan(self._accepted, state, self._clocks.wall())
         cost = 0
         if isinstance(change, Delete):
+            self._usage.streams -= len(change.stream_ids)
             for stream_id in change.stream_ids:
                 removed = self._accepted.get(stream_id)
                 assert removed is not None
@@ -579,3 +590,4 @@ class Streams:
     def _lost(self, cost: int) -> None:
         """Accepted changes are gone: what was counted for them isn't there."""
         self._usage.used -= cost
+        self._usage.streams = len(self._durable.streams)  # no accepted change is left

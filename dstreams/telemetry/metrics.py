@@ -42,6 +42,8 @@ class StreamNumbers(Protocol):
     @property
     def streams(self) -> int: ...
     @property
+    def streams_limit(self) -> int: ...
+    @property
     def used_bytes(self) -> int: ...
     @property
     def used_bytes_limit(self) -> int: ...
@@ -209,6 +211,7 @@ class Collector(BaseCollector):
     def _streams(self) -> Iterator[Metric]:
         numbers, listeners = self._sources.streams(), [each() for each in self._sources.connections]
         yield _gauge("dstreams_streams", "Streams, including those kept for their forks.", numbers.streams)
+        yield _gauge("dstreams_streams_limit", "The limit on streams.", numbers.streams_limit)
         yield _gauge("dstreams_stored_bytes", "Bytes that count against the limit.", numbers.used_bytes)
         yield _gauge("dstreams_stored_bytes_limit", "The limit on stored bytes.", numbers.used_bytes_limit)
         yield _counter("dstreams_expired_streams", "Streams removed because they had expired.", numbers.expired)

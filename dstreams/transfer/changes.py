@@ -77,6 +77,12 @@ def stream_changes(step: Step, staging: Staging, stream_id: int, source_id: int 
         yield Touch(stream_id, now)
 
 
+def producer_ids(record: Record) -> frozenset[str]:
+    """Return the ids of all producers that the stream will have."""
+    closed_by = () if record.closed_by is None else (record.closed_by.id,)
+    return frozenset((*(producer.id for producer in record.producers), *closed_by))
+
+
 def _state(record: Record, begins_closed: bool) -> Iterator[tuple[Producer | None, bytes | None, bool]]:
     """Yield what appends have left besides messages: producer, Stream-Seq, closure."""
     for producer in record.producers:

@@ -22,7 +22,7 @@ class Importable(Protocol):
     def taken(self, names: Iterable[str]) -> frozenset[str]:
         """Return those of the names that are in use."""
 
-    def check(self, steps: Sequence[Step]) -> None:
+    def check(self, steps: Sequence[Step], staging: Staging) -> None:
         """Check that everything can be stored.
 
         :raise InvalidDocument: if something cannot; it lists all problems, and nothing has been changed.
@@ -73,7 +73,7 @@ def import_streams(
             with target as opened:
                 taken = opened.taken(staged.record.name for staged in streams)
                 decided = plan(streams, staging, taken, on_conflict, now)
-                opened.check(decided.steps)
+                opened.check(decided.steps, staging)
                 total = len(decided.steps)
                 opened.store(decided.steps, staging, lambda stored: progress("storing streams", stored, total))
     except OSError as error:

@@ -227,7 +227,7 @@ class ServerTarget:
             return False
         raise TransferError(f"{self._server.stream_url(name)}: the server answered {answer.status}")
 
-    def check(self, steps: Sequence[Step]) -> None:
+    def check(self, steps: Sequence[Step], staging: Staging) -> None:
         """Do nothing: the server checks each stream when it receives it."""
 
     def store(self, steps: Sequence[Step], staging: Staging, done: Callable[[int], object]) -> None:

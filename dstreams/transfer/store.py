@@ -16,12 +16,13 @@ from dstreams.model.state import StreamState
 from dstreams.progress import Progress
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
+from dstreams.storage.index import count_up_to
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.sync import ThreadSyncer, run_inline
 from dstreams.streams import deleting
 from dstreams.streams.expiry import is_over_at_rest
-from dstreams.streams.limits import StoreLimits
-from dstreams.transfer.changes import CommitChanges
+from dstreams.streams.limits import StoreLimits, Usage
+from dstreams.transfer.changes import CommitChanges, producer_ids
 from dstreams.transfer.errors import InvalidDocument, TransferError
 from dstreams.transfer.planning import Step
 from dstreams.transfer.staging import Staging
@@ -65,7 +66,7 @@ class Store:
     """The streams of a data directory, which can be added to. It is open during the ``with`` statement.
 
     :param storage: the storage, not opened yet.
-    :param limits: limits on the stored bytes.
+    :param limits: limits on what is stored.
     :param now: Unix seconds.
     :param progress: reports how far the storage has been opened.
     """
@@ -99,30 +100,51 @@ class Store:
         """Whether the server would remove the stream at its next start."""
         return not state.forks and not state.soft_deleted and is_over_at_rest(state, self._now)
 
-    def check(self, steps: Sequence[Step]) -> None:
+    def check(self, steps: Sequence[Step], staging: Staging) -> None:
         """Check that everything can be stored.
 
         :raise InvalidDocument: if something cannot; it lists all problems, and nothing has been changed.
         """
-        problems = self._check_sizes(steps) + self._check_forks(steps) + self._check_steps(steps)
+        problems = self._check_limits(steps, staging) + self._check_forks(steps) + self._check_steps(steps)
         if problems:
             raise InvalidDocument(problems)
 
-    def _check_sizes(self, steps: Sequence[Step]) -> list[str]:
-        most = self._limits.stream_bytes
-        problems = [
-            f"stream {step.record.name!r} has {step.own_size} bytes; limits.max_stream_bytes allows {most}"
-            for step in steps
-            if step.own_size > most
-        ]
-        replaced = [state.size for step in steps if (state := self._catalog.find(step.record.name)) is not None]
-        before = sum(state.size for state in self._catalog.streams.values())
-        after = before - sum(replaced) + sum(step.own_size for step in steps)
-        if after > self._limits.total_bytes and after > before:
+    def _check_limits(self, steps: Sequence[Step], staging: Staging) -> list[str]:
+        limits = self._limits
+        problems = []
+        for step in steps:
+            name, producers = step.record.name, len(producer_ids(step.record))
+            if step.own_size > limits.stream_bytes:
+                problems.append(
+                    f"stream {name!r} has {step.own_size} bytes; limits.max_stream_bytes allows {limits.stream_bytes}"
+                )
+            if producers > limits.producers:
+                problems.append(
+                    f"stream {name!r} has {producers} producers; limits.max_producers allows {limits.producers}"
+                )
+        usage = Usage(limits, self._storage.charges)
+        usage.recount(self._catalog)
+        replaced = [state for step in steps if (state := self._catalog.find(step.record.name)) is not None]
+        after = usage.used - sum(map(usage.cost, replaced)) + sum(self._cost(usage, step, staging) for step in steps)
+        if after > limits.total_bytes and after > usage.used:
             problems.append(
-                f"all streams together would have {after} bytes; the configuration allows {self._limits.total_bytes}"
+                f"all streams together would have {after} bytes; the configuration allows {limits.total_bytes}"
             )
+        streams = usage.streams - len(replaced) + len(steps)
+        if streams > limits.streams and streams > usage.streams:
+            problems.append(f"there would be {streams} streams; limits.max_streams allows {limits.streams}")
         return problems
+
+    @staticmethod
+    def _cost(usage: Usage, step: Step, staging: Staging) -> int:
+        """Return what the stream of a step will cost."""
+        record = step.record
+        messages = step.staged.messages - (
+            count_up_to(staging.entries(step.staged), step.own_start) if step.own_start else 0
+        )
+        return usage.cost_of(
+            record.name, record.content_type, step.own_size, messages, record.stream_seq, producer_ids(record)
+        )
 
     def _check_forks(self, steps: Sequence[Step]) -> list[str]:
         """Return the streams that cannot be replaced because a fork of theirs is not replaced with them."""

@@ -229,6 +229,8 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "0": "must be at least 1",
         "10_000_000_000_000_000": "must be at most 9999999999999999",
     },
+    "limits.max_streams": {"0": "must be at least 1"},
+    "limits.max_producers": {"0": "must be at least 1"},
     "limits.max_buffered_bytes": {"65535": "must be at least 65536"},
     "limits.max_stream_name_bytes": {"0": "must be at least 1", "65537": "must be at most 65536"},
     "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},

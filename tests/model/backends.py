@@ -73,7 +73,9 @@ class UnsyncedDisk(OsDisk):
 def file_store(directory: str, *, durable: bool) -> FileStorage:
     """A store of the file modes that does everything in the calling thread."""
     make_syncer = (lambda: ThreadSyncer(run_inline)) if durable else None
-    return FileStorage(directory, make_syncer, run_inline, CHECKPOINT_BYTES, UnsyncedDisk(), unsynced)
+    store = FileStorage(directory, make_syncer, run_inline, CHECKPOINT_BYTES, UnsyncedDisk(), unsynced)
+    store.charges = Charges()
+    return store
 
 
 def acid_store(directory: str, *, in_memory: bool = False) -> AcidStorage:

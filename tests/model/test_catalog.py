@@ -30,7 +30,8 @@ def shown(state: StreamState | None) -> object:
     """Everything that a state tells, comparable."""
     if state is None:
         return None
-    producers = {name: state.producer(name) for name in state.producer_ids()}
+    producers = {name: state.producer(name) for name in {*(state.base_producers or ()), *(state.producers or ())}}
+    assert (state.producer_count(), state.producer_id_bytes()) == (len(producers), sum(map(len, producers)))
     return (
         (state.id, state.name, state.start, state.tail, state.messages, state.size),
         (state.closed, state.closed_by, state.stream_seq, producers),

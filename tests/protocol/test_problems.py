@@ -27,6 +27,7 @@ VOCABULARY = [
     ("SequenceConflict", 409, "SEQUENCE_CONFLICT", "sequence-conflict", "Sequence Conflict"),
     ("ForkFromTombstone", 409, "FORK_FROM_TOMBSTONE", "fork-from-tombstone", "Fork From Deleted Stream"),
     ("ForkTooDeep", 409, "FORK_TOO_DEEP", "fork-too-deep", "Fork Too Deep"),
+    ("TooManyProducers", 409, "TOO_MANY_PRODUCERS", "too-many-producers", "Too Many Producers"),
     ("PathBlocked", 409, "PATH_BLOCKED", "path-blocked", "Stream Path Blocked"),
     ("Gone", 410, "GONE", "gone", "Stream Gone"),
     ("PayloadTooLarge", 413, "PAYLOAD_TOO_LARGE", "payload-too-large", "Payload Too Large"),
@@ -46,6 +47,7 @@ VOCABULARY = [
         "HTTP Version Not Supported",
     ),
     ("InsufficientStorage", 507, "INSUFFICIENT_STORAGE", "insufficient-storage", "Insufficient Storage"),
+    ("TooManyStreams", 507, "TOO_MANY_STREAMS", "too-many-streams", "Too Many Streams"),
 ]
 
 

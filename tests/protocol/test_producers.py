@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstreams.protocol.headers import MAX_INTEGER
 from dstreams.protocol.problems import BadRequest, ProducerFenced, SequenceConflict
-from dstreams.protocol.producers import MAX_ID_BYTES, Producer, check, pack, parse_producer, unpack
+from dstreams.protocol.producers import MAX_ID_BYTES, Producer, check, check_first, pack, parse_producer, unpack
 
 ALL = {b"producer-id": b"p", b"producer-epoch": b"2", b"producer-seq": b"7"}
 
@@ -69,8 +69,6 @@ class CheckTests:
     @pytest.mark.parametrize(
         ("epoch", "seq", "last", "accepted"),
         [
-            (0, 0, None, True),
-            (5, 0, None, True),
             (0, 0, (0, 0), False),
             (0, 1, (0, 0), True),
             (0, 3, (0, 7), False),
@@ -80,19 +78,26 @@ class CheckTests:
             (9, 0, (0, 7), True),
         ],
     )
-    def test_accepts_or_recognises(self, epoch: int, seq: int, last: tuple[int, int] | None, accepted: bool) -> None:
+    def test_accepts_or_recognises(self, epoch: int, seq: int, last: tuple[int, int], accepted: bool) -> None:
         """The next batch and a new epoch are accepted; a batch sent again is a duplicate."""
         assert check(Producer("p", epoch, seq), last) is accepted
 
     @pytest.mark.parametrize(
         ("epoch", "seq", "last", "expected"),
-        [(0, 1, None, 0), (3, 9, None, 0), (0, 2, (0, 0), 1), (4, 100, (4, 7), 8)],
+        [(0, 2, (0, 0), 1), (4, 100, (4, 7), 8)],
     )
-    def test_gap(self, epoch: int, seq: int, last: tuple[int, int] | None, expected: int) -> None:
+    def test_gap(self, epoch: int, seq: int, last: tuple[int, int], expected: int) -> None:
         """A missing batch is a conflict whose headers say what was expected and received."""
         with pytest.raises(SequenceConflict) as caught:
             check(Producer("p", epoch, seq), last)
         assert caught.value.headers == (b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (expected, seq))
+
+    def test_first(self) -> None:
+        """An unknown producer begins with any epoch, and with sequence number 0."""
+        check_first(Producer("p", 5, 0))
+        with pytest.raises(SequenceConflict) as caught:
+            check_first(Producer("p", 3, 9))
+        assert caught.value.headers == b"Producer-Expected-Seq: 0\r\nProducer-Received-Seq: 9\r\n"
 
     @pytest.mark.parametrize("seq", [0, 7, 8, 100])
     def test_stale_epoch(self, seq: int) -> None:
@@ -113,7 +118,9 @@ class CheckTests:
         accepted: list[tuple[int, int]] = []
         for epoch, seq in arrivals:
             try:
-                if check(Producer("p", epoch, seq), last):
+                if last is None:
+                    check_first(Producer("p", epoch, seq))
+                if last is None or check(Producer("p", epoch, seq), last):
                     accepted.append((epoch, seq))
                     last = (epoch, seq)
                 else:

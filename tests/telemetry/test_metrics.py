@@ -205,6 +205,7 @@ class ValueTests:
         server = Server()
         server.ask("PUT", "/v1/stream/s", b"hello")
         assert server.value("dstreams_streams") == 1
+        assert server.value("dstreams_streams_limit") == 10_000_000
         assert server.value("dstreams_stored_bytes") == server.assembly.streams.statistics().used_bytes
         assert server.value("dstreams_stored_bytes_limit") == 104_857_600
 

@@ -99,7 +99,9 @@ class RoundTripTests:
         used = engine.used
         at_once(engine.streams.close())
         import_(export(tmp_path / "a"), MODES["file-fast"](tmp_path / "b"))
-        assert Engine(MODES["file-fast"](tmp_path / "b"), wall_ahead=NOW).used == used == 1010
+        charges = engine.storage.charges
+        assert used < 1010 + 11 * (charges.stream + charges.message + 30)
+        assert Engine(MODES["file-fast"](tmp_path / "b"), wall_ahead=NOW).used == used
 
     def test_after_a_crash(self, tmp_path: Path) -> None:
         """A store that nobody closed is exported whole, and nothing of it is written in the file modes."""

@@ -65,7 +65,9 @@ class ConflictTests:
         assert not after["a"]["closed"]
         engine = serve(tmp_path, mode)
         assert engine.get("a").body == b'["new"]'
-        assert engine.used == len(b'"new",') + len(b"stays")
+        charges = engine.storage.charges
+        names = len("a") + len("application/json") + len("c") + len("text/plain")
+        assert engine.used == len(b'"new",') + len(b"stays") + names + 2 * (charges.stream + charges.message)
 
     @every_mode
     @pytest.mark.parametrize(
@@ -122,7 +124,11 @@ class ForkTests:
         at_once(engine.streams.close())
         import_(saved, MODES[mode](tmp_path), OnConflict.REPLACE)
         assert export(tmp_path) == saved
-        assert serve(tmp_path, mode).used == len(b"one" + b"own" + b"more")
+        charges = MODES[mode](tmp_path).charges
+        names = sum(len(name) + len("text/plain") for name in payloads(export(tmp_path)))
+        assert serve(tmp_path, mode).used == len(b"one" + b"own" + b"more") + names + 3 * (
+            charges.stream + charges.message
+        )
 
     @every_mode
     def test_turned_round(self, tmp_path: Path, mode: str) -> None:
@@ -178,11 +184,15 @@ class LimitTests:
         """All streams together must fit, those that are there included and those that are replaced not."""
         store(tmp_path, "file-fast", stream("a", b"x" * 60))
         given = document(stream("a", b"x" * 70), stream("b", b"x" * 30))
-        with pytest.raises(InvalidDocument, match="all streams together would have 100 bytes; the configuration"):
-            import_(given, MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(99, 100))
-        with pytest.raises(InvalidDocument, match="would have 90 bytes"):
-            import_(given, MODES["file-fast"](tmp_path), OnConflict.SKIP, StoreLimits(89, 100))
-        import_(given, MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(100, 100))
+        charges = MODES["file-fast"](tmp_path).charges
+        fixed = 2 * (charges.stream + len("a") + len("text/plain") + charges.message)
+        with pytest.raises(
+            InvalidDocument, match=f"streams together would have {100 + fixed} bytes; the configuration"
+        ):
+            import_(given, MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(99 + fixed, 100))
+        with pytest.raises(InvalidDocument, match=f"would have {90 + fixed} bytes"):
+            import_(given, MODES["file-fast"](tmp_path), OnConflict.SKIP, StoreLimits(89 + fixed, 100))
+        import_(given, MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(100 + fixed, 100))
         assert {name: len(data) for name, data in payloads(export(tmp_path)).items()} == {"a": 70, "b": 30}
 
     def test_forks_count_their_own(self, tmp_path: Path) -> None:
@@ -191,7 +201,48 @@ class LimitTests:
         engine.put("source", b"x" * 80)
         engine.fork("fork", "source", b"y" * 20)
         at_once(engine.streams.close())
-        import_(export(tmp_path / "a"), MODES["file-fast"](tmp_path / "b"), limits=StoreLimits(100, 80))
+        given = export(tmp_path / "a")
+        import_(given, MODES["file-fast"](tmp_path / "b"), limits=StoreLimits(stream_bytes=80))
+
+    @every_mode
+    def test_costs_what_it_cost(self, tmp_path: Path, mode: str) -> None:
+        """A document needs exactly the bytes that its streams used where they came from."""
+        engine = serve(tmp_path / "a", mode)
+        engine.put("text")
+        engine.produce("text", "producer", 0, 0)
+        engine.produce("text", "producer", 0, 1)
+        engine.produce("text", "another", 3, 0, stream_seq="abc")
+        engine.put_json("json", b"[1,2,3]")
+        engine.fork("fork", "json", b"[4]")
+        engine.produce("fork", "closer", 0, 0, content_type="application/json", body=b"5", stream_closed="true")
+        used = engine.used
+        at_once(engine.streams.close())
+        given = export(tmp_path / "a")
+        with pytest.raises(InvalidDocument, match=f"would have {used} bytes; the configuration allows {used - 1}"):
+            import_(given, MODES[mode](tmp_path / "b"), limits=StoreLimits(used - 1))
+        import_(given, MODES[mode](tmp_path / "b"), limits=StoreLimits(used))
+        assert serve(tmp_path / "b", mode).used == used
+
+    def test_number_of_streams(self, tmp_path: Path) -> None:
+        """There are never more streams than limits.max_streams; those that are replaced don't count twice."""
+        store(tmp_path, "file-fast", stream("a"), stream("b"))
+        given = document(stream("a", b"new"), stream("c", b"new"))
+        with pytest.raises(InvalidDocument, match=r"there would be 3 streams; limits\.max_streams allows 2"):
+            import_(given, MODES["file-fast"](tmp_path), limits=StoreLimits(streams=2))
+        import_(document(stream("a", b"new")), MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(streams=1))
+        import_(given, MODES["file-fast"](tmp_path), OnConflict.REPLACE, StoreLimits(streams=3))
+
+    def test_number_of_producers(self, tmp_path: Path) -> None:
+        """A stream with more producers than limits.max_producers is named; the one that closed it counts once."""
+        engine = serve(tmp_path / "a")
+        engine.put("s")
+        engine.produce("s", "p", 0, 0)
+        engine.produce("s", "q", 0, 0, stream_closed="true")
+        at_once(engine.streams.close())
+        given = export(tmp_path / "a")
+        with pytest.raises(InvalidDocument, match=r"'s' has 2 producers; limits\.max_producers allows 1"):
+            import_(given, MODES["file-fast"](tmp_path / "b"), limits=StoreLimits(producers=1))
+        import_(given, MODES["file-fast"](tmp_path / "b"), limits=StoreLimits(producers=2))
 
 
 class FailingTests:

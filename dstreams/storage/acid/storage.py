@@ -51,8 +51,8 @@ SCRUB_CHUNKS: Final = 16
 MEMORY_RECENT_BYTES: Final = 4 * 1024 * 1024
 """The most recent bytes that ``in-memory`` keeps a second time: reading them from a database costs little there."""
 
-MEMORY_CHARGES: Final = Charges(stream=1280, message=10, producer=480)
-"""For ``in-memory``: measured, what each costs in this process, rounded up."""
+CHARGES: Final = Charges(stream=1280, message=10, producer=480)
+"""Measured with databases in memory: what each costs in this process, rounded up. In files a part of it is on disk."""
 
 
 @define(eq=False)
@@ -87,7 +87,7 @@ class AcidStorage:
     name: str = field(default="acid", init=False)
     immediate: bool = field(init=False)
     persistent: bool = field(init=False)
-    charges: Charges = field(init=False)
+    charges: Charges = field(default=CHARGES, init=False)
     damage: DamageLog = field(factory=DamageLog, init=False)
     failure: str | None = field(default=None, init=False)
     """Why the store takes no more changes, if so."""
@@ -111,7 +111,6 @@ class AcidStorage:
         if not 1 <= count <= MAX_SHARDS or count & (count - 1):
             raise ValueError(f"the number of shards must be a power of two from 1 to {MAX_SHARDS}, not {count}")
         self.immediate, self.persistent = self._in_memory, not self._in_memory
-        self.charges = MEMORY_CHARGES if self._in_memory else Charges()
         if self._in_memory:
             self._run, self._lock, self._parallel, self._free_space = run_inline, None, 1, _unlimited
             self._exclusive = True
