@@ -8,6 +8,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from dstreams.protocol.charsets import decoding_table
 from dstreams.protocol.problems import BadRequest, printable
 from dstreams.protocol.sse import SseEncoding
 
@@ -26,6 +27,10 @@ Blanks belong to what follows them: if the end of an empty parameter could take 
 would be tried in exponentially many ways.
 """
 
+
+_PARAMETER: Final = re.compile(r";[ \t]*(?:([^\s;=]+)=(\"(?:[^\"\\]|\\.)*\"|[^\s;]*))?[ \t]*")
+"""A parameter of a well-formed value, and the blanks after it."""
+_BACKSLASH: Final = re.compile(r"\\(.)")
 
 _ACTIVE: Final = re.compile(r"text/html|(text|application)/xml|.+\+xml|multipart/x-mixed-replace")
 """Media types that a browser shows as a page, in which scripts run: HTML, XML with its kinds (XHTML, SVG, MathML, with
@@ -49,6 +54,9 @@ class ContentType:
     """Whether JSON mode applies (PROTOCOL section 9.1)."""
     sse_encoding: SseEncoding = field(init=False, eq=False)
     """How the bytes travel in server-sent events (PROTOCOL section 5.8)."""
+    decoding_table: str | None = field(init=False, eq=False, repr=False)
+    """The 256 characters that a text's bytes stand for, if its ``charset`` has one byte a character; otherwise it is
+    taken for UTF-8."""
     line: bytes = field(init=False, eq=False, repr=False)
     """The header line of an answer that carries them; where a browser could run scripts, a second one: a sandbox."""
 
@@ -61,6 +69,15 @@ class ContentType:
         if self.media_type == "application/json":
             return SseEncoding.JSON
         return SseEncoding.TEXT if self.media_type.startswith("text/") else SseEncoding.BASE64
+
+    @decoding_table.default
+    def _find_table(self) -> str | None:
+        if not self.media_type.startswith("text/") or ";" not in self.value:
+            return None
+        for name, value in _PARAMETER.findall(self.value, self.value.index(";")):
+            if name.lower() == "charset":
+                return decoding_table(_BACKSLASH.sub(r"\1", value[1:-1]) if value.startswith('"') else value)
+        return None
 
     @line.default
     def _write_line(self) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
+from codecs import charmap_decode
 from enum import Enum
 from typing import Final
 
@@ -42,18 +43,21 @@ _UNFINISHED_CHARACTER: Final = re.compile(
 """Every proper beginning of a well-formed UTF-8 sequence (Unicode, table 3-7) at the end of the bytes."""
 
 
-def data_event(data: bytes, encoding: SseEncoding, end: bytes) -> bytes:
+def data_event(data: bytes, encoding: SseEncoding, end: bytes, table: str | None = None) -> bytes:
     """Write stored bytes as one event of type ``data``.
 
     :param data: the bytes; for JSON in the stored form of :mod:`dstreams.protocol.json_mode`.
     :param encoding: how to write them.
     :param end: the offset after them, as a token: the event's id, which a browser sends back when it reconnects.
+    :param table: what each byte of a text means, if it isn't UTF-8.
     :return: the whole event with its blank line.
     """
     if encoding is SseEncoding.BASE64:
         return b"event: data\ndata:%b\nid:%b\n\n" % (b2a_base64(data, newline=False), end)
     text = wrap(data) if encoding is SseEncoding.JSON else data
-    if not text.isascii():
+    if table is not None:
+        text = charmap_decode(text, "strict", table)[0].encode()
+    elif not text.isascii():
         # An event stream is UTF-8. A byte that isn't makes common readers fail, again at every reconnect.
         text = text.decode("utf-8", "replace").encode()
     if _LF in text or _CR in text:

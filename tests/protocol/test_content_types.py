@@ -155,3 +155,44 @@ class EncodingTests:
         assert parse_content_type(b"application/octet-stream") == DEFAULT
         assert ContentType("application/octet-stream", "application/octet-stream") == DEFAULT
         assert not DEFAULT.is_json
+
+
+class CharsetTests:
+    """What ``charset`` says about the bytes of a text."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"text/plain; charset=koi8-r",
+            b"text/plain;charset=KOI8-R",
+            b"TEXT/CSV ; Charset=koi8-r ; header=present",
+            b'text/plain; charset="koi8-r"',
+            b'text/plain; charset="koi\\8-r"',
+            b'text/plain; a=";charset=utf-8"; charset=koi8-r',
+            b'text/plain; a="\\"; charset=utf-8"; charset=koi8-r',
+            b"text/plain;; ;charset=koi8-r; charset=utf-8",
+        ],
+    )
+    def test_known(self, value: bytes) -> None:
+        """The first ``charset`` counts, as a token or quoted."""
+        table = parse_content_type(value).decoding_table
+        assert table is not None
+        assert table[0xE4] == "\u0414"
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"text/plain",
+            b"text/plain; charset=utf-8",
+            b"text/plain; charset=utf-16",
+            b"text/plain; charset=utf-8; charset=koi8-r",
+            b'text/plain; charset=""',
+            b"text/plain; xcharset=koi8-r",
+            b'text/plain; a="; charset=koi8-r"',
+            b"application/json; charset=koi8-r",
+            b"application/xml; charset=koi8-r",
+        ],
+    )
+    def test_none(self, value: bytes) -> None:
+        """UTF-8, what isn't decoded, and what isn't text."""
+        assert parse_content_type(value).decoding_table is None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dstreams.protocol.charsets import decoding_table
 from dstreams.protocol.json_mode import split_messages
 from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
 
@@ -139,6 +140,18 @@ class HeartbeatTests:
         """A heartbeat between events changes nothing for the reader."""
         event = data_event(b"a", SseEncoding.TEXT, TOKEN)
         assert read_events(HEARTBEAT + event + HEARTBEAT) == [("data", "a")]
+
+
+class CharsetTests:
+    """Texts of one byte a character."""
+
+    @given(st.binary(), st.sampled_from(["latin-1", "windows-1252", "koi8-r", "iso-8859-7", "ibm037"]))
+    def test_decoded(self, data: bytes, charset: str) -> None:
+        """The event has the text that Python finds in the bytes, with LF for every line end."""
+        event = data_event(data, SseEncoding.TEXT, TOKEN, decoding_table(charset))
+        text = data.decode(charset, "replace").replace("\r\n", "\n").replace("\r", "\n")
+        assert read_events(event) == [("data", text)]
+        event.decode()
 
 
 class IncompleteSuffixTests:

@@ -141,16 +141,20 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
     :param tail: the stream's tail, ``closed`` whether it is closed.
     :param current: the cursor interval.
     """
-    encoding = found.config.content_type.sse_encoding
+    content_type = found.config.content_type
+    encoding, table = content_type.sse_encoding, content_type.decoding_table
     held_back = 0
     if encoding is SseEncoding.TEXT and not found.closed:
         # A CR waits too: with an LF behind it, it is one line end, and the format would make it two.
-        held_back = 1 if data.endswith(b"\r") else incomplete_suffix(data)
+        if data.endswith(b"\r"):
+            held_back = 1
+        elif table is None:
+            held_back = incomplete_suffix(data)
         if held_back:
             data = data[:-held_back]
     end = found.end - held_back
     offset = format_offset(end)
-    events = data_event(data, encoding, offset) if data else b""
+    events = data_event(data, encoding, offset, table) if data else b""
     control = control_event(offset, current, found.up_to_date, found.closed)
     return LiveFrame(
         found.start,

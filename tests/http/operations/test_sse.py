@@ -1016,6 +1016,42 @@ class CharacterTests:
         assert "data:ab\ufffd\n".encode() in sink.data
 
 
+class CharsetTests:
+    """Text streams that aren't UTF-8, and say so."""
+
+    LATIN = "text/plain; charset=ISO-8859-1"
+
+    def test_text(self) -> None:
+        """Events have the characters; offsets and other reads have the stored bytes."""
+        engine = Engine()
+        engine.put("s", "gr\u00fcn".encode("latin-1"), content_type=self.LATIN)
+        _, sink = engine.follow("s")
+        assert payloads(sink.data).decode() == "gr\u00fcn"
+        assert controls(sink.data)[0]["streamNextOffset"] == offset(4)
+        assert engine.get("s").body == b"gr\xfcn"
+
+    def test_no_byte_waits(self) -> None:
+        """A byte that begins a character in UTF-8 is one on its own; only a CR waits."""
+        engine = Engine()
+        engine.put("s", b"a\xc3", content_type=self.LATIN)
+        _, sink = engine.follow("s")
+        assert payloads(sink.data).decode() == "a\u00c3"
+        engine.post("s", b"\xa9\r", content_type=self.LATIN)
+        engine.turn()
+        engine.post("s", b"\n", content_type=self.LATIN)
+        engine.turn()
+        assert payloads(sink.data).decode() == "a\u00c3\u00a9\n"
+        assert controls(sink.data)[-1]["streamNextOffset"] == offset(5)
+
+    def test_large_message(self) -> None:
+        """A message whose event is much larger than itself arrives whole, in bounded pieces."""
+        engine = Engine(limits=HUGE)
+        engine.put("s", b"\x81" * 600 * KIB, content_type="text/plain; charset=windows-1252")
+        _, sink = engine.follow("s")
+        assert payloads(sink.data).decode() == "\ufffd" * 600 * KIB
+        assert max(map(len, sink.writes)) <= 512 * KIB
+
+
 class LargeEventTests:
     """Messages larger than what is handed to a connection at a time."""
 
