@@ -17,6 +17,10 @@ from dstreams.protocol.json_mode import wrap
 HEARTBEAT: Final = b":\n\n"
 """A comment that readers ignore and middleboxes count as traffic."""
 
+LINE_BYTES: Final = 32 * 1024
+"""The longest value of a ``data`` field, in bytes, where it can be divided. Common readers, such as Go's
+``bufio.Scanner``, fail at lines of 64 KiB."""
+
 
 # Integers: looking for one in bytes takes 0.03 us, looking for a bytes object of length one 0.15 us.
 _LF: Final = 0x0A
@@ -53,19 +57,41 @@ def data_event(data: bytes, encoding: SseEncoding, end: bytes, table: str | None
     :return: the whole event with its blank line.
     """
     if encoding is SseEncoding.BASE64:
-        return b"event: data\ndata:%b\nid:%b\n\n" % (b2a_base64(data, newline=False), end)
+        encoded = b2a_base64(data, newline=False)
+        if len(encoded) > LINE_BYTES:
+            encoded = b"\ndata:".join(encoded[at : at + LINE_BYTES] for at in range(0, len(encoded), LINE_BYTES))
+        return b"event: data\ndata:%b\nid:%b\n\n" % (encoded, end)
     text = wrap(data) if encoding is SseEncoding.JSON else data
+    if _LF in text or _CR in text or text.startswith(b" ") or table is not None or not text.isascii():
+        text = escape_lines(text, table=table)
+    return b"event: data\ndata:%b\nid:%b\n\n" % (text, end)
+
+
+def end_of_event(offset: bytes) -> bytes:
+    """Return what follows the data of an event.
+
+    :param offset: the offset after the event, as a token: the event's id.
+    """
+    return b"\nid:%b\n\n" % offset
+
+
+def escape_lines(text: bytes, at_line_start: bool = True, table: str | None = None) -> bytes:
+    """Write text as the value of a ``data`` field, with another field for each further line.
+
+    An event stream is UTF-8. A byte that isn't becomes U+FFFD, since common readers fail at it, again at every
+    reconnect.
+
+    :param at_line_start: whether it begins a line.
+    :param table: the characters of a single-byte charset; ``None`` for UTF-8.
+    """
     if table is not None:
         text = charmap_decode(text, "strict", table)[0].encode()
     elif not text.isascii():
-        # An event stream is UTF-8. A byte that isn't makes common readers fail, again at every reconnect.
         text = text.decode("utf-8", "replace").encode()
     if _LF in text or _CR in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         text = text.replace(b"\n ", b"\n  ").replace(b"\n", b"\ndata:")
-    if text.startswith(b" "):
-        return b"event: data\ndata: %b\nid:%b\n\n" % (text, end)
-    return b"event: data\ndata:%b\nid:%b\n\n" % (text, end)
+    return b" " + text if at_line_start and text.startswith(b" ") else text
 
 
 def control_event(next_offset: bytes, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:

@@ -2,15 +2,17 @@
 
 Every wake-up formats what is new once. The readers that have all before it, which is nearly all of them, are
 handed the same bytes object. A reader whose connection is slower than the stream is left alone; when its
-transport has drained it catches up from storage, so that nothing queues for it meanwhile.
+transport has drained it catches up from storage, so that nothing queues for it meanwhile. A message that is larger than
+an ordinary event is converted while it is sent, a piece at a time.
 """
 
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,7 +26,16 @@ from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.headers import LAST_EVENT_ID_KEY
 from dstreams.protocol.offsets import NOW, format_offset, parse_offset
 from dstreams.protocol.problems import InvalidOffset, ProtocolError
-from dstreams.protocol.sse import HEARTBEAT, SseEncoding, control_event, data_event, incomplete_suffix
+from dstreams.protocol.sse import (
+    HEARTBEAT,
+    LINE_BYTES,
+    SseEncoding,
+    control_event,
+    data_event,
+    end_of_event,
+    incomplete_suffix,
+)
+from dstreams.protocol.sse_pieces import EventWriter, event_writer
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.live import Audience
 from dstreams.streams.reading import Slice
@@ -32,9 +43,16 @@ from dstreams.timers import Timer
 
 _log = Logger()
 
-EVENT_BYTES = 256 * 1024
-"""The most stored bytes in one data event, if a message isn't larger; also the most that is handed to a transport at
-a time, so that a large event doesn't wait in the memory of every reader's connection."""
+EVENT_BYTES = LINE_BYTES - 16
+"""The most stored bytes in one data event, unless a single message is larger. They fit into one line with the field's
+name, and with a bracket or an unfinished character before them."""
+
+PIECE_BYTES = 16 * 1024
+"""The most stored bytes of a larger event that are written to a connection at a time. Written, they are up to six times
+as many: a newline becomes a line of its own. A connection holds a piece besides what its transport buffers."""
+
+MAX_FRAMES = 16
+"""The most frames that a wake-up keeps for readers that are called later."""
 
 JITTER = 0.1
 """The part of its lifetime by which a reader may be asked earlier or later to come back, so that readers that came
@@ -103,6 +121,7 @@ class LiveFrame:
 
     :param start: the position of the readers it is for.
     :param end: their position afterwards.
+    :param reached: the end of the messages in it; greater than ``end`` while an unfinished character is held back.
     :param tail: the stream's tail when it was made.
     :param closed: whether the stream was closed then; ``final`` says that this is the last frame.
     :param events: the data event, or nothing.
@@ -112,6 +131,7 @@ class LiveFrame:
 
     start: int
     end: int
+    reached: int
     tail: int
     closed: bool
     final: bool
@@ -159,6 +179,7 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
     return LiveFrame(
         found.start,
         end,
+        found.end,
         tail,
         closed,
         found.closed,
@@ -167,6 +188,50 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
         events,
         Frame(events + control),
     )
+
+
+@define(eq=False)
+class LargeEvent:
+    """A data event of one message that is larger than :data:`EVENT_BYTES`, made while it is sent.
+
+    :param found: the message, perhaps with an unfinished character of an earlier one before it.
+    """
+
+    found: Slice
+    _writer: EventWriter = field(init=False)
+    _position: int = field(init=False)
+    _end: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        content_type = self.found.config.content_type
+        encoding = content_type.sse_encoding
+        self._writer = event_writer(encoding, content_type.decoding_table)
+        self._position = self.found.start
+        # Each stored JSON message has a comma behind it.
+        self._end = self.found.end - (encoding is SseEncoding.JSON)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last piece was returned."""
+        return self._position == self._end
+
+    @property
+    def next_position(self) -> int:
+        """The reader's position after the complete event."""
+        return self.found.end - self._writer.held_back
+
+    def next_piece(self) -> bytes | Deferred[bytes]:
+        """Return the next bytes of the event, at least one."""
+        end = min(self._position + PIECE_BYTES, self._end)
+        return then(self.found.read(self._position, end), partial(self._write, end))
+
+    def _write(self, end: int, data: bytes) -> bytes:
+        opening = self._writer.begin() if self._position == self.found.start else b""
+        self._position = end
+        written = opening + self._writer.write(data)
+        if self.is_complete:
+            written += self._writer.end(self.found.closed) + end_of_event(format_offset(self.next_position))
+        return written
 
 
 @define(eq=False)
@@ -189,11 +254,11 @@ class SseReader:
     _ending: bool = field(default=False, init=False)
     # Whether _cursor is one that we sent on this connection, rather than the client's.
     _cursor_is_ours: bool = field(default=False, init=False)
-    # The most stored bytes to read for an event: more than usual only while nothing but the beginning of a
-    # character lies before a message that is larger than that.
-    _limit: int = field(default=EVENT_BYTES, init=False)
-    # What is left of an event that is too large to hand over at once.
-    _rest: memoryview | None = field(default=None, init=False)
+    # How many bytes after the position are the beginning of a character, with a message behind them that was too
+    # large to come with them.
+    _unfinished: int = field(default=0, init=False)
+    # The large event that is being sent.
+    _large: LargeEvent | None = field(default=None, init=False)
 
     @property
     def length(self) -> None:
@@ -229,7 +294,7 @@ class SseReader:
             and self._keeps_pace(frame)
         ):
             self._position, self._cursor, self._last_event = frame.end, frame.interval, frame.made_at
-            self._cursor_is_ours, self._limit = True, EVENT_BYTES
+            self._cursor_is_ours, self._unfinished = True, 0
             self._paused = not self._sink.write_frame(frame.shared)
         else:
             self._advance()
@@ -237,15 +302,15 @@ class SseReader:
     def resume(self) -> None:
         """The connection has drained: catch up."""
         self._paused = False
-        if self._rest is not None:
-            self._send_rest()
+        if self._large is not None and not self._fetching:
+            self._send_pieces(self._large)
         if not (self._paused or self._fetching):
             self._advance()
 
     def end(self) -> None:
         """Finish after the control event that follows what has been begun."""
         self._ending = True
-        if self._greeted and self._rest is None:
+        if self._greeted and self._large is None:
             self._finish()
 
     def stop(self) -> None:
@@ -276,7 +341,7 @@ class SseReader:
             if not self._deliver(frame):
                 return
 
-    def _frame(self, state: StreamState) -> LiveFrame | Deferred[LiveFrame]:
+    def _frame(self, state: StreamState) -> LiveFrame | LargeEvent | Deferred[LiveFrame | LargeEvent]:
         """The frame that begins where this reader is; shared if another reader has had it made."""
         audience = self._audience
         assert audience is not None
@@ -286,23 +351,32 @@ class SseReader:
             made = audience.frames.get(self._position)
             if isinstance(made, LiveFrame) and made.suits(tail, closed, current):
                 return made
-        found = self._context.streams.read(state, self._position, self._limit, on_boundary=True)
+        unfinished = self._unfinished
+        found = self._context.streams.read(state, self._position + unfinished, EVENT_BYTES, on_boundary=True)
 
-        def make(found: Slice) -> LiveFrame | Deferred[LiveFrame]:
+        def make(found: Slice) -> LiveFrame | LargeEvent | Deferred[LiveFrame | LargeEvent]:
+            is_large = len(found) > EVENT_BYTES
+            if unfinished:
+                found = evolve(found, start=found.start - unfinished)
+            if is_large:
+                return LargeEvent(found)
             data = found.read(found.start, found.end) if len(found) else b""
             return then(data, lambda stored: keep(make_frame(found, stored, tail, closed, current)))
 
         def keep(frame: LiveFrame) -> LiveFrame:
-            if audience.frames is not None and frame.moves:
-                audience.frames[frame.start] = frame
-                if frame.up_to_date and not frame.final and len(frame.shared.data) <= 2 * EVENT_BYTES:
+            frames = audience.frames
+            if frames is not None and frame.moves:
+                if len(frames) >= MAX_FRAMES:
+                    del frames[next(iter(frames))]  # the oldest
+                frames[frame.start] = frame
+                if frame.up_to_date and not frame.final:
                     frame.made_at = self._context.wheel.seconds()
                     audience.newest = frame
             return frame
 
         return then(found, make)
 
-    def _fetched(self, frame: LiveFrame) -> None:
+    def _fetched(self, frame: LiveFrame | LargeEvent) -> None:
         self._fetching = False
         if self._sink is not None and self._deliver(frame):
             self._advance()
@@ -316,24 +390,33 @@ class SseReader:
         if sink is not None:
             sink.abort()
 
-    def _deliver(self, frame: LiveFrame) -> bool:
+    def _deliver(self, frame: LiveFrame | LargeEvent) -> bool:
         """Send a frame; whether to go on with the next."""
+        assert self._sink is not None
+        if isinstance(frame, LargeEvent):
+            self._large = frame
+            return self._send_pieces(frame)
         if self._greeted and not frame.moves:
             if frame.up_to_date:
                 return False  # the rest of the character isn't there yet
-            self._limit *= 2
+            self._unfinished = frame.reached - frame.end
             return True
-        self._greeted = True
-        self._limit = EVENT_BYTES
-        self._position = frame.end
-        self._last_event = self._context.wheel.seconds()
-        self._ending = self._ending or frame.final
         if self._keeps_pace(frame):
             self._cursor, self._cursor_is_ours = frame.interval, True
-            self._send(frame.shared)
+            shared = frame.shared
         else:
-            self._send(self._own_frame(frame))
-        if self._ending and self._rest is None:
+            shared = Frame(frame.events + self._control(frame.end, frame.interval, frame.up_to_date, frame.final))
+        self._paused = not self._sink.write_frame(shared)
+        return self._delivered(frame.end, frame.final)
+
+    def _delivered(self, position: int, final: bool) -> bool:
+        """Note that events were sent up to a position; whether to go on with the next."""
+        self._greeted = True
+        self._unfinished = 0
+        self._position = position
+        self._last_event = self._context.wheel.seconds()
+        self._ending = self._ending or final
+        if self._ending:
             self._finish()
             return False
         return not self._paused
@@ -344,28 +427,53 @@ class SseReader:
             return True
         return self._cursor_is_ours and self._cursor == frame.interval
 
-    def _own_frame(self, frame: LiveFrame) -> Frame:
-        """The same events with a cursor ahead of the client's own."""
+    def _control(self, end: int, current: int, up_to_date: bool, final: bool) -> bytes:
+        """Return a control event with a cursor for this reader alone.
+
+        :param current: the cursor interval. The cursor is ahead of the one that the client came with.
+        """
         if not self._cursor_is_ours:
-            self._cursor = next_cursor(self._cursor, frame.interval)
-            self._cursor_is_ours = True
-        control = control_event(format_offset(frame.end), self._cursor, frame.up_to_date, frame.final)
-        return Frame(frame.events + control)
+            self._cursor, self._cursor_is_ours = next_cursor(self._cursor, current), True
+        elif self._cursor is None or self._cursor < current:
+            self._cursor = current
+        return control_event(format_offset(end), self._cursor, up_to_date, final)
 
-    def _send(self, frame: Frame) -> None:
-        assert self._sink is not None
-        if len(frame.data) <= 2 * EVENT_BYTES:
-            self._paused = not self._sink.write_frame(frame)
+    def _send_pieces(self, event: LargeEvent) -> bool:
+        """Send more of a large event, as the connection takes it; whether to go on with the next event."""
+        while self._sink is not None and not self._paused:
+            try:
+                piece = event.next_piece()
+            except Exception:
+                self._failed(Failure())
+                return False
+            if isinstance(piece, Deferred):
+                self._fetching = True
+                piece.addCallback(self._piece_fetched, event).addErrback(self._failed)
+                return False
+            if self._send_piece(event, piece):
+                return self._delivered(event.next_position, event.found.closed)
+        return False
+
+    def _piece_fetched(self, piece: bytes, event: LargeEvent) -> None:
+        self._fetching = False
+        if self._sink is None:
+            return
+        if self._send_piece(event, piece):
+            goes_on = self._delivered(event.next_position, event.found.closed)
         else:
-            self._rest = memoryview(frame.data)
-            self._send_rest()
+            goes_on = self._send_pieces(event)
+        if goes_on:
+            self._advance()
 
-    def _send_rest(self) -> None:
-        while self._rest is not None and self._sink is not None and not self._paused:
-            piece, self._rest = bytes(self._rest[:EVENT_BYTES]), self._rest[EVENT_BYTES:] or None
-            self._paused = not self._sink.write(piece)
-        if self._rest is None and self._ending:
-            self._finish()
+    def _send_piece(self, event: LargeEvent, piece: bytes) -> bool:
+        """Send a piece, with a control event behind the last one; whether it was that."""
+        assert self._sink is not None
+        if event.is_complete:
+            self._large = None
+            found, current = event.found, interval(self._context.clocks.wall())
+            piece += self._control(event.next_position, current, found.up_to_date, found.closed)
+        self._paused = not self._sink.write(piece)
+        return event.is_complete
 
     def _set_timer(self, now: float) -> None:
         """One timer for the heartbeat and the end of life, whichever is first."""
@@ -383,7 +491,7 @@ class SseReader:
             return
         if now - self._last_event >= self._context.settings.sse_heartbeat:
             self._last_event = now
-            if not self._paused and self._rest is None:
+            if not self._paused and self._large is None:
                 self._paused = not self._sink.write_frame(_HEARTBEAT)
         self._set_timer(now)
 
@@ -394,7 +502,7 @@ class SseReader:
             sink.finish()
 
     def _release(self) -> None:
-        self._sink = self._rest = None
+        self._sink = self._large = None
         if self._timer is not None:
             self._timer.cancel()
         self._context.streams.unwatch(self._state.id, self)

@@ -251,7 +251,7 @@ class ClosureTests:
         engine = Engine(limits=HUGE)
         engine.put("s")
         for _ in range(10):
-            engine.post("s", b"x" * 100 * KIB)
+            engine.post("s", b"x" * 15 * KIB)
         engine.close("s")
         _, sink = engine.follow("s")
         told = controls(sink.data)
@@ -552,14 +552,14 @@ class BackPressureTests:
         engine = Engine(limits=HUGE)
         engine.put("s")
         for number in range(10):
-            engine.post("s", b"%d" % number * 200 * KIB)
+            engine.post("s", b"%d" % number * 20 * KIB)
         body, sink = engine.follow("s", room=1)
         for count in range(1, 10):
             assert len(sink.writes) == count
             assert not payloads(sink.data).endswith(b"9")
             sink.room = 1
             body.resume()
-        assert payloads(sink.data) == b"".join(b"%d" % number * 200 * KIB for number in range(10))
+        assert payloads(sink.data) == b"".join(b"%d" % number * 20 * KIB for number in range(10))
 
     def test_paused_reader_keeps_its_stream_alive(self) -> None:
         """It is a reader still: its stream doesn't expire."""
@@ -674,7 +674,7 @@ class SharingTests:
         engine.put("s")
         sinks = [caught_up(engine)[1] for _ in range(3)]
         for _ in range(4):
-            engine.post("s", b"x" * 200 * KIB)
+            engine.post("s", b"x" * 20 * KIB)
         engine.turn()
         assert [len(sink.frames) for sink in sinks] == [5, 5, 5]
         for number in range(1, 5):
@@ -686,7 +686,7 @@ class SharingTests:
         engine.put("s")
         sinks = [caught_up(engine)[1] for _ in range(2)]
         _, late = engine.follow("s")
-        engine.post("s", b"x" * 200 * KIB)
+        engine.post("s", b"x" * 20 * KIB)
         engine.turn()
         held = weakref.ref(_key(sinks[0].frames[-1]))
         assert held() is not None
@@ -837,7 +837,7 @@ class HeartbeatTests:
         engine = Engine(limits=HUGE, settings=NEVER)
         engine.put("s", b"x" * 1024 * KIB)
         body, sink = engine.follow("s", room=1)
-        for _ in range(20):
+        for _ in range(80):
             engine.pass_time(16)
             sink.room = 1
             body.resume()
