@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import tracemalloc
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 
 from dstreams.http.context import HttpSettings
 from dstreams.http.messages import Body, Frame
+from dstreams.http.operations.sse import MAX_FRAMES, PIECE_BYTES
 from dstreams.protocol.cursors import EPOCH, INTERVAL_SECONDS
+from dstreams.protocol.sse import LINE_BYTES
+from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
 from dstreams.timers import CALLS_PER_TURN
 from tests.engine import (
@@ -680,6 +684,26 @@ class SharingTests:
         for number in range(1, 5):
             assert len({id(sink.frames[number]) for sink in sinks}) == 1
 
+    def test_kept_frames_are_bounded(self) -> None:
+        """Readers at different positions don't make a wake-up keep a frame for each of them."""
+        engine = Engine()
+        engine.put("s", b"x")
+        readers = []
+        for _ in range(5 * MAX_FRAMES):
+            readers.append(engine.follow("s", room=1))
+            engine.post("s", b"x")
+            engine.turn()
+        engine.post("s", b"x")
+        # Their clients read on while the wake-up is under way.
+        for body, sink in readers:
+            sink.room = None
+            body.resume()
+        [audience] = engine.streams._audiences.values()
+        assert audience.frames is not None
+        assert len(audience.frames) == MAX_FRAMES
+        engine.turn()
+        assert all(payloads(sink.data) == b"x" * (5 * MAX_FRAMES + 2) for _, sink in readers)
+
     def test_frames_are_let_go(self) -> None:
         """After a wake-up nobody holds what was formatted for it, but the connections that still send it."""
         engine = Engine(limits=HUGE)
@@ -1052,6 +1076,14 @@ class CharsetTests:
         assert max(map(len, sink.writes)) <= 512 * KIB
 
 
+def put(engine: Engine, body: bytes, content_type: str) -> None:
+    """Create a stream whose first append may be so large that it is split in several turns."""
+    reply = engine.put("s", body, content_type=content_type)
+    while reply.waits:
+        engine.turn()
+    assert reply.status == 201
+
+
 class LargeEventTests:
     """Messages larger than what is handed to a connection at a time."""
 
@@ -1060,7 +1092,7 @@ class LargeEventTests:
         engine = Engine(limits=HUGE)
         engine.put("s", b"x" * 5000 * KIB)
         _, sink = engine.follow("s")
-        assert max(map(len, sink.writes)) <= 512 * KIB
+        assert max(map(len, sink.writes)) <= PIECE_BYTES + KIB
         assert [kind for kind, _ in events(sink.data)] == ["data", "control"]
         assert payloads(sink.data) == b"x" * 5000 * KIB
 
@@ -1124,6 +1156,139 @@ class LargeEventTests:
         body.resume()
         assert len(sink.writes) == 2
         assert engine.streams.statistics().live_readers == 0
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_json(self, at_once: bool) -> None:
+        """A large JSON message has a line of its own between the brackets; others are arrays on one line, as usual."""
+        storage = FetchingStorage(at_once=at_once)
+        engine = Engine(storage, limits=HUGE)
+        large = b'"%b"' % (b"x" * 1024 * KIB)
+        put(engine, b"[1,2,%b,3,4]" % large, "application/json")
+        reply, sink = engine.sse("s"), FakeSink()
+        storage.fetch_all()
+        reply.live.start(sink)
+        storage.fetch_all()
+        data = [text for kind, text in events(sink.data) if kind == "data"]
+        assert data == ["[1,2]", f"[\n{large.decode()}\n]", "[3,4]"]
+
+    @pytest.mark.parametrize("content_type", ["text/plain", "image/png"])
+    def test_between_small_messages(self, content_type: str) -> None:
+        """A large message has an event to itself, and the offsets between the events are those of the messages."""
+        engine = Engine(limits=HUGE)
+        messages = [b"a" * 10, b"b" * 100 * KIB, b"c" * 33 * KIB, b"d" * 5]
+        engine.put("s", content_type=content_type)
+        for message in messages:
+            engine.post("s", message, content_type=content_type)
+        _, sink = engine.follow("s")
+        is_binary = content_type == "image/png"
+        assert payloads(sink.data, encoded=is_binary) == b"".join(messages)
+        ends = [offset(sum(map(len, messages[: count + 1]))) for count in range(4)]
+        assert [control["streamNextOffset"] for control in controls(sink.data)] == ends
+        if is_binary:
+            assert max(map(len, sink.data.split(b"\n"))) <= LINE_BYTES + len(b"data:")
+
+    @given(st.data())
+    def test_lines_are_short(self, data: st.DataObject) -> None:
+        """No line is longer than 32 KiB, except that of a single message."""
+        kind = data.draw(st.sampled_from(["text/plain", "application/json", "image/png"]))
+        engine = Engine(limits=HUGE)
+        engine.put("s", content_type=kind)
+        sizes = data.draw(
+            st.lists(st.sampled_from([3, 20, 1000, 16_000, 32_000, LINE_BYTES - 17, LINE_BYTES]), max_size=6)
+        )
+        for size in sizes:
+            message = b'"%b"' % (b"1" * (size - 2)) if kind == "application/json" else b"1" * size
+            engine.post("s", message, content_type=kind)
+        _, sink = engine.follow("s")
+        assert max(map(len, sink.data.split(b"\n"))) <= LINE_BYTES + len(b"data:")
+        texts = [text for kind, text in events(sink.data) if kind == "data"]
+        if kind == "application/json":
+            assert [len(value) for text in texts for value in json.loads(text)] == [size - 2 for size in sizes]
+        else:
+            assert payloads(sink.data, encoded=kind == "image/png") == b"1" * sum(sizes)
+
+    def test_held_back_at_its_end(self) -> None:
+        """A large event that ends inside a character ends before it, and its rest comes with what follows."""
+        engine = Engine(limits=HUGE)
+        engine.put("s", b"x" * 100 * KIB + b"\xe2\x82")
+        _, sink = engine.follow("s")
+        assert controls(sink.data)[-1]["streamNextOffset"] == offset(100 * KIB)
+        engine.post("s", b"\xac" + b"y" * 100 * KIB)
+        engine.turn()
+        assert payloads(sink.data) == b"x" * 100 * KIB + "€".encode() + b"y" * 100 * KIB
+
+    def test_newer_cursor(self) -> None:
+        """The control event after a large event has a cursor ahead of the client's."""
+        engine = Engine(limits=HUGE)
+        engine.put("s", b"x" * 100 * KIB)
+        _, sink = engine.follow("s", cursor=int(NOW) + 5)
+        assert cursors(sink.data)[-1] > NOW + 5
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_damaged_in_the_middle(self, at_once: bool) -> None:
+        """When a piece can't be read, the connection is cut, and no control event makes the event look complete."""
+        storage = FetchingStorage(at_once=at_once)
+        engine = Engine(storage, limits=HUGE)
+        engine.put("s", b"x" * 1024 * KIB)
+        reply, sink = engine.sse("s"), FakeSink(room=3)
+        storage.fetch_all()
+        reply.live.start(sink)
+        storage.fetch_all()
+        assert len(sink.writes) == 3
+        storage.error, storage.failing = StorageDamaged("it is damaged", 1, "here"), True
+        sink.room = None
+        reply.live.resume()
+        storage.fetch_all()
+        assert sink.aborted
+        assert b"control" not in sink.data
+        assert engine.streams.statistics().live_readers == 0
+
+    @pytest.mark.parametrize(
+        ("content_type", "message"),
+        [
+            ("text/plain", b"x" * 10_000_000),
+            ("text/plain", b"\n" * 10_000_000),
+            ("text/plain", b"\xff" * 10_000_000),
+            ("image/png", b"x" * 10_000_000),
+            ("application/json", b'["%b"]' % (b"x" * 10_000_000)),
+        ],
+        ids=["text", "newlines", "not UTF-8", "binary", "json"],
+    )
+    def test_stalled_readers(self, content_type: str, message: bytes) -> None:
+        """200 readers of a 10 MB message, whose clients don't read, hold less than 64 MB."""
+        engine = Engine(limits=HUGE)
+        put(engine, message, content_type)
+        tracemalloc.start()
+        try:
+            readers = [self.stalled_reader(engine) for _ in range(200)]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 64_000_000
+        # A transport of uvloop's asks for a pause at 64 KiB.
+        assert sum(sink.unsent for sink in readers) < 64_000_000
+        assert all(sink.unsent >= 64 * KIB for sink in readers)
+
+    @staticmethod
+    def stalled_reader(engine: Engine) -> StalledSink:
+        reply, sink = engine.sse("s"), StalledSink()
+        sink.body = reply.live
+        reply.live.start(sink)
+        return sink
+
+
+class StalledSink(FakeSink):
+    """The connection of a client that doesn't read: full when 64 KiB wait."""
+
+    body: Body | None = None
+
+    @property
+    def unsent(self) -> int:
+        return sum(map(len, self.writes))
+
+    def write(self, data: bytes) -> bool:
+        super().write(data)
+        return self.unsent < 64 * KIB
 
 
 class ShutdownTests:
