@@ -175,6 +175,10 @@ class BlockIndex(Sequence[int]):
             return self._length
         return self._counts[low] + count_up_to(blocks[low], position)
 
+    def after(self, entries: array[int]) -> BlockIndex:
+        """A copy with entries that come before all others; large blocks are shared."""
+        return BlockIndex([entries, *self._blocks]) if entries else BlockIndex([*self._blocks])
+
     def packed(self) -> Iterator[bytes]:
         """All entries as they lie on the disk, in pieces of a few milliseconds' work."""
         for block in self._blocks:
@@ -191,6 +195,19 @@ Index: TypeAlias = "array[int] | BlockIndex"
 def packed(entries: Index) -> bytes:
     """Entries as they lie on the disk. Where there may be many, in a thread."""
     return _packed(entries) if isinstance(entries, array) else b"".join(entries.packed())
+
+
+def packed_pieces(entries: Index) -> Iterator[bytes]:
+    """The same in pieces, each of a few milliseconds' work."""
+    if isinstance(entries, array):
+        yield _packed(entries)
+    else:
+        yield from entries.packed()
+
+
+def joined(entries: array[int], following: Index) -> Index:
+    """Entries, and those that follow them."""
+    return entries + following if isinstance(following, array) else following.after(entries)
 
 
 def _packed(entries: array[int]) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import tracemalloc
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstreams.model.changes import Append
+from dstreams.model.ends import ManyEnds
 from dstreams.storage import index
 from dstreams.storage.acid import chunks
-from dstreams.storage.acid.chunks import CHUNK_BYTES, MERGE_BYTES, MERGE_ROWS, Addition, OpenRun, place
+from dstreams.storage.acid.chunks import CHUNK_BYTES, MERGE_BYTES, MERGE_ROWS, Addition, OpenRun, Placement, place
 from dstreams.storage.interface import StorageError
 from dstreams.storage.memory import MemoryStream
 
@@ -33,24 +37,31 @@ class Table:
         self.written = 0
         # Neighbours, so that a query that looks too far finds something.
         for other in (STREAM - 1, STREAM + 1):
-            self.insert(place(other, OpenRun(0, 0, 0), nothing, addition(0, 0, b"other")).rows)
+            self.insert(rows_of(place(other, OpenRun(0, 0, 0), nothing, addition(0, 0, b"other"))))
 
     def insert(self, rows: Sequence[chunks.Row]) -> None:
         self.database.executemany("INSERT INTO chunks VALUES (NULL,?,?,?,?,?,?,?)", rows)
 
-    def append(self, *messages: bytes, forget_run: bool = False) -> None:
-        """A group that appends these messages at once."""
+    def append(self, *messages: bytes, forget_run: bool = False, many: bool = False) -> None:
+        """A group that appends these messages at once; ``many``: as if they were very many, after another append."""
         if forget_run:
             self.run = OpenRun(self.tail, self.messages, 0)
-        new = addition(self.tail, self.messages, *messages)
-        self.model.append(new.data, tuple(entry >> 1 for entry in new.entries))
+        new = addition(self.tail, self.messages, *messages, many=many)
+        ends: list[int] = []
+        begin = self.tail
+        for entry in new.entries:
+            ends.append(entry >> 1)
+            if entry & index.APPEND_END:
+                self.model.append(new.data[begin - self.tail : ends[-1] - self.tail], tuple(ends))
+                begin, ends = ends[-1], []
         placed = place(STREAM, self.run, self._earlier(self.run.start, self.tail), new)
         if placed.replaced_from is not None:
             self.database.execute(
                 "DELETE FROM chunks WHERE stream_id = ? AND start >= ?", (STREAM, placed.replaced_from)
             )
-        self.insert(placed.rows)
-        self.written += sum(len(row[4]) for row in placed.rows)
+        rows = rows_of(placed)
+        self.insert(rows)
+        self.written += sum(len(row[4]) for row in rows)
         self.run, self.tail, self.messages = placed.run, self.tail + len(new.data), self.messages + len(messages)
 
     def _earlier(self, start: int, tail: int) -> chunks.Earlier:
@@ -92,12 +103,29 @@ class Table:
         assert reached == self.tail
 
 
-def addition(start: int, number: int, *messages: bytes) -> Addition:
-    """Messages that a group appends at once."""
+def addition(start: int, number: int, *messages: bytes, many: bool = False) -> Addition:
+    """Messages that a group appends at once; ``many``: the first alone, and the others with ends as very many have."""
     made, end = Addition(start, number), start
-    ends = tuple(end := end + len(message) for message in messages)
-    made.add(Append(STREAM, start, b"".join(messages), ends, None, None, False, 1.0))
+    for some in (messages[:1], messages[1:]) if many else (messages,):
+        ends: Sequence[int] = tuple(end := end + len(message) for message in some)
+        if many and some is not messages[:1]:
+            ends = ManyEnds.of_lengths(start, array("I", map(len, some)))
+        if some:
+            made.add(Append(STREAM, start, b"".join(some), ends, None, None, False, 1.0))
+        start = end
     return made
+
+
+def rows_of(placed: Placement) -> list[chunks.Row]:
+    """The chunks of a placement; what is cut later is as much as was said."""
+    large = placed.large
+    if large is None:
+        return list(placed.rows)
+    assert placed.rows == []
+    rows = list(large.rows())
+    assert len(rows) == large.count
+    assert sum(len(row[3]) + len(row[4]) for row in rows) == large.stored_bytes
+    return rows
 
 
 def nothing() -> tuple[bytes, array[int]]:
@@ -125,6 +153,55 @@ class PlacementTests:
             table.append(*numbered(sizes), forget_run=forget_run)
         table.check_invariants()
         table.check(range(start + 1, table.tail + 1, 7))
+
+    @given(
+        st.integers(0, 50),
+        st.lists(
+            st.tuples(
+                st.lists(st.sampled_from([1, 3, 40, 9_000, CHUNK_BYTES]), min_size=1, max_size=12), st.booleans()
+            ),
+            max_size=8,
+        ),
+    )
+    def test_appends_of_many_messages(self, start: int, groups: list[tuple[list[int], bool]]) -> None:
+        """Appends whose ends are kept without an object for each, between others, read back the same."""
+        table = Table(start)
+        for sizes, many in groups:
+            table.append(*numbered(sizes), many=many)
+        table.check_invariants()
+        table.check(range(start + 1, table.tail + 1, 9_001))
+
+    def test_millions_of_messages_cost_the_reactor_nothing(self) -> None:
+        """Planning a very large append does nothing for each of its messages, and copies none of its bytes."""
+        count = 1_000_000
+        new = Addition(5, 1)
+        append = Append(STREAM, 5, b"1," * count, ManyEnds.of_lengths(5, array("I", [2]) * count), None, None, False, 1)
+        lines = 0
+
+        def trace(*_: object) -> Any:
+            nonlocal lines
+            lines += 1
+            return trace
+
+        tracemalloc.start()
+        sys.settrace(trace)
+        try:
+            new.add(append)
+            placed = place(STREAM, OpenRun(0, 0, 1), lambda: (b"12345", array("Q", [11])), new)
+        finally:
+            sys.settrace(None)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert lines < 300
+        assert peak < 100_000
+        rows = rows_of(placed)
+        assert b"".join(row[4] for row in rows) == b"12345" + append.data
+        entries = array("Q", b"".join(row[3] for row in rows))
+        assert entries[:3] == array("Q", [11, 14, 18])
+        assert (len(entries), entries[-1]) == (count + 1, (5 + 2 * count) << 1 | 1)
+        is_open = len(rows[-1][4]) < MERGE_BYTES
+        expected = (rows[-1][1], rows[-1][5], 1) if is_open else (5 + 2 * count, count + 1, 0)
+        assert (placed.run.start, placed.run.number, placed.run.rows) == expected
 
     @given(
         st.lists(

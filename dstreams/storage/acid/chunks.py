@@ -42,7 +42,9 @@ from attrs import define, field, frozen
 
 from dstreams.model.changes import Append, Create
 from dstreams.storage import index
+from dstreams.storage.index import Index
 from dstreams.storage.interface import StorageDamaged
+from dstreams.storage.rope import Rope
 from dstreams.storage.stream_rows import Connection
 
 SCHEMA = """
@@ -92,19 +94,65 @@ class Addition:
     start: int
     number: int
     at: float = field(default=0.0, init=False)
-    _parts: list[bytes] = field(factory=list, init=False)
-    entries: array[int] = field(factory=lambda: array("Q"), init=False)
+    size: int = field(default=0, init=False)
+    parts: list[bytes] = field(factory=list, init=False)
+    entries: Index = field(factory=lambda: array("Q"), init=False)
 
     def add(self, change: Append | Create) -> None:
         """The messages of one change, after those before."""
-        self._parts.append(change.data)
-        self.entries.extend(index.entries(change.ends))
+        self.parts.append(change.data)
+        self.size += len(change.data)
+        self.entries = index.extend(self.entries, change.ends)
         self.at = change.at
 
     @property
     def data(self) -> bytes:
         """The bytes."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+
+@frozen(eq=False)
+class Large:
+    """Bytes of one stream that make so many chunks that they are cut in the thread which writes them.
+
+    :param start: the position of the first byte.
+    :param number: how many of the stream's messages end before it.
+    """
+
+    stream_id: int
+    start: int
+    number: int
+    at: float
+    size: int
+    parts: Sequence[bytes]
+    entries: Index
+
+    @property
+    def count(self) -> int:
+        """How many chunks it makes."""
+        return -(-self.size // CHUNK_BYTES)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes and the entries in all of them."""
+        return self.size + 8 * len(self.entries)
+
+    def rows(self) -> Iterator[Row]:
+        """Cut the chunks. Each is short work, except where the interpreter's lock is released."""
+        rope = Rope(self.start)
+        for part in self.parts:
+            rope.append(part)
+        pieces, packed, done = index.packed_pieces(self.entries), bytearray(), 0
+        for start in range(self.start, self.start + self.size, CHUNK_BYTES):
+            end = min(start + CHUNK_BYTES, self.start + self.size)
+            count = index.count_up_to(self.entries, end)
+            size = 8 * (count - done)
+            while len(packed) < size:
+                packed += next(pieces)
+            key = self.stream_id, start, self.number + done, self.at
+            yield _row(key, bytes(packed[:size]), rope.read(start, end))
+            del packed[:size]
+            done = count
 
 
 @define(eq=False)
@@ -114,11 +162,13 @@ class Placement:
     :param rows: chunks to add.
     :param replaced_from: chunks that begin at this position or beyond it go first; ``None`` when none does.
     :param run: the open run afterwards.
+    :param large: what is to be cut into chunks instead, if so.
     """
 
     rows: Sequence[Row]
     replaced_from: int | None
     run: OpenRun
+    large: Large | None = None
 
 
 def place(stream_id: int, run: OpenRun, earlier: Earlier, new: Addition) -> Placement:
@@ -127,38 +177,38 @@ def place(stream_id: int, run: OpenRun, earlier: Earlier, new: Addition) -> Plac
     :param run: the stream's open run.
     :param earlier: gives the bytes and entries of that run; asked only when it has rows.
     """
-    data, entries = new.data, new.entries
-    tail = new.start + len(data)
-    if run.rows and run.rows < MERGE_ROWS and tail - run.start < MERGE_BYTES:
-        row = _row((stream_id, new.start, new.number, new.at), entries, data)
+    entries = new.entries
+    tail = new.start + new.size
+    size = tail - run.start
+    if run.rows and run.rows < MERGE_ROWS and size < MERGE_BYTES:
+        row = _row((stream_id, new.start, new.number, new.at), index.packed(entries), new.data)
         return Placement([row], None, OpenRun(run.start, run.number, run.rows + 1))
+    replaced_from, before = None, b""
     if run.rows:
-        before, entries = earlier()
-        data, entries = before + data, entries + new.entries
-    rows = list(_cut(stream_id, run, data, entries, new.at))
-    last = rows[-1]
-    if len(last[4]) < MERGE_BYTES:
-        after = OpenRun(last[1], last[5], 1)
+        replaced_from = run.start
+        before, earlier_entries = earlier()
+        entries = index.joined(earlier_entries, entries)
+    if size <= CHUNK_BYTES and isinstance(entries, array):
+        row = _row((stream_id, run.start, run.number, new.at), index.packed(entries), before + new.data)
+        after = OpenRun(run.start, run.number, 1) if size < MERGE_BYTES else _closed(run, tail, entries)
+        return Placement([row], replaced_from, after)
+    large = Large(stream_id, run.start, run.number, new.at, size, [before, *new.parts], entries)
+    last = run.start + (large.count - 1) * CHUNK_BYTES
+    if tail - last < MERGE_BYTES:
+        after = OpenRun(last, run.number + index.count_up_to(entries, last), 1)
     else:
-        after = OpenRun(tail, run.number + len(entries), 0)
-    return Placement(rows, run.start if run.rows else None, after)
+        after = _closed(run, tail, entries)
+    return Placement([], replaced_from, after, large)
 
 
-def _cut(stream_id: int, run: OpenRun, data: bytes, entries: array[int], at: float) -> Iterator[Row]:
-    done = 0
-    for offset in range(0, len(data), CHUNK_BYTES):
-        part = data[offset : offset + CHUNK_BYTES]
-        start = run.start + offset
-        count = index.count_up_to(entries, start + len(part))
-        yield _row((stream_id, start, run.number + done, at), entries[done:count], part)
-        done = count
+def _closed(run: OpenRun, tail: int, entries: Index) -> OpenRun:
+    return OpenRun(tail, run.number + len(entries), 0)
 
 
 _Key = tuple[int, int, int, float]
 
 
-def _row(key: _Key, entries: array[int], data: bytes) -> Row:
-    packed = index.packed(entries)
+def _row(key: _Key, packed: bytes, data: bytes) -> Row:
     return key[0], key[1], _checksum(key, packed, data), packed, data, key[2], key[3]
 
 

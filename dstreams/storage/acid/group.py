@@ -13,7 +13,7 @@ from dstreams.model.catalog import AcceptedCatalog, AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, concerned
 from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
-from dstreams.storage.acid.chunks import Addition, OpenRun, Row, place
+from dstreams.storage.acid.chunks import Addition, Large, OpenRun, Row, place
 from dstreams.storage.acid.tails import Tails
 from dstreams.storage.stream_rows import StreamRow
 
@@ -37,6 +37,7 @@ class Batch:
     :param producers: new and changed producers of streams that aren't new.
     :param replaced: (stream id, position): chunks that begin there or beyond go.
     :param chunks: new chunks.
+    :param large: what is cut into chunks while it is written.
     """
 
     shard: int
@@ -47,12 +48,19 @@ class Batch:
     producers: list[tuple[int, str, int, int]] = field(factory=list)
     replaced: list[tuple[int, int]] = field(factory=list)
     chunks: list[Row] = field(factory=list)
+    large: list[Large] = field(factory=list)
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks it adds."""
+        return len(self.chunks) + sum(each.count for each in self.large)
 
     @property
     def pages(self) -> int:
         """About how many database pages it writes."""
-        rows = len(self.removed) + len(self.created) + len(self.changed) + len(self.chunks)
-        return 2 + rows + sum((len(row[3]) + len(row[4])) // PAGE_BYTES for row in self.chunks)
+        rows = len(self.removed) + len(self.created) + len(self.changed) + self.chunk_count
+        full = sum((len(row[3]) + len(row[4])) // PAGE_BYTES for row in self.chunks)
+        return 2 + rows + full + sum(each.stored_bytes // PAGE_BYTES for each in self.large)
 
 
 @define(eq=False)
@@ -164,6 +172,8 @@ class Planner:
         if placed.replaced_from is not None:
             batch.replaced.append((stream_id, placed.replaced_from))
         batch.chunks += placed.rows
+        if placed.large is not None:
+            batch.large.append(placed.large)
         group.runs[stream_id] = placed.run
         group.grows = True
 

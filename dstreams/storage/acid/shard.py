@@ -34,6 +34,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, Final
 
 from attrs import define, field
@@ -58,6 +59,9 @@ CREATE TABLE identity (
 );
 CREATE TABLE removed (stream_id INTEGER PRIMARY KEY)
 """
+
+ADD_ROWS: Final = 16
+"""How many chunks of a large append, a megabyte, are in memory a second time while they are written."""
 
 PURGE_ROWS: Final = 64
 """How many chunks one slice of a purge removes, 4 MiB at most: commits wait for a slice."""
@@ -240,6 +244,10 @@ class Shard:
             database.executemany("DELETE FROM chunks WHERE stream_id = ? AND start >= ?", batch.replaced)
         if batch.chunks:
             self._add(batch.chunks)
+        for large in batch.large:
+            rows = large.rows()
+            while some := list(islice(rows, ADD_ROWS)):
+                self._add(some)
         if batch.created:
             stream_rows.store(database, batch.created, self._last_chunk)
         if batch.changed:

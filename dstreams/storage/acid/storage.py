@@ -233,7 +233,7 @@ class AcidStorage:
             if tail is not None:
                 tail.run = run
         for batch in group.batches.values():
-            self._upkeep.written(batch.shard, batch.pages, len(batch.chunks))
+            self._upkeep.written(batch.shard, batch.pages, batch.chunk_count)
             if batch.removed:
                 self._upkeep.removed(batch.shard, batch.removed)
 

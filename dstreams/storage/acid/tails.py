@@ -42,7 +42,7 @@ class Tail(Recent):
     def run_bytes(self) -> tuple[bytes, array[int]]:
         """The bytes and entries of the open run."""
         entries = self.entries[index.count_up_to(self.entries, self.run.start) :]
-        return self.data.read(self.run.start, self.data.end), array("Q", entries)
+        return self.data.read(self.run.start, self.data.end), index.unpacked(index.packed(entries))
 
 
 @define(eq=False)
@@ -86,9 +86,12 @@ class Tails:
             self.used -= tail.cost
 
     def _halve(self, stream_id: int, tail: Tail) -> None:
-        """Forget the older half of a large tail, or all of a small one."""
+        """Forget the older half of a large tail; all of a small one, and of one whose half is too large as well.
+
+        The half that stays is copied.
+        """
         count = len(tail.entries) // 2
-        if tail.cost * STREAM_SHARE <= self._budget or not count:
+        if not self._budget < tail.cost * STREAM_SHARE <= 2 * self._budget or not count:
             self.forget(stream_id)
             return
         before = tail.cost
