@@ -63,7 +63,7 @@ class HttpSite:
 
     def abort(self) -> None:
         """Abort the remaining connections."""
-        self.connections.abort()
+        self.http1.abort()
 
     def statistics(self) -> HttpStatistics:
         """Return figures about the connections."""

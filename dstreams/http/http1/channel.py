@@ -279,10 +279,11 @@ class HttpChannel(protocol.Protocol):
         """The connection is gone: let go of everything."""
         self._phase = _CLOSED
         self._registered = False
-        self._deadline.cancel()
+        # Dropping callbacks cuts reference cycles: a closed connection is freed at once, not by the garbage collector.
+        self._deadline.close()
         self._reader.clear()
         self._free_body()
-        self._writer.stop()
+        self._writer.close()
         pending, self._pending = self._pending, None
         if pending is not None:
             self._abandoned()
@@ -818,7 +819,7 @@ class HttpFactory(ConnectionFactory[HttpChannel]):
     def retire(self) -> None:
         """Give every connection one more answer: it says that the connection closes. New ones are still taken."""
         super().retire()
-        self._connections.retire()
+        self._connections.retire(self._wheel)
 
     def drain(self) -> Deferred[None]:
         """Close connections after their current answer, idle ones after ``last_head_timeout``; take no new ones.
@@ -826,11 +827,11 @@ class HttpFactory(ConnectionFactory[HttpChannel]):
         :return: fires when all are gone. May be called again, and cancelled.
         """
         self.refuse_connections()
-        return self._connections.drain()
+        return self._connections.drain(self._wheel)
 
     def abort(self) -> None:
         """Cut the connections that are left."""
-        self._connections.abort()
+        self._connections.abort(self._wheel)
 
     def statistics(self) -> HttpStatistics:
         """What the connections are doing, and what was done to them."""

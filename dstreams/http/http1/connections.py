@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from dstreams.http.body_room import BodyRoom
 from dstreams.http.messages import Observer
+from dstreams.timers import CALLS_PER_TURN, TimerWheel
+
+_log = Logger()
 
 
 @frozen
@@ -83,6 +88,9 @@ class Connection(Protocol):
 class Connections:
     """The live connections, and counters of what doesn't show in them.
 
+    What is done to all connections is done to some hundreds in each turn of the reactor; the argument ``wheel`` is that
+    reactor's.
+
     :param observer: told of every request; ``None`` when nobody wants to know, which costs nothing.
     :param bodies: how much of their bodies may be arriving.
     """
@@ -109,29 +117,40 @@ class Connections:
             for deferred in waiting:
                 deferred.callback(None)
 
-    def retire(self) -> None:
+    def retire(self, wheel: TimerWheel) -> None:
         """Make the current or next answer of every connection its last one."""
-        for connection in list(self.live):
-            connection.retire()
+        self._for_each(list(self.live), lambda connection: connection.retire(), wheel)
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, wheel: TimerWheel) -> Deferred[None]:
         """Ask all connections to finish.
 
         :return: fires when none is left; may be cancelled.
         """
         done: Deferred[None] = Deferred(self._waiting_no_more)
-        for connection in list(self.live):
-            connection.finish()
+        self._for_each(list(self.live), lambda connection: connection.finish(), wheel)
         if self.live:
             self._waiting.append(done)
         else:
             done.callback(None)
         return done
 
-    def abort(self) -> None:
+    def abort(self, wheel: TimerWheel) -> None:
         """Cut all connections."""
-        for connection in list(self.live):
-            connection.abort()
+        self._for_each(list(self.live), lambda connection: connection.abort(), wheel)
+
+    def _for_each(self, left: list[Connection], do: Callable[[Connection], object], wheel: TimerWheel) -> None:
+        """Do something with each connection that is still open: as many as a turn allows now, the others later."""
+        for _ in range(min(len(left), CALLS_PER_TURN)):
+            connection = left.pop()
+            if connection in self.live:
+                try:
+                    do(connection)
+                except Exception:
+                    _log.failure("ending a connection failed")
+            if wheel.turn_is_over():
+                break
+        if left:
+            wheel.soon(partial(self._for_each, left, do, wheel))
 
     def statistics(self) -> HttpStatistics:
         """A snapshot: 2 us for each connection."""

@@ -40,6 +40,11 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
+    def close(self) -> None:
+        """Turn the deadline off for good, and drop the callback: it usually refers to what owns the deadline."""
+        self.cancel()
+        self._passed = _nothing
+
     def _set(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -55,3 +60,7 @@ class Deadline:
             return
         self._at = inf
         self._passed()
+
+
+def _nothing() -> None:
+    """The callback of a closed deadline."""

@@ -98,6 +98,11 @@ class ResponseWriter:
         if body is not None:
             stop_body(body)
 
+    def close(self) -> None:
+        """The connection is over: stop, and drop the callbacks, which refer to what owns this object."""
+        self.stop()
+        self._on_end, self._go_on = _ignore, _nothing
+
     def _send_stream(self, response: Response, body: Body) -> None:
         length = body.length
         if self._is_head or response.status in BODILESS:
@@ -153,3 +158,11 @@ def stop_body(body: Body) -> None:
         body.stop()
     except Exception:
         _log.failure("a response body failed when it was stopped")
+
+
+def _ignore(complete: bool) -> None:
+    """What a closed writer calls at the end of a response."""
+
+
+def _nothing() -> None:
+    """What a closed writer calls to go on."""

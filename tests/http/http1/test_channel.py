@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.messages import Request, Response, Sink
-from dstreams.timers import TimerWheel
+from dstreams.timers import CALLS_PER_TURN, TimerWheel
 from tests.http.fakes import (
     DATE,
     LARGE,
@@ -1253,6 +1253,56 @@ class FactoryTests:
         teasing.send(b"\r\n")
         teasing.clock.advance(0.5)
         assert teasing.transport.disconnecting
+
+    @pytest.mark.parametrize("action", ["drain", "retire", "abort"])
+    def test_many_connections_in_many_turns(self, action: str) -> None:
+        """What is done to all connections is done to a bounded number in each turn of the reactor, and to all."""
+        first = Connected()
+        application, factory = first.application, first.factory
+        others = [Connected(application, factory=factory) for _ in range(2 * CALLS_PER_TURN)]
+        for connected in (first, *others):
+            connected.send(get(b"/later"))
+
+        def count() -> int:
+            return sum(each.transport.aborted or each.channel._retiring for each in (first, *others))
+
+        soon: list[Callable[[], object]] = []
+        first.wheel.soon = soon.append
+        done: list[object] = []
+        if action == "drain":
+            factory.drain().addCallback(done.append)
+        else:
+            getattr(factory, action)()
+        for turns in (1, 2):
+            assert count() == turns * CALLS_PER_TURN
+            due, soon[:] = soon[:], []
+            for each in due:
+                each()
+        assert count() == 2 * CALLS_PER_TURN + 1
+        assert done == []
+        for connected in (first, *others):
+            connected.lose()
+        assert done == [None] * (action == "drain")
+
+    @pytest.mark.parametrize(
+        "asked", [b"", get(b"/nothing"), b"GET", get(b"/later"), get(b"/live"), announce(5) + b"x"]
+    )
+    def test_a_closed_connection_is_freed(self, asked: bytes) -> None:
+        """No cycle of references keeps a closed connection in memory until the garbage collector comes."""
+        connected = Connected()
+        connected.send(asked)
+        parts = [connected.channel, connected.channel._writer, connected.channel._outlet, connected.channel._deadline]
+        left = [weakref.ref(part) for part in parts if hasattr(type(part), "__weakref__")]
+        assert left
+        gc.disable()
+        try:
+            connected.lose()
+            connected.application.bodies.clear()
+            parts.clear()
+            del connected.channel
+            assert [each() for each in left if each() is not None] == []
+        finally:
+            gc.enable()
 
     def test_retire(self) -> None:
         """The answer under way is the last one, else the next; connections that ask nothing stay, new ones come."""
