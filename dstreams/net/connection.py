@@ -105,7 +105,14 @@ class Connection(SendingHalf):
                 reason = Failure(exception, type(exception), exception.__traceback__)
                 if isinstance(exception, OSError):  # all others are reported by uvloop
                     _log.failure("an exception ends a connection", reason)
-        self.connectionLost(reason)
+        self.reactor.end(self, reason)
+
+    def await_end(self) -> None:
+        """uvloop has closed the socket, and :meth:`connectionLost` is called in a later turn: use neither any more."""
+        self._aborting = True
+        self._transport = self._held = self._kept = None
+        self._reading = False
+        self._redirect()
 
     def eof_received(self) -> bool:
         """The peer sends nothing more; always ``True``: it is decided here what comes of it."""

@@ -6,13 +6,16 @@ import gc
 import os
 import socket
 import tempfile
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     ILoggingContext,
@@ -21,7 +24,8 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITLSTransport,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from dstreams.http.http1.outlet import Outlet
@@ -104,6 +108,66 @@ async def test_nothing_stays_behind() -> None:
         assert sum(isinstance(each, Connection) for each in gc.get_objects()) == before
     finally:
         gc.enable()
+
+
+class SlowToEnd(Protocol):
+    """Takes a millisecond to end, and is written to until then."""
+
+    def __init__(self, ends: list[int], turn: Callable[[], int]) -> None:
+        self._ends = ends
+        self._turn = turn
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note the turn of the reactor."""
+        assert reason.check(ConnectionAborted, ConnectionDone, ConnectionLost)
+        self._ends.append(self._turn())
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_connections_that_end_at_once() -> None:
+    """Their protocols are notified in many turns, each once; what is asked of a connection meanwhile does no harm."""
+    reactor, count, turn = current_reactor(), 100, 0
+    ends: list[int] = []
+    made: list[Any] = []
+
+    def build() -> SlowToEnd:
+        made.append(SlowToEnd(ends, lambda: turn))
+        return made[-1]
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        for each in made if ends else ():
+            if each.connected and each.transport.connected:
+                each.transport.write(b"x")
+                each.transport.pauseProducing()
+                each.transport.resumeProducing()
+                each.transport.loseConnection()
+                assert each.transport.unsent_bytes == 0
+        if len(ends) < count:
+            reactor.soon(next_turn)
+
+    factory = Factory.forProtocol(build)  # type: ignore[arg-type]
+    factory.noisy = False
+    port = reactor.listenTCP(0, factory, count, "127.0.0.1")
+    clients = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(count)]
+    try:
+        await until(lambda: len(made) == count and all(each.transport._transport for each in made))
+        for each in made:
+            each.transport.abortConnection() if each is made[0] else each.transport.loseConnection()
+        reactor.soon(next_turn)
+        await until(lambda: len(ends) == count)
+        await turns()
+        assert len(ends) == count
+        assert max(Counter(ends).values()) <= 25
+        assert not reactor._ended
+    finally:
+        for client in clients:
+            client.close()
+        await port.stopListening()
 
 
 @pytest_twisted.ensureDeferred
