@@ -2,11 +2,14 @@
 
 Tables
     ``identity``   one row: ``store`` (the store's identity, from shards.json), ``shard`` (this one's number),
-                   ``last_id`` (no stream of this shard that was ever deleted had a higher id), ``noted`` (see S3)
+                   ``last_id`` (no stream of this shard that was ever deleted had a higher id), ``noted`` (see S3),
+                   ``crc``
     ``streams``    a row for every stream, soft-deleted ones included: see ``stream_rows``
     ``producers``  a row for every producer of every stream: see ``stream_rows``
     ``chunks``     the bytes: see ``chunks``
-    ``removed``    the ids of deleted streams whose chunks may still be there
+    ``removed``    ``stream_id``, the ids of deleted streams whose chunks may still be there, and ``crc``
+
+``crc`` is the CRC-32 of the row's other columns: numbers as signed 64-bit little-endian integers, then the text.
 
 ``PRAGMA application_id`` is APPLICATION_ID, ``PRAGMA user_version`` the format.
 
@@ -32,10 +35,12 @@ Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, wh
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Final
+from zlib import crc32
 
 from attrs import define, field
 
@@ -55,9 +60,9 @@ MEMORY: Final = ":memory:"
 _SCHEMA = """
 CREATE TABLE identity (
     one INTEGER PRIMARY KEY CHECK (one = 1), store TEXT NOT NULL, shard INTEGER NOT NULL, last_id INTEGER NOT NULL,
-    noted INTEGER NOT NULL
+    noted INTEGER NOT NULL, crc INTEGER NOT NULL
 );
-CREATE TABLE removed (stream_id INTEGER PRIMARY KEY)
+CREATE TABLE removed (stream_id INTEGER PRIMARY KEY, crc INTEGER NOT NULL)
 """
 
 ADD_ROWS: Final = 16
@@ -133,7 +138,8 @@ class Shard:
         for statement in (*_SCHEMA.split(";"), *chunks.SCHEMA.split(";")):
             database.execute(statement)
         stream_rows.create_tables(database)
-        database.execute("INSERT INTO identity VALUES (1, ?, ?, 0, 0)", (store, self.number))
+        row = (store, self.number, 0, 0)
+        database.execute("INSERT INTO identity VALUES (1, ?, ?, ?, ?, ?)", (*row, _identity_crc(*row)))
         self.commit()
         self.configure()
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -185,6 +191,26 @@ class Shard:
                 f"{self.path} is another shard ({found}) than it should be ({(store, self.number)}): files of"
                 " different stores, or of different names, were mixed; restore the directory from a backup"
             )
+        self._identity()
+        self.removed()
+
+    def _identity(self) -> tuple[str, int, int, int]:
+        """The store, the shard's number, ``last_id`` and ``noted``.
+
+        :raise StorageError: when the row is damaged.
+        """
+        *found, crc = self.database.execute("SELECT store, shard, last_id, noted, crc FROM identity").fetchone()
+        store, number, last_id, noted = found
+        sound = all(isinstance(each, int) for each in (number, last_id, noted))
+        if not sound or crc != _identity_crc(store, number, last_id, noted):
+            raise StorageError(f"{self.path}: the row of its identity is damaged; restore the directory from a backup")
+        return store, number, last_id, noted
+
+    def _update_identity(self, *, last_id: int = 0, noted: int = 0) -> None:
+        """Raise ``last_id`` and ``noted`` to these values, where they are lower, in the transaction."""
+        store, number, old_id, old_noted = self._identity()
+        row = (store, number, max(last_id, old_id), max(noted, old_noted))
+        self.database.execute("UPDATE identity SET last_id = ?, noted = ?, crc = ?", (*row[2:], _identity_crc(*row)))
 
     # --- loading -----------------------------------------------------------------------------------------------
 
@@ -223,11 +249,19 @@ class Shard:
 
     def last_id(self) -> int:
         """The highest id of a deleted stream."""
-        return int(_value(self.database, "SELECT last_id FROM identity"))
+        return self._identity()[2]
 
     def removed(self) -> list[int]:
-        """The deleted streams that are to be purged."""
-        return [row[0] for row in self.database.execute("SELECT stream_id FROM removed ORDER BY stream_id")]
+        """The deleted streams that are to be purged.
+
+        :raise StorageError: when a row is damaged.
+        """
+        rows = self.database.execute("SELECT stream_id, crc FROM removed ORDER BY stream_id").fetchall()
+        if any(crc != _crc(stream_id) for stream_id, crc in rows):
+            raise StorageError(
+                f"{self.path}: a row of the table of removed streams is damaged; restore the directory from a backup"
+            )
+        return [stream_id for stream_id, _ in rows]
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -269,8 +303,9 @@ class Shard:
         :param last_id: an id that is used and never to be used again.
         """
         stream_rows.remove(self.database, stream_ids)
-        self.database.executemany("INSERT OR IGNORE INTO removed VALUES (?)", [(each,) for each in stream_ids])
-        self.database.execute("UPDATE identity SET last_id = max(last_id, ?)", (last_id,))
+        rows = [(each, _crc(each)) for each in stream_ids]
+        self.database.executemany("INSERT OR IGNORE INTO removed VALUES (?, ?)", rows)
+        self._update_identity(last_id=last_id)
 
     def commit(self) -> None:
         """Make the transaction durable."""
@@ -327,7 +362,7 @@ class Shard:
             tails = {stream_id: (tail, messages, at, number) for number, stream_id, tail, messages, at in found}
             with self._transaction():
                 stream_rows.advance(self.database, tails, self.path)
-                self.database.execute("UPDATE identity SET noted = ?", (found[-1][0],))
+                self._update_identity(noted=found[-1][0])
         return len(found) == NOTE_CHUNKS
 
     def empty_wal(self) -> None:
@@ -430,6 +465,14 @@ def _purge_stream(database: Connection, stream_id: int, limit: int) -> int:
     if count:
         database.execute("DELETE FROM chunks WHERE stream_id = ?", (stream_id,))
     return count
+
+
+def _identity_crc(store: str, *numbers: int) -> int:
+    return crc32(str(store).encode(), _crc(*numbers))
+
+
+def _crc(*numbers: int) -> int:
+    return crc32(struct.pack(f"<{len(numbers)}q", *numbers))
 
 
 def _value(database: Connection, sql: str, *parameters: Any) -> Any:
