@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -218,7 +219,7 @@ def test_drain(tmp_path: Path, delay: int, secure: bool) -> None:
     assert "Traceback" not in log
     assert "cutting" not in log
     assert (len(crowd.events), crowd.polls_ended) == (SSE_READERS, LONG_POLLERS)
-    assert all(events.endswith(b"}\n\n") for events in crowd.events)
+    assert all(re.search(rb"}\n(id:[^\n]+\n)?\n$", events) for events in crowd.events)
     with twistd_server(tmp_path, environ=environ) as server:
         for number in range(STREAMS):
             messages = stored(server, f"s{number}")
