@@ -288,7 +288,8 @@ class Process:
         catalog = self.streams._durable
         if {id(state) for state in catalog.names.values()} != {id(state) for state in catalog.streams.values()}:
             raise Violation("names and ids don't agree")
-        if self.streams._usage.used != sum(state.size for state in catalog.streams.values()):
+        usage = self.streams._usage
+        if usage.used != sum(map(usage.cost, catalog.streams.values())):
             raise Violation("the running counter of used bytes is wrong")
         return {stream_id: self._view(state) for stream_id, state in list(catalog.streams.items())}
 
