@@ -4,7 +4,9 @@ It is written only by checkpoints and read only at start. ``position`` is the nu
 it may lack: recovery loads the catalog and replays the journal from there. A stream's row may be newer than that,
 since requests go on while a checkpoint runs; replaying what a row has already changes nothing.
 
-Every row of every table has a CRC-32 of its other columns, which reads verify: SQLite has none.
+Every row of every table has a CRC-32 of its other columns, which reads verify: SQLite has none. The row of the
+checkpoint also counts the rows of ``streams`` and ``producers`` and sums their checksums, so that a lost row is
+noticed.
 """
 
 from __future__ import annotations
@@ -13,25 +15,50 @@ import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Final
 from zlib import crc32
 
-from attrs import define, field
+from attrs import astuple, define, field, frozen
 
 from dstreams.model.state import StreamState
 from dstreams.storage import stream_rows
 from dstreams.storage.directory import FORMAT, other_format
+from dstreams.storage.disk import Disk
 from dstreams.storage.interface import StorageError, StorageFull
-from dstreams.storage.stream_rows import Connect, Connection, StreamRow, connect
+from dstreams.storage.stream_rows import Connect, Connection, StreamRow, Totals, connect
+from dstreams.storage.wal import check_wal
+
+NAME: Final = "catalog.db"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoint (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, position INTEGER NOT NULL,
-    last_id INTEGER NOT NULL, crc INTEGER NOT NULL
+    seen INTEGER NOT NULL, last_id INTEGER NOT NULL, streams INTEGER NOT NULL, streams_sum INTEGER NOT NULL,
+    producers INTEGER NOT NULL, producers_sum INTEGER NOT NULL, crc INTEGER NOT NULL
 )
 """
 
 _SCHEMA_REMOVED = "CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL)"
 """Deleted streams whose files may still be there."""
+
+
+_SELECT = "SELECT position, seen, last_id, streams, streams_sum, producers, producers_sum, crc FROM checkpoint"
+
+
+@frozen
+class Coverage:
+    """What a catalog holds.
+
+    :param position: the first journal batch that it may lack.
+    :param seen: the first journal batch that no row tells of; the journal must reach up to it.
+    :param last_id: the highest stream id ever given out.
+    :param totals: how many rows there are, and the sums of their checksums.
+    """
+
+    position: int = 0
+    seen: int = 0
+    last_id: int = 0
+    totals: Totals = field(factory=Totals)
 
 
 @define(eq=False)
@@ -65,16 +92,19 @@ class CatalogFile:
         if found is not None and found[0] != FORMAT:
             raise other_format(self._path, found[0])
 
-    def position(self) -> tuple[int, int]:
-        """The first journal batch that the catalog may lack, and the highest stream id it knows of."""
+    def coverage(self) -> Coverage:
+        """What the catalog holds; nothing before the first checkpoint.
+
+        :raise StorageError: when the row that says so is damaged.
+        """
         try:
-            found = self._database.execute("SELECT position, last_id, crc FROM checkpoint").fetchone()
+            found = self._database.execute(_SELECT).fetchone()
         except Exception as error:
             raise self._unreadable(error) from error
         if found is None:
-            return 0, 0
-        self._verify("the row of the checkpoint", found[:2], found[2])
-        return found[0], found[1]
+            return Coverage()
+        self._verify("the row of the checkpoint", found[:-1], found[-1])
+        return Coverage(found[0], found[1], found[2], Totals(*found[3:-1]))
 
     def removed(self) -> set[int]:
         """The deleted streams whose files may still be there.
@@ -110,32 +140,34 @@ class CatalogFile:
     def load(self) -> Iterator[StreamState]:
         """Every stream's state, without fork counts and in no order.
 
-        :raise StorageError:
+        :raise StorageError: when a row is damaged, or, at the end, when one is missing.
         """
         try:
-            yield from stream_rows.load(self._database, self._path)
+            yield from stream_rows.load(self._database, self._path, self.coverage().totals)
         except StorageError:
             raise
         except Exception as error:
             raise self._unreadable(error) from error
 
-    def save(self, rows: Sequence[StreamRow], removed: Sequence[int], position: int, last_id: int) -> None:
+    def save(self, rows: Sequence[StreamRow], removed: Sequence[int], covered: Coverage) -> None:
         """Store a checkpoint durably, all or nothing. May run in a thread.
 
         :param rows: streams to add or replace.
         :param removed: deleted streams whose files may be there after this checkpoint; others' are gone for good.
-        :param position: the first journal batch that the rows may lack.
-        :param last_id: the highest stream id ever given out.
+        :param covered: what the catalog holds then; its totals are worked out here.
         :raise StorageFull: when there is no room.
         :raise StorageError: when the disk or the database is broken.
         """
+        totals = self.coverage().totals
         try:
             self._database.execute("BEGIN IMMEDIATE")
+            before = stream_rows.totals_before(self._database, rows, removed)
             self._remove(removed)
-            stream_rows.store(self._database, rows)
+            totals = totals.replaced(before, stream_rows.store(self._database, rows))
+            numbers = (covered.position, covered.seen, covered.last_id, *astuple(totals))
             self._database.execute(
-                "INSERT OR REPLACE INTO checkpoint (one, format, position, last_id, crc) VALUES (1, ?, ?, ?, ?)",
-                (FORMAT, position, last_id, _checksum(position, last_id)),
+                "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (FORMAT, *numbers, _checksum(*numbers)),
             )
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -173,6 +205,22 @@ class CatalogFile:
             f"the catalog {self._path} can't be read ({error}); restore it from a backup,"
             " or run 'durable-streams check' to see what is left"
         )
+
+
+def check_catalog_wal(disk: Disk, directory: str, *, repairs: bool = False) -> None:
+    """See that the catalog's write-ahead log holds nothing that SQLite would pass over (see ``wal``).
+
+    :param directory: the data directory.
+    :param repairs: whether a log whose header is torn may be emptied: SQLite would go on with the salts in it, which
+        old frames have too.
+    :raise WalDamage: when it does.
+    """
+    names = disk.list(directory)
+    if NAME + "-wal" not in names or NAME not in names:
+        return
+    log = disk.open(f"{directory}/{NAME}-wal", write=repairs)
+    if not check_wal(log, disk.open(f"{directory}/{NAME}", write=False)) and repairs:
+        log.truncate(0)
 
 
 def _checksum(*numbers: int) -> int:

@@ -1,11 +1,13 @@
 """Verifying a data directory offline, and giving up what can't be saved.
 
-A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data
-and index file against its checksums and the catalog, every batch of the journal, and that each fork has its source.
-One of ``acid`` reads everything, too; a database with a WAL is copied first, since SQLite might write to it. A repair
-handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
-from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the
-loss of a stream that the operator deletes.
+A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data and
+index file against its checksums and the catalog, every batch of the journal, the rows of the catalog against these (see
+``comparing``), and that each fork has its source. One of ``acid`` reads everything, too; a database with a WAL is
+copied first, since SQLite might write to it.
+
+A repair handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
+from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the loss of a
+stream that the operator deletes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.recovery import Recovery
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.acid.storage import MAX_SHARDS
-from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.catalog_file import CatalogFile, Coverage, check_catalog_wal
+from dstreams.storage.comparing import RowComparison, contradictions
 from dstreams.storage.copies import Copies
 from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import MANIFEST
@@ -34,7 +37,7 @@ from dstreams.storage.disk import Disk, OsDisk, copy_file
 from dstreams.storage.interface import StorageError
 from dstreams.storage.journal import ASIDE, Corruption, segment_name
 from dstreams.storage.records import decode
-from dstreams.storage.replay import Rebuild
+from dstreams.storage.replay import Rebuild, replay_behind
 from dstreams.storage.sync import run_inline
 from dstreams.storage.verifying import Extent, verify_stream
 
@@ -76,6 +79,7 @@ def _check_files(directory: str, progress: Progress, disk: Disk, copies: Copies)
     found: dict[int, list[str]] = {}
     rebuild = Rebuild(Catalog())
     try:
+        check_catalog_wal(disk, directory)
         catalog_file = CatalogFile(f"{directory}/catalog.db", copies.connect)
     except StorageError as error:
         report.problems.append(str(error))
@@ -84,8 +88,9 @@ def _check_files(directory: str, progress: Progress, disk: Disk, copies: Copies)
         report.problems += [f"{directory}/catalog.db: {each}" for each in catalog_file.problems()]
         found = _check_streams(disk, directory, catalog_file, rebuild, report, progress)
         catalog_file.removed()
-        _check_journal(disk, directory, catalog_file.position()[0], rebuild, report, progress)
+        _check_journal(disk, directory, catalog_file.coverage(), rebuild, report, progress)
         rebuild.finish()
+        report.problems += contradictions(rebuild.catalog)
     except StorageError as error:
         report.problems.append(str(error))
     except Exception as error:
@@ -118,6 +123,7 @@ def check_acid(directory: str, manifest: Mapping[str, Any], progress: Progress) 
             shards = layout.open_to_check()
             report.problems += shard_problems(shards)
             Recovery(catalog, shards, writes=False).run(progress)
+            report.problems += contradictions(catalog)
         except StorageError as error:
             if not any(str(error) in problem for problem in report.problems):
                 report.problems.append(str(error))
@@ -154,7 +160,7 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
             file.sync()
             done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}{ASIDE}")
     # What a checkpoint covers isn't lost with its segment: the log goes on behind both.
-    journal.begin_anew(disk, folder, broken.resume)
+    journal.begin_anew(disk, folder, broken.resume, broken.seen)
     return done
 
 
@@ -186,18 +192,22 @@ def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]
 
 
 def _check_journal(
-    disk: Disk, directory: str, position: int, rebuild: Rebuild, report: Report, progress: Progress
+    disk: Disk, directory: str, covered: Coverage, rebuild: Rebuild, report: Report, progress: Progress
 ) -> None:
-    """Every batch that the catalog doesn't cover."""
+    """Every batch that the catalog doesn't cover, and the rows against all batches that are still there."""
+    comparison = RowComparison(covered, rebuild.catalog.streams)
     try:
-        for batch in journal.replay(disk, f"{directory}/journal", position):
+        for batch in replay_behind(disk, directory, covered, from_first=True):
             for change in decode(batch.payload):
-                fresh = rebuild.apply(change)
+                comparison.note(batch.sequence, change)
+                fresh = rebuild.apply(change) if batch.sequence >= covered.position else None
                 if isinstance(fresh, Append | Create):
                     report.data_bytes += len(fresh.data)
-            report.batches += 1
+            if batch.sequence >= covered.position:
+                report.batches += 1
             if not report.batches % PROGRESS_EVERY:
                 progress("checking the journal", report.batches, 0)
+        report.problems += comparison.problems()
     except Corruption as error:
         report.problems.append(str(error))
         report.broken = error

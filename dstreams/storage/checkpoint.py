@@ -10,9 +10,9 @@ The steps, and why a crash between any two loses nothing:
 3. The file system that they are on is synced: the files have all that the rows say.
 4. In ``file-fast`` the journal's is synced too (it may be another): the batches below P are durable in their place, and
    a row may tell of a batch at or after P, and the catalog must never know more than the journal.
-5. One transaction puts the rows and P into the catalog, and the ids of the streams whose files step 6 is to delete.
-   Until it is durable, recovery uses the old catalog and the old segments, and whatever the files hold beyond is
-   written again.
+5. One transaction puts the rows, P, and the number of the first batch that no row tells of into the catalog, and the
+   ids of the streams whose files step 6 is to delete. Until it is durable, recovery uses the old catalog and the old
+   segments, and whatever the files hold beyond is written again.
 6. Segments that hold only batches below P (one may be kept as the next spare), and the files of streams whose removal
    the catalog knows now, are deleted. What a crash leaves of them, the next checkpoint deletes; so it does with files
    that a reader still needs.
@@ -42,7 +42,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
 from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
-from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.catalog_file import CatalogFile, Coverage
 from dstreams.storage.data_files import DataFiles, Unwritten
 from dstreams.storage.disk import Disk, is_passing, storage_error
 from dstreams.storage.interface import StorageError, StorageFull
@@ -287,6 +287,7 @@ class Checkpoints:
             await self._run(self._files.write, pieces)
             written += [(piece.stream_id, piece.size, len(piece.entries)) for piece in pieces]
             rows += taken
+        seen = self.next_unapplied
         await self._sync(self._disk.sync_all, f"{self._directory}/data")
         for number, (stream_id, size, count) in enumerate(written, 1):
             self._files.written(stream_id, size, count)
@@ -295,7 +296,7 @@ class Checkpoints:
         if not self._journal.synced:
             await self._sync(self._disk.sync_all, f"{self._directory}/journal")
         removed = {*dirty.removed, *deleted, *self._leftover}
-        await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
+        await self._run(self._catalog_file.save, rows, sorted(removed), Coverage(position, seen, self._last_id()))
         self._leftover = removed
 
     def _slices(

@@ -21,7 +21,7 @@ from dstreams.storage.interface import StorageError
 MANIFEST = "store.json"
 LOCK = "lock"
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The format of both layouts: whatever changes in a table or in a file, it goes up. A store of another one is refused,
 since it might open and fail at the first write of a row that has changed."""
 

@@ -32,8 +32,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress
-from dstreams.storage import journal
-from dstreams.storage.catalog_file import CatalogFile
+from dstreams.storage.catalog_file import CatalogFile, check_catalog_wal
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.data_files import DataFiles
@@ -42,7 +41,7 @@ from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull, Verified
 from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.records import MalformedRecord, decode, encode
-from dstreams.storage.replay import Rebuild, replay_change
+from dstreams.storage.replay import Rebuild, replay_behind, replay_change
 from dstreams.storage.reserve import RESERVE_BYTES, Reserve
 from dstreams.storage.spare import AFTER_BYTES, PIECE_BYTES, Spare
 from dstreams.storage.stream_rows import Connect, connect
@@ -162,6 +161,7 @@ class FileStorage:
         self._files = DataFiles(disk, f"{directory}/data", self._run, self.damage)
         self._reserve = Reserve(disk, directory, self._reserve_bytes)
         self._reserve.lend()
+        check_catalog_wal(disk, directory, repairs=True)
         catalog_file = CatalogFile(f"{directory}/catalog.db", self._connect)
         try:
             self._recover(catalog_file, progress)
@@ -173,17 +173,17 @@ class FileStorage:
         """Load the catalog, replay the journal, and make ready to go on behind it."""
         directory, disk = self._directory, self._disk
         dirty = Dirty()
-        position, last_id = catalog_file.position()
-        found = journal.replay(disk, f"{directory}/journal", position)
+        covered = catalog_file.coverage()
+        found = replay_behind(disk, directory, covered)
         rebuild = Rebuild(self._catalog)
         self._load(catalog_file, rebuild, progress)
         self._replay(found, rebuild, dirty, progress)
         # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
-        self._last_id = max(rebuild.highest_id, last_id, self._now_ns() >> 10)
+        self._last_id = max(rebuild.highest_id, covered.last_id, self._now_ns() >> 10)
         if self._make_syncer is not None:
             self._syncer = self._make_syncer()
             _log.info("journal syncs: {name}", name=self._syncer.name)
-        next_sequence = position if found.last is None else found.last.sequence + 1
+        next_sequence = covered.position if found.last is None else found.last.sequence + 1
         self._journal = Journal(disk, f"{directory}/journal", next_sequence, self._syncer is not None)
         self._spare = Spare(
             disk, f"{directory}/journal", self._run, self._checkpoint_bytes,

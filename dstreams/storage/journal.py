@@ -76,14 +76,16 @@ class Corruption(StorageError):
     :param path: the segment in which it should be.
     :param offset: where it should begin.
     :param resume: the batch that the log is to go on with when what is damaged is given up.
+    :param seen: the first batch that no row of the catalog tells of.
     """
 
-    def __init__(self, text: str, sequence: int, path: str, offset: int, resume: int) -> None:
+    def __init__(self, text: str, sequence: int, path: str, offset: int, resume: int, seen: int) -> None:
         super().__init__(text)
         self.sequence = sequence
         self.path = path
         self.offset = offset
         self.resume = resume
+        self.seen = seen
 
 
 @frozen
@@ -329,12 +331,15 @@ class Journal:
         raise failure from error
 
 
-def begin_anew(disk: Disk, directory: str, first: int) -> None:
+def begin_anew(disk: Disk, directory: str, first: int, seen: int) -> None:
     """Let the log go on with batch ``first``: what is missing before it has been given up.
 
+    :param seen: see :func:`replay`. Batches up to it that are given up become empty ones.
     :raise OSError:
     """
-    _prepare(disk, f"{directory}/{segment_name(first)}", pack_header(first, _salt()))
+    salt = _salt()
+    empty = [pack_batch(salt, sequence, 0, b"") for sequence in range(first, seen)]
+    _prepare(disk, f"{directory}/{segment_name(first)}", b"".join((pack_header(first, salt), *empty)))
     disk.sync_directory(directory)
 
 
@@ -384,12 +389,14 @@ def _salt() -> int:
     return int.from_bytes(os.urandom(4), "little")
 
 
-def replay(disk: Disk, directory: str, start: int) -> Replay:
+def replay(disk: Disk, directory: str, start: int, seen: int = 0, *, from_first: bool = False) -> Replay:
     """All batches from number ``start`` on, in order, read as they are asked for.
 
     :param start: the first batch that no checkpoint covers.
+    :param seen: the first batch that no row of the catalog tells of. Those below it were durable.
+    :param from_first: whether batches before ``start`` are wanted, too, as far as its segment has them.
     """
-    return Replay(disk, directory, start)
+    return Replay(disk, directory, start, max(start, seen), from_first)
 
 
 @define(eq=False)
@@ -399,6 +406,8 @@ class Replay:
     _disk: Disk
     _directory: str
     _start: int
+    _seen: int
+    _from_first: bool
     last: Batch | None = field(default=None, init=False)
     """The newest batch."""
     read: list[Segment] = field(factory=list, init=False)
@@ -427,6 +436,8 @@ class Replay:
                     self.last = batch
                     self.size += batch.end - batch.offset
                     yield batch
+                elif self._from_first:
+                    yield batch
             segment.release()
             if sequence != following:
                 self._end(segment, sequence, offset, numbers[index + 1 :])
@@ -442,19 +453,21 @@ class Replay:
             return []
         found = f"the oldest segment is {segment_name(numbers[0])}" if numbers else "it has no segments"
         raise Corruption(
-            f"{self._directory}: batch {self._start} is missing, {found}. Restore the segments before it from a backup,"
-            " or run 'durable-streams check --repair' to give up what follows",
+            f"{self._directory}: batch {self._start} is missing, {found}. Segments were removed, or catalog.db has lost"
+            " its newest checkpoint. Restore the whole data directory from a backup, or run 'durable-streams check"
+            " --repair' to give up everything after the checkpoint that catalog.db has",
             self._start,
             f"{self._directory}/{segment_name(self._start)}",
             0,
             self._start,
+            self._seen,
         )
 
     def _open(self, first: int) -> Segment:
         segment = Segment.open(self._disk, self._directory, first)
         if not segment.read_header():
             why = f"{segment.path} has no valid header; {_ADVICE}"
-            raise Corruption(why, first, segment.path, 0, max(first, self._start))
+            raise Corruption(why, first, segment.path, 0, max(first, self._start), self._seen)
         return segment
 
     def _end(self, segment: Segment, sequence: int, offset: int, later: list[int]) -> None:
@@ -471,10 +484,12 @@ class Replay:
             why = f"but batch {proof} was written when it was durable"
         elif sequence < self._start:
             why = f"but a checkpoint covers it and all up to batch {self._start - 1}"
+        elif sequence < self._seen:
+            why = f"but catalog.db tells of batch {self._seen - 1}"
         if why is not None:
             what = f"{segment.path}: batch {sequence} at byte {offset} is missing or invalid"
             resume = max(sequence, self._start)
-            raise Corruption(f"{what}, {why}; {_ADVICE}", sequence, segment.path, offset, resume)
+            raise Corruption(f"{what}, {why}; {_ADVICE}", sequence, segment.path, offset, resume, self._seen)
         self.beyond = [segment_name(first) for first in later]
         if count or segment.is_torn(offset, sequence):
             self.dropped = Dropped(segment.path, offset, sequence, count, last)

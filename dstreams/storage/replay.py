@@ -11,8 +11,32 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete
 from dstreams.model.state import StreamState
+from dstreams.storage.catalog_file import Coverage
 from dstreams.storage.data_files import DataFiles
+from dstreams.storage.disk import Disk
 from dstreams.storage.interface import StorageError
+from dstreams.storage.journal import Replay, replay, segments
+
+_ADVICE = "restore the data directory from a backup"
+
+
+def replay_behind(disk: Disk, directory: str, covered: Coverage, *, from_first: bool = False) -> Replay:
+    """The batches of the journal that a catalog may lack; see ``journal.replay``.
+
+    :param directory: the data directory.
+    :raise StorageError: when the catalog holds nothing, though there was a checkpoint: what that covered isn't in the
+        journal any more.
+    """
+    folder = f"{directory}/journal"
+    if not covered.position:
+        numbers = segments(disk, folder)
+        if numbers[0] if numbers else disk.list(f"{directory}/data"):
+            raise StorageError(
+                f"{directory}/catalog.db is empty or new, though a checkpoint was taken: the file was cut off, removed"
+                " or replaced. It held the state of all streams, which neither the journal nor the data files repeat:"
+                " restore the data directory from a backup"
+            )
+    return replay(disk, folder, covered.position, covered.seen, from_first=from_first)
 
 
 @define(eq=False)
@@ -66,11 +90,14 @@ class Rebuild:
         return None
 
     def _append(self, state: StreamState, change: Append) -> Append | None:
-        tail, messages = state.tail, state.messages
-        if change.start > tail:
+        tail, messages, end = state.tail, state.messages, change.start + len(change.data)
+        if change.start > tail or change.start < tail < end:
             raise StorageError(
-                f"an append to stream {state.name!r} begins at {change.start}, but the stream ends at {tail}"
+                f"an append to stream {state.name!r} goes from {change.start} to {end}, but the stream ends at {tail};"
+                f" {_ADVICE}"
             )
+        if state.closed and tail < end:
+            raise StorageError(f"an append to stream {state.name!r} at {tail} follows its closure; {_ADVICE}")
         state.append(change)
         if change.data and change.start < tail:
             state.tail, state.messages = tail, messages
@@ -81,7 +108,7 @@ class Rebuild:
     def finish(self) -> None:
         """Derive what isn't stored: how many forks every stream has.
 
-        :raise StorageError: when a fork's source is missing.
+        :raise StorageError: when a fork's source is missing, or ends before the fork begins.
         """
         streams = self.catalog.streams
         for state in streams.values():
@@ -92,8 +119,12 @@ class Rebuild:
             source = streams.get(state.fork.source_id)
             if source is None:
                 raise StorageError(
-                    f"the source of the fork {state.name!r}, stream {state.fork.source_id}, is missing;"
-                    " run 'durable-streams check' on the directory"
+                    f"the source of the fork {state.name!r}, stream {state.fork.source_id}, is missing; {_ADVICE}"
+                )
+            if state.fork.position > source.tail:
+                raise StorageError(
+                    f"the fork {state.name!r} begins at {state.fork.position}, but its source {source.name!r} ends at"
+                    f" {source.tail}; {_ADVICE}"
                 )
             source.forks += 1
 

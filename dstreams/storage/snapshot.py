@@ -15,7 +15,6 @@ from attrs import define, field
 
 from dstreams.model.catalog import Catalog
 from dstreams.progress import Progress
-from dstreams.storage import journal
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import DataFiles
@@ -23,7 +22,7 @@ from dstreams.storage.directory import DirectoryLock, read_manifest
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.interface import Sources, StorageError
 from dstreams.storage.records import MalformedRecord, decode
-from dstreams.storage.replay import Rebuild, replay_change
+from dstreams.storage.replay import Rebuild, replay_behind, replay_change
 from dstreams.storage.sync import run_inline
 
 PROGRESS_EVERY = 10_000
@@ -86,14 +85,14 @@ def _read_files(directory: str, catalog: Catalog, progress: Progress) -> DataFil
     files, rebuild = DataFiles(disk, f"{directory}/data", run_inline), Rebuild(catalog)
     catalog_file = CatalogFile(f"{directory}/catalog.db")
     try:
-        total, (position, _) = catalog_file.count(), catalog_file.position()
+        total, covered = catalog_file.count(), catalog_file.coverage()
         for number, state in enumerate(catalog_file.load(), 1):
             rebuild.insert(state)
             if not number % PROGRESS_EVERY:
                 progress("loading streams", number, total)
     finally:
         catalog_file.close()
-    for number, batch in enumerate(journal.replay(disk, f"{directory}/journal", position), 1):
+    for number, batch in enumerate(replay_behind(disk, directory, covered), 1):
         try:
             for change in decode(batch.payload):
                 replay_change(rebuild, files, change)

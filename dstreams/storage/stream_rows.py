@@ -57,6 +57,14 @@ _UPDATE = (
 _ADVANCE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_at = ?, noted = ?, crc = ? WHERE id = ?"
 _SELECT_PRODUCERS = "SELECT stream_id, producer, epoch, seq, crc FROM producers ORDER BY stream_id"
 
+_COUNT = "SELECT count(*), coalesce(sum(crc), 0) FROM "
+_STREAMS_AMONG = _COUNT + "streams WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 (all of it stands here)
+_PRODUCERS_OF = _COUNT + "producers WHERE stream_id IN (SELECT value FROM json_each(?))"  # noqa: S608
+_PRODUCERS_AMONG = (
+    _COUNT + "producers WHERE (stream_id, producer) IN"  # noqa: S608
+    " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+)
+
 _STREAM_FIELDS = struct.Struct("<qqqqqdddqIIII")
 _PRODUCER_FIELDS = struct.Struct("<qqq")
 _NULL = 0xFFFFFFFF
@@ -98,6 +106,28 @@ class StreamRow:
 
     values: tuple[Any, ...]
     producers: Sequence[tuple[int, str, int, int]]
+
+
+@frozen
+class Totals:
+    """How many rows the tables have, and the sum of their checksums.
+
+    SQLite can lose rows without an error: when the disk has changed a number in the head of a page, or a pointer.
+    """
+
+    streams: int = 0
+    streams_sum: int = 0
+    producers: int = 0
+    producers_sum: int = 0
+
+    def replaced(self, old: Totals, new: Totals) -> Totals:
+        """The totals after rows with the totals ``old`` were removed, and rows with the totals ``new`` added."""
+        return Totals(
+            self.streams - old.streams + new.streams,
+            self.streams_sum - old.streams_sum + new.streams_sum,
+            self.producers - old.producers + new.producers,
+            self.producers_sum - old.producers_sum + new.producers_sum,
+        )
 
 
 def row(state: StreamState, producers: Iterable[str]) -> StreamRow:
@@ -174,20 +204,24 @@ def create_tables(database: Connection) -> None:
         database.execute(statement)
 
 
-def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> None:
-    """Add or replace streams."""
-    stored = [(*each.values, noted) for each in rows]
-    database.executemany(_INSERT, [(*columns, stream_crc(*columns)) for columns in stored])
-    store_producers(database, [values for each in rows for values in each.producers])
+def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> Totals:
+    """Add or replace streams; the totals of what was written."""
+    columns = [(*each.values, noted) for each in rows]
+    streams = [(*values, stream_crc(*values)) for values in columns]
+    database.executemany(_INSERT, streams)
+    producers = store_producers(database, [values for each in rows for values in each.producers])
+    return Totals(len(streams), sum(each[-1] for each in streams), producers.producers, producers.producers_sum)
 
 
-def store_producers(database: Connection, producers: Sequence[tuple[int, str, int, int]]) -> None:
-    """Add or replace producers."""
-    if producers:
-        database.executemany(
-            "INSERT OR REPLACE INTO producers (stream_id, producer, epoch, seq, crc) VALUES (?,?,?,?,?)",
-            [(*values, producer_crc(*values)) for values in producers],
-        )
+def store_producers(database: Connection, producers: Sequence[tuple[int, str, int, int]]) -> Totals:
+    """Add or replace producers; the totals of what was written."""
+    if not producers:
+        return Totals()
+    stored = [(*values, producer_crc(*values)) for values in producers]
+    database.executemany(
+        "INSERT OR REPLACE INTO producers (stream_id, producer, epoch, seq, crc) VALUES (?,?,?,?,?)", stored
+    )
+    return Totals(producers=len(stored), producers_sum=sum(each[-1] for each in stored))
 
 
 def update(database: Connection, rows: Iterable[tuple[Any, ...]], noted: int = 0) -> None:
@@ -219,6 +253,21 @@ def advance(database: Connection, tails: Mapping[int, tuple[int, int, float, int
     database.executemany(_ADVANCE, rows)
 
 
+def totals_before(database: Connection, rows: Sequence[StreamRow], removed: Sequence[int]) -> Totals:
+    """The totals of the rows that storing ``rows`` will replace, and removing the streams ``removed`` will remove.
+
+    SQLite looks them up without the interpreter's lock: 0.8 us for a stream, 4 us for a producer.
+    """
+    gone = orjson.dumps(list(removed)).decode()
+    ids = orjson.dumps([*removed, *(each.values[0] for each in rows)]).decode()
+    replaced = orjson.dumps([values[:2] for each in rows for values in each.producers]).decode()
+    (streams, streams_sum), (producers, producers_sum), (more, more_sum) = (
+        database.execute(sql, (keys,)).fetchone()
+        for sql, keys in ((_STREAMS_AMONG, ids), (_PRODUCERS_OF, gone), (_PRODUCERS_AMONG, replaced))
+    )
+    return Totals(streams, streams_sum, producers + more, producers_sum + more_sum)
+
+
 def remove(database: Connection, stream_ids: Sequence[int]) -> None:
     """Remove streams and their producers; before the rows of others that have their names."""
     ids = [(stream_id,) for stream_id in stream_ids]
@@ -231,25 +280,44 @@ def count(database: Connection) -> int:
     return int(database.execute("SELECT count(*) FROM streams").fetchone()[0])
 
 
-def load(database: Connection, where: str) -> Iterator[StreamState]:
+def load(database: Connection, where: str, expected: Totals | None = None) -> Iterator[StreamState]:
     """Every stream's state, in the order of the ids, without fork counts.
 
     :param where: the database, for the error.
-    :raise StorageError: when a row is damaged.
+    :param expected: the totals of the tables, where they are known.
+    :raise StorageError: when a row is damaged or lost. A lost one is found at the end.
     """
     producers = database.execute(_SELECT_PRODUCERS)
     waiting = next(producers, None)
+    streams = streams_sum = producer_count = producers_sum = 0
     for found in database.execute(_SELECT + " ORDER BY id"):
         _verify(found, where)
         state = _state(found)
         stream_id = state.id
+        streams += 1
+        streams_sum += found[13]
         while waiting is not None and waiting[0] <= stream_id:
             _verify_producer(waiting, where)
+            producer_count += 1
+            producers_sum += waiting[4]
             if waiting[0] == stream_id:
                 state.producers = state.producers or {}
                 state.producers[waiting[1]] = pack(waiting[2], waiting[3])
             waiting = next(producers, None)
         yield state
+    if expected is None:
+        return
+    while waiting is not None:
+        _verify_producer(waiting, where)
+        producer_count += 1
+        producers_sum += waiting[4]
+        waiting = next(producers, None)
+    if Totals(streams, streams_sum, producer_count, producers_sum) != expected:
+        raise StorageError(
+            f"{where}: rows are missing or out of date: it has {streams} streams and {producer_count} producers, and"
+            f" should have {expected.streams} and {expected.producers}, with the checksums' sums"
+            f" {expected.streams_sum} and {expected.producers_sum}; {_ADVICE}"
+        )
 
 
 _UNREADABLE = (struct.error, TypeError, AttributeError, ValueError)

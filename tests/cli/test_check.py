@@ -233,6 +233,44 @@ class RepairTests:
         assert sorted(killed.glob("journal/*.damaged")) == aside
 
 
+class LostCatalogTests:
+    """A store whose catalog holds nothing any more."""
+
+    @pytest.mark.parametrize("size", [None, 0, 1])
+    def test_it_is_said(self, size: int | None, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A check and a start say what is true, and no repair is offered: it would give up everything."""
+        open_store(file_store(killed)).close()
+        catalog = killed / "catalog.db"
+        if size is None:
+            catalog.unlink()
+        else:
+            catalog.write_bytes(catalog.read_bytes()[:size])
+        assert main(["check", str(killed), "--repair"]) == 1
+        output = capsys.readouterr().out
+        assert r"catalog\.db is empty or new, though a checkpoint was taken" in output
+        assert "restore the data directory from a backup" in output
+        assert "repair" not in output
+        with pytest.raises(StorageError, match=r"catalog\.db is empty or new, though a checkpoint was taken"):
+            open_store(file_store(killed))
+
+    def test_no_journal_either(self, killed: Path) -> None:
+        """Data files alone aren't taken for an empty store."""
+        open_store(file_store(killed)).close()
+        (killed / "catalog.db").unlink()
+        shutil.rmtree(killed / "journal")
+        with pytest.raises(StorageError, match=r"catalog\.db is empty or new"):
+            open_store(file_store(killed))
+
+    def test_before_the_first_checkpoint(self, killed: Path) -> None:
+        """Without a checkpoint the journal has everything: an empty catalog is right."""
+        (killed / "catalog.db").write_bytes(b"")
+        (killed / "catalog.db-wal").unlink(missing_ok=True)
+        assert main(["check", str(killed)]) == 0
+        streams = open_store(file_store(killed))
+        assert streams.find("s").tail == 100
+        streams.close()
+
+
 class UnchangedTests:
     """A check writes nothing, so that it can read a copy that is read-only, or a snapshot."""
 

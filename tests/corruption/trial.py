@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
@@ -23,6 +24,12 @@ from tests.engine import Engine, Reply
 MODES: Final = ("file-fast", "file-durable", "acid")
 
 SHARDS: Final = 2
+
+CHECKPOINT_BYTES: Final = 1 << 17
+"""More than all appends, so that no checkpoint is taken but those that are asked for."""
+
+CHECKPOINT_AT: Final = 6
+"""Before which round of changes one is taken: it lies in the WAL of the catalog then."""
 
 BINARY: Final = "application/octet-stream"
 
@@ -51,7 +58,7 @@ def storage(mode: str, directory: Path) -> Storage:
     if mode == "acid":
         return AcidStorage(str(directory), SHARDS, run_inline, parallel=1)
     syncer: Callable[[], ThreadSyncer] | None = (lambda: ThreadSyncer(run_inline)) if mode == "file-durable" else None
-    return FileStorage(str(directory), syncer, run_inline, 1 << 30)
+    return FileStorage(str(directory), syncer, run_inline, CHECKPOINT_BYTES, spare_after=CHECKPOINT_BYTES // 8)
 
 
 def make(mode: str, directory: Path) -> Template:
@@ -73,11 +80,12 @@ def make(mode: str, directory: Path) -> Template:
     engine.storage.close()
     engine = Engine(storage(mode, live), clock=Clock())
     for number in range(12):
-        for name in _names(engine):
-            view = see(engine, name)
-            if view is not None and view not in template.views.setdefault(name, []):
-                template.views[name].append(view)
-        _change(engine, number)
+        if number == CHECKPOINT_AT and isinstance(engine.storage, FileStorage):
+            engine.storage.checkpoint()
+            template.views.clear()
+        for step in _changes(engine, number):
+            _note_views(template, engine)
+            step()
     for name in _names(engine):
         view = see(engine, name)
         assert view is not None
@@ -88,14 +96,22 @@ def make(mode: str, directory: Path) -> Template:
     return template
 
 
-def _change(engine: Engine, number: int) -> None:
-    engine.produce("text", "p", 0, 30 + number, b"later %d " % number)
-    engine.post("binary", bytes([number]) * 3000, BINARY, stream_seq=f"{number:04}")
-    engine.post_json("json", b'[{"later":%d}]' % number)
+def _changes(engine: Engine, number: int) -> Iterator[Callable[[], object]]:
+    """Steps of one commit each: a damaged end of a journal or WAL may take one of them, and leave those before."""
+    yield lambda: engine.produce("text", "p", 0, 30 + number, b"later %d " % number)
+    yield lambda: engine.post("binary", bytes([number]) * 3000, BINARY, stream_seq=f"{number:04}")
+    yield lambda: engine.post_json("json", b'[{"later":%d}]' % number)
     if number == 5:
-        engine.close("json")
+        yield lambda: engine.close("json")
     if number == 8:
-        engine.put(f"late {number}", b"a stream of the journal")
+        yield lambda: engine.put(f"late {number}", b"a stream of the journal")
+
+
+def _note_views(template: Template, engine: Engine) -> None:
+    for name in _names(engine):
+        view = see(engine, name)
+        if view is not None and view not in template.views.setdefault(name, []):
+            template.views[name].append(view)
 
 
 def _names(engine: Engine) -> list[str]:
@@ -117,10 +133,19 @@ def _headers(reply: Reply) -> tuple[tuple[str, str], ...]:
     return tuple((name, reply.headers[name]) for name in wanted if name in reply.headers)
 
 
+def kind_of(path: Path) -> str:
+    """What kind of file it is: all of a kind are damaged as often as all of another."""
+    return re.sub("[0-9a-f]{16}|(?<=shard_)[0-9a-f]{2}", "", path.name)
+
+
 def damage(directory: Path, random: Random) -> Path:
     """Damage one file; which."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name not in ("lock", "reserve"))
-    path = random.choice([each for each in files if each.stat().st_size])
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+    kinds: dict[str, list[Path]] = {}
+    for path in files:
+        if path.name not in ("lock", "reserve") and not path.name.endswith("-shm"):
+            kinds.setdefault(kind_of(path), []).append(path)
+    path = random.choice(kinds[random.choice(sorted(kinds))])
     content = bytearray(path.read_bytes())
     kind = random.choice(("flip", "flip", "zero", "truncate"))
     at = random.randrange(len(content))

@@ -251,7 +251,7 @@ class Process:
         checkpoints = self.store._checkpoints
         if not self.mount.off and not self.closed and checkpoints.count > self._checkpoints_seen:
             self._checkpoints_seen = checkpoints.count
-            position = checkpoints._catalog_file.position()[0]
+            position = checkpoints._catalog_file.coverage().position
             self._recorder.checkpointed(position)
 
     def raise_problems(self) -> None:

@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
 from dstreams.storage import checkpoint, data_files, journal, segments, stream_rows
+from dstreams.storage.catalog_file import Coverage
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.disk import File, storage_error
 from dstreams.storage.journal import Journal, Replay
@@ -84,7 +85,7 @@ def _catalog_before_sync() -> Iterator[Sabotage]:
             written += pieces
             rows += taken
         removed = {*dirty.removed, *self._leftover}
-        await self._run(self._catalog_file.save, rows, sorted(removed), position, self._last_id())
+        await self._run(self._catalog_file.save, rows, sorted(removed), Coverage(position, position, self._last_id()))
         self._leftover = removed
         for piece in written:
             self._files.written(piece.stream_id, piece.size, len(piece.entries))

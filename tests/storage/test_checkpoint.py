@@ -256,7 +256,7 @@ class StepsTests:
             script.settle()
             script.checkpoint()
         folder = f"{DIRECTORY}/journal"
-        position = checkpoints(script)._catalog_file.position()[0]
+        position = checkpoints(script)._catalog_file.coverage().position
         assert segments(script.process.mount, folder) == [position]
 
     def test_batch_in_flight(self) -> None:
@@ -265,7 +265,7 @@ class StepsTests:
         script.append("a", b"in flight")
         script.process.store.checkpoint()
         script.settle()
-        assert checkpoints(script)._catalog_file.position()[0] == 1
+        assert checkpoints(script)._catalog_file.coverage().position == 1
         assert segments(script.process.mount, f"{DIRECTORY}/journal") == [0, 2]
         restart(script)
 

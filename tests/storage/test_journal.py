@@ -509,7 +509,7 @@ class TornTailTests:
         with pytest.raises(Corruption) as caught:
             log.read()
         assert caught.value.resume == 4
-        begin_anew(log.mount, FOLDER, caught.value.resume)
+        begin_anew(log.mount, FOLDER, caught.value.resume, caught.value.seen)
         assert log.open() == []
         log.append(b"new")
         assert log.open() == [b"new"]

@@ -9,11 +9,11 @@ from uuid import uuid4
 from attrs import frozen
 
 from dstreams.storage.acid.shard import MEMORY, Shard
-from dstreams.storage.acid.wal import check_wal
 from dstreams.storage.directory import FORMAT, check_manifest, read_members, write_members
 from dstreams.storage.disk import Disk, write_all
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect
+from dstreams.storage.wal import check_wal
 
 FOLDER: Final = "acid"
 IDENTITY: Final = "shards.json"

@@ -21,7 +21,8 @@ Invariants
         date: if it has chunks with an id above its row's ``noted`` and that of ``identity``, then the newest one says
         ``tail`` (where it ends), ``messages`` (``number`` and its entries), ``updated_at`` and ``touched_at`` (``at``).
     S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
-    S5. Each transaction is synced before the next one begins, so that a crash cuts off at most one (see ``wal``).
+    S5. Each transaction is synced before the next one begins, so that a crash cuts off at most one (see
+        ``storage.wal``).
 
 A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
 stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on.

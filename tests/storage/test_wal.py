@@ -12,9 +12,9 @@ from random import Random
 import pytest
 from attrs import define
 
-from dstreams.storage.acid.wal import WalDamage, check_wal
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.interface import StorageError
+from dstreams.storage.wal import WalDamage, check_wal
 from tests.storage.acid_stores import engine
 
 FRAME = 24 + 4096
