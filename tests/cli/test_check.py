@@ -247,7 +247,7 @@ class LostCatalogTests:
             catalog.write_bytes(catalog.read_bytes()[:size])
         assert main(["check", str(killed), "--repair"]) == 1
         output = capsys.readouterr().out
-        assert r"catalog\.db is empty or new, though a checkpoint was taken" in output
+        assert "catalog.db is empty or new, though a checkpoint was taken" in output
         assert "restore the data directory from a backup" in output
         assert "repair" not in output
         with pytest.raises(StorageError, match=r"catalog\.db is empty or new, though a checkpoint was taken"):

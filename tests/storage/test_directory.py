@@ -230,7 +230,7 @@ class FormatTests:
         shard.create("store")
         CatalogFile(f"{tmp_path}/catalog.db").close()
         catalog = connect(f"{tmp_path}/catalog.db")
-        assert (FORMAT, tables(shard.database), tables(catalog)) == (4, "d25db1de", "9188d46f")
+        assert (FORMAT, tables(shard.database), tables(catalog)) == (4, "e8d24aeb", "9188d46f")
         shard.close(clean=False)
         catalog.close()
 
