@@ -113,6 +113,8 @@ def assemble(
     ready: Callable[[], bool],
     clocks: Clocks | None = None,
     syncs: Histogram | None = None,
+    *,
+    wheel: TimerWheel | None = None,
 ) -> Assembly:
     """Build a server over ``storage``. Nothing is opened and nothing runs yet.
 
@@ -121,11 +123,12 @@ def assemble(
     :param scheduler: the reactor, or a Clock in tests.
     :param ready: whether the server is ready for traffic, for ``/readyz``.
     :param syncs: the durations of the storage's syncs, for ``/metrics``.
+    :param wheel: the timers; by default new ones that use the scheduler.
     """
     from twisted.web.server import Site
 
     clocks = clocks or Clocks()
-    wheel = TimerWheel(scheduler)
+    wheel = wheel or TimerWheel(scheduler)
     streams = Streams(storage, wheel, store_limits(config), clocks, config.storage.scrub_bytes_per_second)
     context = Context(streams, http_settings(config), wheel, clocks)
     instruments = build_instruments(config, storage, streams, scheduler, ready, syncs)
