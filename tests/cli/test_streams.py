@@ -260,7 +260,8 @@ class ImportTests:
         for key, value, said in [
             ("MAX_STREAM_NAME_BYTES", "5", "the stream name has 6 bytes"),
             ("MAX_STREAM_BYTES", "5", "has 6 bytes; limits.max_stream_bytes allows 5"),
-            ("MAX_DISK_BYTES", "11", "would have 12 bytes; the configuration allows 11"),
+            # 12 bytes, and the fixed charges for three streams and their messages.
+            ("MAX_DISK_BYTES", "3145", "would have 3146 bytes; the configuration allows 3145"),
         ]:
             with monkeypatch.context() as patch:
                 patch.setenv(f"DS_LIMITS__{key}", value)

@@ -235,6 +235,10 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "limits.max_stream_name_bytes": {"0": "must be at least 1", "65537": "must be at most 65536"},
     "limits.max_stream_name_segments": {"0": "must be at least 1", "32769": "must be at most 32768"},
     "limits.max_fork_depth": {"0": "must be at least 1", "1000001": "must be at most 1000000"},
+    "http.cors_allow_headers": {
+        '["*"]': "isn't the name of a header",
+        '["X-A", "x-a"]': "means the same as item [0]",
+    },
     "http.cors_origins": {
         '"https://A"': "is sent by browsers as 'https://a'; write it like that",
         '"a"': "is not an origin such as https://app.example",
@@ -251,6 +255,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         '"/metrics"': "overlaps with the server's own pages",
     },
     "storage.data_dir": {'" "': "must not be blank", '"a\\u0000"': "has a null character"},
+    "storage.scrub_bytes_per_second": {"-1": "must be at least 0", "1099511627777": "must be at most 1099511627776"},
     "storage.checkpoint_bytes": {"1": "must be at least 4096", "1099511627777": "must be at most 1099511627776"},
     "storage.acid_shard_count": {
         "3": "must be a power of two",
