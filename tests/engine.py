@@ -137,12 +137,15 @@ class Reply:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header fields by lower-case name; one that comes twice is a failure."""
+        """The header fields by lower-case name; one that comes twice is a failure, except for the list ``Vary``."""
         lines = self.response.head.decode("latin-1").split("\r\n")
         assert lines.pop() == "", "the head doesn't end with a line end"
-        pairs = [line.split(": ", 1) for line in lines]
-        fields = {name.lower(): value for name, value in pairs}
-        assert len(fields) == len(pairs), "a header field is repeated"
+        fields: dict[str, str] = {}
+        for line in lines:
+            name, value = line.split(": ", 1)
+            name = name.lower()
+            assert name not in fields or name == "vary", "a header field is repeated"
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
         return fields
 
     @property

@@ -19,7 +19,12 @@ from tests.servers import ChildServer, twistd_server
 
 resource = pytest.importorskip("resource", reason="descriptor limits are POSIX's")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long_turns(
+        reason="more than a thousand clients act at once, and libuv hands out all ready sockets in one turn"
+    ),
+]
 
 SSE_READERS = 500
 LONG_POLLERS = 500

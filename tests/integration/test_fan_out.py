@@ -14,6 +14,10 @@ from twisted.web.client import HTTPConnectionPool
 from tests.integration.readers import LongPollReader, Making, Progress, SseReader, StalledReader
 from tests.servers import twistd_server
 
+MANY_CLIENTS = pytest.mark.long_turns(
+    reason="thousands of clients act at once, and libuv hands out all ready sockets in one turn"
+)
+
 READERS = 1000
 """Of each kind."""
 
@@ -24,6 +28,7 @@ PATIENCE = 240
 
 
 @pytest.mark.slow
+@MANY_CLIENTS
 @pytest_twisted.ensureDeferred
 async def test_every_reader_gets_every_append(tmp_path: Path) -> None:
     """1,000 SSE readers and 1,000 long-polls get each of 200 appends once and in order; a stalled one delays nobody."""
@@ -62,6 +67,7 @@ async def test_every_reader_gets_every_append(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@MANY_CLIENTS
 @pytest_twisted.ensureDeferred
 async def test_stalled_reader_costs_no_memory(tmp_path: Path) -> None:
     """What a reader doesn't take isn't kept for it: the server's memory stays within a few megabytes."""
