@@ -41,7 +41,7 @@ def listed(heading: str) -> dict[str, tuple[type, bool]]:
     return {name: (_PYTHON[kind], always == "yes") for name, kind, always in rows}
 
 
-COMMON, REQUESTS = listed("Every JSON line"), listed("Requests")
+COMMON, REQUESTS = listed("Every JSON line"), listed("Requests: the access log")
 
 
 def check(line: str) -> dict[str, object]:
