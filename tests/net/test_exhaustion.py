@@ -17,7 +17,10 @@ import pytest
 from tests.certificates import Authority
 from tests.servers import TWISTD, ChildServer, child_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long_turns(reason="hundreds of clients act at once, and libuv hands out all ready sockets in one turn"),
+]
 
 DESCRIPTORS = 256
 CLIENTS = 400

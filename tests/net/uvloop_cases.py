@@ -251,6 +251,7 @@ async def test_file_is_sent() -> None:
     """Bytes of a file arrive in their place between what is written."""
     server = Recorder()
     async with connected(server) as pair:
+        await turns(3)  # uvloop takes the socket over in a later turn
         with file_of(b"0123456789") as descriptor:
             assert Outlet(server.transport).sends_files
             assert server.transport.send_file(descriptor, 2, 3) == 3
@@ -261,12 +262,14 @@ async def test_file_is_sent() -> None:
             assert await pair.client_reads(10) == b"234after89"
 
 
+@pytest.mark.long_turns(reason="the test itself sends and compares 4 MB in one turn")
 @pytest_twisted.ensureDeferred
 async def test_file_for_a_slow_client() -> None:
     """The socket takes what it has room for; what is written then says when there is more."""
     server = Recorder()
     data = os.urandom(4_000_000)
     async with connected(server, receive_buffer_bytes=4096) as pair:
+        await turns(3)  # uvloop takes the socket over in a later turn
         server.transport.registerProducer(server, True)
         with file_of(data) as descriptor:
             sent = 0
