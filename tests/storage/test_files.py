@@ -318,7 +318,7 @@ class RefusalTests:
         fill(server)
         result(server.streams.close())
         (tmp_path / "catalog.db").unlink()
-        with pytest.raises(StorageError, match="catalog.db is empty or new, though a checkpoint was taken"):
+        with pytest.raises(StorageError, match=r"catalog\.db is empty or new, though a checkpoint was taken"):
             server.open()
 
     def test_missing_journal(self, tmp_path: Path) -> None:
