@@ -175,7 +175,7 @@ def test_failing(tmp_path: Path) -> None:
     )
     assert "ERROR " in done.stdout, done.stdout + done.stderr
     assert "3 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "turns over 50 ms during the test" in done.stdout
+    assert f"turns over {LIMIT_MS:.0f} ms during the test" in done.stdout
 
 
 _PLANTED_TESTS = f"""
