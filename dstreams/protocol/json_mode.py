@@ -29,8 +29,6 @@ _NO_MESSAGE: Final = msgspec.Raw(b"")
 
 _NESTING: Final = b'[]{}"'
 _NOT_NESTING: Final = bytes(byte for byte in range(256) if byte not in _NESTING)
-_TO_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
-_TO_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")  # +1 and -1 as signed bytes
 
 STEPS: Final = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
 """Translates brackets into steps of the nesting depth, +1 and -1 as signed bytes, and all else into 0."""
@@ -116,10 +114,10 @@ def _depth(body: bytes) -> int:
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Now every quote begins or ends a string, so a pair of neighbours can go without changing what is inside.
-    nesting = body.translate(_TO_ARRAYS, _NOT_NESTING).replace(b'""', b"")
+    nesting = body.translate(None, _NOT_NESTING).replace(b'""', b"")
     if b'"' in nesting:
         nesting = b"".join(nesting.split(b'"')[::2])
-    steps = nesting.translate(_TO_STEPS)
+    steps = nesting.translate(STEPS)
     return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 

@@ -76,13 +76,8 @@ class DirectoryLock:
                 " that this process may write to"
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise DirectoryInUse(directory, owner or "unknown") from error
+            _lock(descriptor, fcntl.LOCK_EX, directory)
         except OSError as error:
-            os.close(descriptor)
             raise StorageError(
                 f"the data directory {directory} can't be locked: {error.strerror}; storage.data_dir must be on a file"
                 " system that has flock"
@@ -106,13 +101,8 @@ class DirectoryLock:
         except OSError:
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise DirectoryInUse(directory, owner or "unknown") from error
+            _lock(descriptor, fcntl.LOCK_SH, directory)
         except OSError:
-            os.close(descriptor)
             return
         self._descriptor = descriptor
 
@@ -121,6 +111,24 @@ class DirectoryLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _lock(descriptor: int, kind: int, directory: str) -> None:
+    """Lock a data directory's lock file, without waiting; the descriptor is closed if that fails.
+
+    :param kind: ``LOCK_EX`` or ``LOCK_SH``.
+    :raise DirectoryInUse: when another process has a lock that excludes this one.
+    :raise OSError: when the file can't be locked.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise DirectoryInUse(directory, owner or "unknown") from error
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def check_idle(directory: str) -> None:
