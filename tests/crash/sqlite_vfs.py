@@ -178,7 +178,7 @@ class SimConnection:
     _mount: Mount
     _path: str
     _vfs: SimVfs = field(init=False)
-    _connection: apsw.Connection = field(init=False)
+    _connection: apsw.Connection | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -189,8 +189,12 @@ class SimConnection:
                 # A WAL without shared memory, which a VFS in Python can't have. What is written is the same.
                 self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         except apsw.Error as error:
-            self._vfs.unregister()
+            self.close()
             raise _as_sqlite3(error) from None
+
+    def __del__(self) -> None:
+        """Close what a killed process left open. SQLite would write when it is collected, perhaps in another test."""
+        self.close()
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
         try:
@@ -214,7 +218,8 @@ class SimConnection:
         self._vfs.muted = self._mount.off
         # SQLite closes in any case; what fails then, the next one to open it repairs.
         with quiet(), suppress(apsw.Error):
-            self._connection.close(True)
+            if self._connection is not None:
+                self._connection.close(True)
         self._vfs.unregister()
 
 
