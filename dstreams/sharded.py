@@ -98,11 +98,11 @@ class _Values(ValuesView[_V]):
     _mapping: ShardedDict[Hashable, _V]
 
     def __iter__(self) -> Iterator[_V]:
-        return chain.from_iterable(shard.values() for shard in self._mapping.shards)
+        return chain.from_iterable(map(dict.values, self._mapping.shards))
 
 
 class _Items(ItemsView[_K, _V]):
     _mapping: ShardedDict[_K, _V]
 
     def __iter__(self) -> Iterator[tuple[_K, _V]]:
-        return chain.from_iterable(shard.items() for shard in self._mapping.shards)
+        return chain.from_iterable(map(dict.items, self._mapping.shards))

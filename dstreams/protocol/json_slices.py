@@ -21,6 +21,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from io import BytesIO
 from itertools import accumulate
 from typing import Final
 
@@ -44,6 +45,9 @@ from dstreams.protocol.sse import incomplete_suffix
 
 WINDOW_BYTES: Final = 16 * 1024
 """The most bytes of a body that are checked at a time: 0.2 ms for ordinary JSON, 3 ms for the worst."""
+
+COPY_BYTES: Final = 256 * 1024
+"""The most bytes that are copied at a time."""
 
 _GUESSES: Final = 3
 """How many places are tried as the end of a group before it is looked for thoroughly."""
@@ -151,6 +155,8 @@ class JsonSlices:
     """How many of the next windows are searched thoroughly."""
     _pieces: list[bytes | memoryview] = field(factory=list, init=False)
     _stored: int = field(default=0, init=False)
+    """The length of the pieces together."""
+    _joined: BytesIO = field(factory=BytesIO, init=False)
     _ends: array[int] = field(factory=lambda: array("Q"), init=False)
     _lengths: array[int] = field(factory=lambda: array("I"), init=False)
 
@@ -180,11 +186,22 @@ class JsonSlices:
             self._parse(before := self._before(), before)
         if not self._is_array:
             self._add(begin, self._end)
+        yield from self._join()
+
+    def _join(self) -> Iterator[None]:
+        """Copy the pieces behind each other; joined at once, 50 MB would hold up everybody for 40 ms."""
+        pieces, self._pieces = self._pieces, []
+        copied = 0
+        for piece in pieces:
+            for at in range(0, len(piece), COPY_BYTES):
+                copied += self._joined.write(piece[at : at + COPY_BYTES])
+                if copied >= COPY_BYTES:
+                    copied = 0
+                    yield
 
     def messages(self) -> Messages:
         """The result, after :meth:`steps` is exhausted."""
-        pieces, self._pieces = self._pieces, []
-        return Messages(b"".join(pieces), self._ends, self._lengths)
+        return Messages(self._joined.getvalue(), self._ends, self._lengths)
 
     # -- moving on
 

@@ -139,7 +139,8 @@ class Checkpoints:
     _short_of_room: bool = field(default=False, init=False)
     _waiting_to_switch: Waiters = field(factory=Waiters, init=False)
     switching: bool = field(default=False, init=False)
-    """Whether the journal goes over to a new segment, in a thread, so that nothing may be written to the journal."""
+    """Whether a thread is at work on the journal: it begins a segment or writes a large group. Nobody else may write to
+    it then."""
     count: int = field(default=0, init=False)
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
@@ -191,7 +192,7 @@ class Checkpoints:
     def _rolled(self, done: bool | None) -> None:
         if not done:
             self._spare.hold_off()
-        self._switch_is_over()
+        self.switch_is_over()
 
     def finished(self) -> Deferred[None]:
         """Fires when the one under way is over, however it ended."""
@@ -200,7 +201,7 @@ class Checkpoints:
         return self._waiting.wait()
 
     def switched(self) -> Deferred[None]:
-        """Fires when the journal may be written to again."""
+        """Fires when no thread is at work on the journal."""
         return self._waiting_to_switch.wait()
 
     def run(self) -> Deferred[None]:
@@ -335,12 +336,12 @@ class Checkpoints:
             raise
 
     async def _begin_segment(self) -> None:
-        if not self._journal.synced:  # commits don't wait for anything
-            self._journal.begin_segment()
-            return
-        while self.switching:  # it rolls over just now
+        while self.switching:  # it rolls over just now, or a large group is written
             await self.switched()
         self._check_alive()
+        if not self._journal.synced:  # most commits don't wait for anything
+            self._journal.begin_segment()
+            return
         spare = None if self._journal.is_empty else self._spare.take()
         self.switching = True
         self._look_at = 0
@@ -350,11 +351,12 @@ class Checkpoints:
         except GeneratorExit:
             raise  # given up with everything else, not over: nobody is told to go on
         except BaseException:
-            self._switch_is_over()
+            self.switch_is_over()
             raise
-        self._switch_is_over()
+        self.switch_is_over()
 
-    def _switch_is_over(self) -> None:
+    def switch_is_over(self) -> None:
+        """The thread is done with the journal."""
         self.switching = False
         self._waiting_to_switch.tell()
 

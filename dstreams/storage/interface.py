@@ -141,7 +141,7 @@ class Storage(Sources, Protocol):
 
     @property
     def immediate(self) -> bool:
-        """Whether ``commit`` keeps the mode's promise before it returns."""
+        """Whether ``commit`` usually keeps the mode's promise before it returns, so that no groups need be formed."""
 
     @property
     def persistent(self) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -53,7 +53,9 @@ class Commits:
     _lost: Callable[[int], None]
     durable: Catalog = field(factory=Catalog, init=False)
     accepted: AnyCatalog = field(init=False)
-    _overlay: AcceptedCatalog | None = field(init=False)
+    """What writers are validated against; ``durable`` itself while nothing is under way in immediate storage."""
+    _immediate: bool = field(init=False)
+    _overlay: AcceptedCatalog = field(init=False)
     under_way: Commit | None = field(default=None, init=False)
     """What is being committed, ``None`` when all that was accepted is durable."""
     _next: Commit = field(factory=Commit, init=False)
@@ -65,9 +67,13 @@ class Commits:
     """Counts and times the commits of groups; ``None`` when nobody wants to know."""
 
     def __attrs_post_init__(self) -> None:
-        # Storage that commits at once leaves nothing between accepted and durable.
-        self._overlay = None if self._storage.immediate else AcceptedCatalog(self.durable)
-        self.accepted = self._overlay or self.durable
+        self._immediate = self._storage.immediate
+        self._overlay = AcceptedCatalog(self.durable)
+        self._settle_accepted()
+
+    def _settle_accepted(self) -> None:
+        """Nothing is under way. Storage that commits at once then leaves nothing between accepted and durable."""
+        self.accepted = self.durable if self._immediate else self._overlay
 
     def waiting(self) -> tuple[int, int]:
         """How many changes have been accepted and aren't durable yet, and how many bytes are in them."""
@@ -84,18 +90,8 @@ class Commits:
             fails, those who wait get :class:`Unavailable` or :class:`InsufficientStorage`.
         :raise ProtocolError: the same, at once.
         """
-        if self._overlay is None:
-            try:
-                self._storage.commit(changes)
-            except Exception:  # whatever it is, what was accepted isn't there
-                self._lost(cost)
-                problem = self._as_problem(Failure())
-                raise problem from problem.__cause__
-            self._full = False
-            for change in changes:
-                self.durable.apply(change)
-            self._published(changes)
-            return None
+        if self._immediate and self.under_way is None:
+            return self._commit_at_once(cost, changes)
         commit = self._next
         for change in changes:
             self._overlay.apply(change)
@@ -103,6 +99,28 @@ class Commits:
         commit.cost += cost
         if self.under_way is None:
             self._start()
+        return commit
+
+    def _commit_at_once(self, cost: int, changes: Sequence[Change]) -> Commit | None:
+        """Commit changes without a group, as :meth:`submit` does it."""
+        started_at = 0.0 if self.times is None else time.perf_counter()
+        try:
+            done = self._storage.commit(changes)
+        except Exception:  # whatever it is, what was accepted isn't there
+            self._lost(cost)
+            problem = self._as_problem(Failure())
+            raise problem from problem.__cause__
+        if done is None:
+            self._full = False
+            for change in changes:
+                self.durable.apply(change)
+            self._published(changes)
+            return None
+        self.accepted = self._overlay
+        for change in changes:
+            self._overlay.apply(change)
+        commit = self.under_way = Commit(list(changes), cost, started_at=started_at)
+        self._await(done)
         return commit
 
     def settled(self) -> Commit | None:
@@ -125,13 +143,15 @@ class Commits:
             done = fail()
         if done is None:
             done = succeed(None)
+        self._await(done)
+
+    def _await(self, done: Deferred[None]) -> None:
         done.addCallbacks(self._done, self._failed)
         done.addErrback(lambda failure: _log.failure("publishing a commit failed", failure))
 
     def _done(self, _: None) -> None:
         commit, overlay = self.under_way, self._overlay
         assert commit is not None
-        assert overlay is not None
         if self.times is not None:
             self.times.committed(len(commit.changes), time.perf_counter() - commit.started_at)
         self._full = False
@@ -145,6 +165,8 @@ class Commits:
             self.under_way, commit.over = None, True
             if self._next.changes:
                 self._start()
+            else:
+                self._settle_accepted()
             # Let go, since they refer to the commit: else each commit would be garbage in a cycle.
             waiting, commit.waiting = commit.waiting, []
             for decided in waiting:
@@ -157,9 +179,9 @@ class Commits:
         """Undo everything accepted and not committed: later changes rest on the failed ones."""
         first, second = self.under_way, self._next
         assert first is not None
-        assert self._overlay is not None
         self.under_way, self._next = None, Commit()
         self._overlay.reset()
+        self._settle_accepted()
         self._lost(first.cost + second.cost)
         problem = first.error = second.error = self._as_problem(failure)
         first.over = second.over = True

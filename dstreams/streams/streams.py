@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from dstreams.clocks import Clocks
 from dstreams.eventually import Decided, Eventually, as_deferred
-from dstreams.model.catalog import AnyCatalog, Catalog
+from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, Touch, concerned
 from dstreams.model.state import StreamState
 from dstreams.progress import Progress, silently
@@ -101,7 +101,6 @@ class Streams:
     _scrubber: Scrubber = field(init=False)
     _commits: Commits = field(init=False)
     _durable: Catalog = field(init=False)
-    _accepted: AnyCatalog = field(init=False)
     _usage: Usage = field(init=False)
     _expiry: Expiry = field(init=False)
     _listing: Listing = field(init=False)
@@ -116,7 +115,7 @@ class Streams:
     def __attrs_post_init__(self) -> None:
         self._usage = Usage(self._limits, self._storage.charges)
         self._commits = Commits(self._storage, self._published, self._lost)
-        self._durable, self._accepted = self._commits.durable, self._commits.accepted
+        self._durable = self._commits.durable
         self._expiry = Expiry(
             self._clocks,
             self._wheel,
@@ -223,7 +222,7 @@ class Streams:
 
         :raise Unavailable: when the stream is over but can't be removed.
         """
-        state = self._accepted.find(name)
+        state = self._commits.accepted.find(name)
         if state is None or state.soft_deleted or not state.config.expires:
             return state
         if not self._expiry.is_over(state):
@@ -231,7 +230,7 @@ class Streams:
         if not self._expiry.may_remove(state):
             raise Unavailable("The stream has expired by a clock that was set lately; its name is still taken")
         self._expire(state)
-        left = self._accepted.find(name)
+        left = self._commits.accepted.find(name)
         if left is not None and not left.soft_deleted:
             raise Unavailable("The stream has expired and could not be removed yet")
         return left
@@ -274,7 +273,7 @@ class Streams:
     def _append(
         self, name: str, request: AppendRequest, body: bytes, messages: Messages | None = None
     ) -> Eventually[Appended]:
-        state = self._accepted.find(name)
+        state = self._commits.accepted.find(name)
         if state is None or state.soft_deleted or state.config.expires:
             state = self._to_write(name)
         if len(body) > SPLIT_AT_ONCE_BYTES and messages is None and state.config.content_type.is_json:
@@ -379,19 +378,19 @@ class Streams:
         return deleted
 
     def _delete(self, state: StreamState) -> Decided[None] | None:
-        change = deleting.plan(self._accepted, state, self._clocks.wall())
+        change = deleting.plan(self._commits.accepted, state, self._clocks.wall())
         cost = 0
         if isinstance(change, Delete):
             self._usage.streams -= len(change.stream_ids)
             for stream_id in change.stream_ids:
-                removed = self._accepted.get(stream_id)
+                removed = self._commits.accepted.get(stream_id)
                 assert removed is not None
                 cost -= self._usage.cost(removed)
         return self._commit(None, change, cost)
 
     def _expire(self, state: StreamState) -> None:
         """Delete a stream whose time has come; the answer to whoever asked doesn't wait for it."""
-        accepted = self._accepted.get(state.id)
+        accepted = self._commits.accepted.get(state.id)
         if accepted is None or accepted.soft_deleted:
             return  # under way already
         if self._storage.failure is not None:
@@ -412,7 +411,9 @@ class Streams:
 
         :return: fires when that is over, whether it has succeeded or not.
         """
-        touches = [Touch(stream_id, at) for stream_id, at in renewed if self._accepted.get(stream_id) is not None]
+        touches = [
+            Touch(stream_id, at) for stream_id, at in renewed if self._commits.accepted.get(stream_id) is not None
+        ]
         if touches:
             with suppress(ProtocolError):  # logged where it happened
                 commit = self._commits.submit(0, *touches)

@@ -140,9 +140,6 @@ class Recorder:
             self._refused(error)
             raise
         if done is None:
-            if not self._sequences:
-                self._before = self._history.acknowledged
-            self._sequences.append(self.store._journal.next_sequence - 1)
             self._acknowledged()
             return None
         return done.addCallbacks(lambda _: self._acknowledged(), self._failed)
@@ -153,6 +150,10 @@ class Recorder:
             self._history.checkpointed(self._before + sum(number < position for number in self._sequences))
 
     def _acknowledged(self) -> None:
+        if not self._history.durable:
+            if not self._sequences:
+                self._before = self._history.acknowledged
+            self._sequences.append(self.store._journal.next_sequence - 1)
         if not self._mount.off:
             self._history.acknowledge()
 

@@ -103,7 +103,7 @@ class Script:
 
     def append(self, name: str, body: bytes, producer: Producer | None = None, *, closes: bool = False) -> None:
         """Send an append."""
-        state = self.process.streams._accepted.find(name)
+        state = self.process.streams._commits.accepted.find(name)
         if state is None:
             return  # its creation failed
         kind = state.config.content_type.value.encode()

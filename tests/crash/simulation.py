@@ -104,7 +104,10 @@ class Simulation:
             RUN_ENTRIES=self.random.choice((1, 3, 1024)),
             BLOCK_RUNS=self.random.choice((1, 3, 128)),
         )
-        with small, runs, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
+        # Drawn apart, so that seeds that once found something still do the same.
+        large = Random(f"large commits of {self.seed}").choice((0, 60, 1 << 20))
+        in_threads = patch("dstreams.storage.files.LARGE_COMMIT_BYTES", large)
+        with small, runs, in_threads, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
             for _ in range(GENERATIONS):
                 self._work(self._recover())
             self._retire(self._recover())

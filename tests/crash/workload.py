@@ -79,7 +79,7 @@ class Workload:
 
         def create() -> Any:
             answer = self.process.streams.create(request)
-            state = self.process.streams._accepted.find(request.name)
+            state = self.process.streams._commits.accepted.find(request.name)
             if state is not None:  # else the fork's point is looked up first
                 ids.append(state.id)
             return answer
@@ -114,7 +114,7 @@ class Workload:
 
     def delete(self) -> None:
         name = self._name()
-        state = self.process.streams._accepted.find(name)
+        state = self.process.streams._commits.accepted.find(name)
         self._send(lambda: self.process.streams.delete(name), lambda _: self._check_deleted(state))
 
     def touch(self) -> None:
@@ -228,7 +228,7 @@ class Workload:
         return self.random.choice(NAMES)
 
     def _existing(self) -> StreamState | None:
-        accepted = self.process.streams._accepted
+        accepted = self.process.streams._commits.accepted
         found = [state for name in NAMES if (state := accepted.find(name)) and not state.soft_deleted]
         return self.random.choice(found) if found else None
 

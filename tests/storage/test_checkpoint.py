@@ -14,7 +14,7 @@ from dstreams.model.changes import Append, Create, Delete, StreamConfig, Touch
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.problems import InsufficientStorage, Unavailable
 from dstreams.protocol.producers import Producer
-from dstreams.storage import checkpoint
+from dstreams.storage import checkpoint, files
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.interface import StorageError
@@ -162,28 +162,61 @@ class DueTests:
 
     @pytest.mark.parametrize("durable", [True, False])
     def test_backlog(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
-        """When a checkpoint can't keep up, commits wait for it; ``file-fast``, which can't wait, refuses."""
+        """When a checkpoint can't keep up, commits wait for it, in ``file-fast`` too."""
         monkeypatch.setattr(checkpoint, "MAX_BACKLOG", 0)
         script = a_store(durable=durable, checkpoint_bytes=300)
         threads = script.process.threads
         script.append("a", b"x" * 400)
-        while not durable or script.history.acknowledged < 2:
-            if durable:
-                threads.step(len(threads) - 1)
-            else:
-                break
+        while durable and script.history.acknowledged < 2:
+            threads.step(len(threads) - 1)
         for _ in range(6):
             script.append("a", b"y" * 400)
             if durable and len(threads) > 1:
                 threads.step(len(threads) - 1)
         assert script.process.store._journal.segment_bytes < 3000
-        assert bool(script.refusals) is not durable
+        assert script.process.streams.statistics().waiting_changes
         script.settle()
         assert checkpoints(script).count
-        script.refusals.clear()
-        script.append("a", b"z")
-        script.settle()
+        assert script.history.acknowledged == script.history.total
         assert not script.refusals
+        restart(script)
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_large_group_is_written_in_a_thread(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+        """It holds up nobody; appends that come meanwhile are committed after it, and a checkpoint waits for it."""
+        script = a_store(durable=durable)
+        monkeypatch.setattr(files, "LARGE_COMMIT_BYTES", 1000)
+        threads, journal = script.process.threads, script.process.store._journal
+        before = script.history.acknowledged
+        script.append("a", b"x" * 1001)
+        script.append("a", b"y")
+        writing, segment = len(threads), journal.file
+        script.process.store.checkpoint()
+        assert (writing, len(threads), journal.file) == (1, 1, segment)
+        assert script.history.acknowledged == before
+        threads.step()
+        assert durable or script.history.acknowledged == before + 2
+        script.settle()
+        assert script.history.acknowledged == before + 2
+        assert checkpoints(script).count
+        assert journal.file is not segment
+        restart(script)
+
+    @pytest.mark.parametrize("durable", [True, False])
+    @pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EIO])
+    def test_large_group_that_fails(self, monkeypatch: pytest.MonkeyPatch, durable: bool, kind: int) -> None:
+        """Nothing of it is left, and what was accepted behind it is refused with it."""
+        script = a_store(durable=durable)
+        monkeypatch.setattr(files, "LARGE_COMMIT_BYTES", 1000)
+        script.process.mount.fault = lambda step: Fault(kind) if step.kind == "write" else None
+        script.append("a", b"x" * 1001)
+        script.append("a", b"y")
+        script.settle()
+        expected = InsufficientStorage if kind == errno.ENOSPC else Unavailable
+        assert [type(error) for error in script.refusals] == [expected, expected]
+        assert not checkpoints(script).switching
+        script.process.mount.fault = lambda _: None
+        restart(script)
 
     @pytest.mark.parametrize("durable", [True, False])
     def test_backlog_on_a_full_disk(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
