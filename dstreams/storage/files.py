@@ -40,6 +40,7 @@ from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull, Verified
 from dstreams.storage.journal import Journal, Replay
+from dstreams.storage.pieces import gather
 from dstreams.storage.records import MalformedRecord, decode, encode
 from dstreams.storage.replay import Rebuild, replay_behind, replay_change
 from dstreams.storage.reserve import RESERVE_BYTES, Reserve
@@ -245,55 +246,60 @@ class FileStorage:
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
         if self._checkpoints.switching:
             return self._checkpoints.switched().addCallback(lambda _: self.commit(changes))
-        payload = encode(changes)
-        if sum(map(len, payload)) > LARGE_COMMIT_BYTES:
+        payload = gather(encode(changes))
+        length = sum(map(len, payload))
+        if length > LARGE_COMMIT_BYTES:
             # Meanwhile the journal is nobody else's, as while it goes over to a new segment.
             self._checkpoints.switching = True
-            return self._run(self._journal.append, payload).addBoth(self._written_in_thread, changes)
+            written = self._run(self._journal.append, payload, length)
+            return written.addBoth(self._written_in_thread, changes, payload, length)
         try:
-            self._journal.append(payload)
+            self._journal.append(payload, length)
         except StorageFull:
-            if not self._found_room(changes):
+            if not self._found_room(changes, payload, length):
                 raise
-        return self._written(changes)
-
-    def _written_in_thread(self, result: object, changes: Sequence[Change]) -> Deferred[None] | Failure | None:
-        try:
-            if isinstance(result, Failure) and not (result.check(StorageFull) and self._found_room(changes)):
-                return result
-            return self._written(changes)
-        finally:
-            self._checkpoints.switch_is_over()
-
-    def _written(self, changes: Sequence[Change]) -> Deferred[None] | None:
-        """The group is in the journal: sync it where the mode promises that."""
         if self._syncer is None:
             self._keep(changes)
             return None
         return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
 
-    def _found_room(self, changes: Sequence[Change]) -> bool:
-        """Write a group for which the disk was too full, if something can be given up for it."""
-        return self._write_without_spare(changes) or self._write_on_full_disk(changes)
+    def _written_in_thread(
+        self, result: object, changes: Sequence[Change], payload: Sequence[bytes], length: int
+    ) -> Deferred[None] | Failure | None:
+        try:
+            if isinstance(result, Failure) and not (
+                result.check(StorageFull) and self._found_room(changes, payload, length)
+            ):
+                return result
+            if self._syncer is None:
+                self._keep(changes)
+                return None
+            return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
+        finally:
+            self._checkpoints.switch_is_over()
 
-    def _write_without_spare(self, changes: Sequence[Change]) -> bool:
+    def _found_room(self, changes: Sequence[Change], payload: Sequence[bytes], length: int) -> bool:
+        """Write a group for which the disk was too full, if something can be given up for it."""
+        return self._write_without_spare(payload, length) or self._write_on_full_disk(changes, payload, length)
+
+    def _write_without_spare(self, payload: Sequence[bytes], length: int) -> bool:
         """Write a group into the room that the spare segment took, if there was one."""
         if not self._spare.give_up():
             return False
         try:
-            self._journal.append(encode(changes))
+            self._journal.append(payload, length)
         except StorageFull:
             return False
         return True
 
-    def _write_on_full_disk(self, changes: Sequence[Change]) -> bool:
+    def _write_on_full_disk(self, changes: Sequence[Change], payload: Sequence[bytes], length: int) -> bool:
         """Make room, and write a group into it all the same that makes more."""
         if self._checkpoints.dirty.removed:
             self._make_room()
         if not any(isinstance(change, Delete) for change in changes) or not self._reserve.release():
             return False
         # What else is in the group goes with it: a group is committed as a whole.
-        self._journal.append(encode(changes))
+        self._journal.append(payload, length)
         return True
 
     def _make_room(self) -> None:

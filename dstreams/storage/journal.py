@@ -44,7 +44,6 @@ from twisted.logger import Logger
 
 from dstreams.storage.disk import Disk, File, copy_file, is_passing, storage_error, write_all, write_pieces
 from dstreams.storage.interface import StorageError, StorageFull
-from dstreams.storage.pieces import gather
 from dstreams.storage.segments import (
     DURABLE_BEFORE,
     HEADER_SIZE,
@@ -284,28 +283,27 @@ class Journal:
     def _flags(self) -> int:
         return DURABLE_BEFORE if self._synced else 0
 
-    def append(self, payload: Sequence[bytes]) -> int:
+    def append(self, payload: Sequence[bytes], length: int) -> int:
         """Write one batch; it is durable when :attr:`file` has been synced.
 
-        :param payload: in pieces, one at least.
+        :param payload: in pieces, one at least, as :func:`dstreams.storage.pieces.gather` gives them.
+        :param length: how many bytes are in them.
         :return: its sequence number.
         :raise StorageFull: when there is no room; nothing of it is left, and later appends may succeed.
         :raise StorageError: when it is too long, or the journal is dead, by this or an earlier failure.
         """
         if self._dead is not None:
             raise StorageError(f"the journal takes no more writes since {self._dead}")
-        pieces = gather(payload)
-        length = sum(map(len, pieces))
         if length > MAX_BATCH_BYTES:
             raise StorageError(f"a batch of {length} bytes is too long; the limit is {MAX_BATCH_BYTES}")
         assert self._file is not None
         sequence = self.next_sequence
-        header = pack_batch_header(self._salt, sequence, self._flags, pieces)
+        header = pack_batch_header(self._salt, sequence, self._flags, payload)
         try:
-            if len(pieces) == 1:
-                write_all(self._file, header + pieces[0], self._end)
+            if len(payload) == 1:
+                write_all(self._file, header + payload[0], self._end)
             else:
-                write_pieces(self._file, (header, *pieces), self._end)
+                write_pieces(self._file, (header, *payload), self._end)
         except OSError as error:
             self._cut_back(error)
         self._end += len(header) + length

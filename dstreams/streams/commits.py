@@ -69,10 +69,7 @@ class Commits:
     def __attrs_post_init__(self) -> None:
         self._immediate = self._storage.immediate
         self._overlay = AcceptedCatalog(self.durable)
-        self._settle_accepted()
-
-    def _settle_accepted(self) -> None:
-        """Nothing is under way. Storage that commits at once then leaves nothing between accepted and durable."""
+        # Storage that commits at once leaves nothing between accepted and durable, while nothing is under way.
         self.accepted = self.durable if self._immediate else self._overlay
 
     def waiting(self) -> tuple[int, int]:
@@ -91,36 +88,28 @@ class Commits:
         :raise ProtocolError: the same, at once.
         """
         if self._immediate and self.under_way is None:
-            return self._commit_at_once(cost, changes)
+            try:
+                done = self._storage.commit(changes)
+            except Exception:  # whatever it is, what was accepted isn't there
+                self._lost(cost)
+                problem = self._as_problem(Failure())
+                raise problem from problem.__cause__
+            if done is None:
+                self._full = False
+                for change in changes:
+                    self.durable.apply(change)
+                self._published(changes)
+                return None
+            self.accepted = self._overlay
+        else:
+            done = None
         commit = self._next
         for change in changes:
             self._overlay.apply(change)
         commit.changes.extend(changes)
         commit.cost += cost
         if self.under_way is None:
-            self._start()
-        return commit
-
-    def _commit_at_once(self, cost: int, changes: Sequence[Change]) -> Commit | None:
-        """Commit changes without a group, as :meth:`submit` does it."""
-        started_at = 0.0 if self.times is None else time.perf_counter()
-        try:
-            done = self._storage.commit(changes)
-        except Exception:  # whatever it is, what was accepted isn't there
-            self._lost(cost)
-            problem = self._as_problem(Failure())
-            raise problem from problem.__cause__
-        if done is None:
-            self._full = False
-            for change in changes:
-                self.durable.apply(change)
-            self._published(changes)
-            return None
-        self.accepted = self._overlay
-        for change in changes:
-            self._overlay.apply(change)
-        commit = self.under_way = Commit(list(changes), cost, started_at=started_at)
-        self._await(done)
+            self._start(done)
         return commit
 
     def settled(self) -> Commit | None:
@@ -131,21 +120,21 @@ class Commits:
         """
         return self._next if self._next.changes else self.under_way
 
-    def _start(self) -> None:
-        """Commit the next group, and the one after it, until none is left."""
+    def _start(self, begun: Deferred[None] | None = None) -> None:
+        """Commit the next group, and the one after it, until none is left.
+
+        :param begun: the group's commit, where storage has begun it already.
+        """
         commit = self.under_way = self._next
         self._next = Commit()
         if self.times is not None:
             commit.started_at = time.perf_counter()
         try:
-            done = self._storage.commit(commit.changes)
+            done = begun or self._storage.commit(commit.changes)
         except Exception:  # whatever it is, all later commits wait for this one's end
             done = fail()
         if done is None:
             done = succeed(None)
-        self._await(done)
-
-    def _await(self, done: Deferred[None]) -> None:
         done.addCallbacks(self._done, self._failed)
         done.addErrback(lambda failure: _log.failure("publishing a commit failed", failure))
 
@@ -165,8 +154,8 @@ class Commits:
             self.under_way, commit.over = None, True
             if self._next.changes:
                 self._start()
-            else:
-                self._settle_accepted()
+            elif self._immediate:
+                self.accepted = self.durable
             # Let go, since they refer to the commit: else each commit would be garbage in a cycle.
             waiting, commit.waiting = commit.waiting, []
             for decided in waiting:
@@ -181,7 +170,8 @@ class Commits:
         assert first is not None
         self.under_way, self._next = None, Commit()
         self._overlay.reset()
-        self._settle_accepted()
+        if self._immediate:
+            self.accepted = self.durable
         self._lost(first.cost + second.cost)
         problem = first.error = second.error = self._as_problem(failure)
         first.over = second.over = True

@@ -292,7 +292,7 @@ class RefusalTests:
     def test_unreadable_batch(self, tmp_path: Path) -> None:
         """A batch whose checksum is right but whose content isn't ours, as from a later version."""
         server = Server(tmp_path)
-        server.store._journal.append([b"\xee\xee"])
+        server.store._journal.append([b"\xee\xee"], 2)
         assert "the journal's batch 0 can't be read by this version: unknown kind of change 238" in self.broken(server)
 
     def test_batch_that_does_not_fit(self, tmp_path: Path) -> None:
@@ -300,7 +300,8 @@ class RefusalTests:
         server = Server(tmp_path)
         server.create("a", b"[1]")
         stream_id = server.streams.find("a").id
-        server.store._journal.append(encode([Append(stream_id, 99, b"x", (100,), None, None, False, 0.0)]))
+        payload = b"".join(encode([Append(stream_id, 99, b"x", (100,), None, None, False, 0.0)]))
+        server.store._journal.append([payload], len(payload))
         assert "an append to stream 'a' goes from 99 to 100, but the stream ends at 2" in self.broken(server)
 
     def test_damaged_catalog(self, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dstreams.storage import journal, segments
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.journal import Corruption, Journal, Replay, begin_anew, replay, segment_name
-from dstreams.storage.pieces import LARGE_BYTES
+from dstreams.storage.pieces import LARGE_BYTES, gather
 from dstreams.storage.segments import HEADER_SIZE, MAX_BATCH_BYTES, pack_batch, pack_header
 from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 
@@ -59,7 +59,7 @@ class Log:
 
     def append(self, *payloads: bytes, sync: bool = True) -> None:
         for payload in payloads:
-            self.journal.append([payload])
+            self.journal.append([payload], len(payload))
             if sync:
                 self.journal.file.sync()
 
@@ -137,7 +137,7 @@ class AppendTests:
         pieces = [b"a" * 10, b"b" * 20_000, b"c", b"d", b"e" * LARGE_BYTES]
         if short is not None:
             log.mount.fault = failing("write", 1, fault=Fault(0, short))
-        log.journal.append(pieces)
+        log.journal.append(gather(pieces), sum(map(len, pieces)))
         log.append(b"later")
         assert log.open() == [b"".join(pieces), b"later"]
 
