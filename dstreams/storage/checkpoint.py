@@ -137,10 +137,9 @@ class Checkpoints:
     _retry_at: int = field(default=0, init=False)
     # Whether the next one deletes first what it can.
     _short_of_room: bool = field(default=False, init=False)
-    _waiting_to_switch: Waiters = field(factory=Waiters, init=False)
-    switching: bool = field(default=False, init=False)
-    """Whether a thread is at work on the journal: it begins a segment or writes a large group. Nobody else may write to
-    it then."""
+    _waiting_for_journal: Waiters = field(factory=Waiters, init=False)
+    journal_busy: bool = field(default=False, init=False)
+    """Whether a thread is using the journal, to begin a segment or to write a large group. All other writers wait."""
     count: int = field(default=0, init=False)
     """How many have been taken."""
     error: StorageError | None = field(default=None, init=False)
@@ -173,7 +172,7 @@ class Checkpoints:
             return
         self._look_at = max(spare.after, length + spare.after // 4)
         # A checkpoint begins a segment itself, and leaves one that can be recycled.
-        if length < spare.after or self._under_way is not None or self.switching or journal.dead is not None:
+        if length < spare.after or self._under_way is not None or self.journal_busy or journal.dead is not None:
             return
         if not spare.ready:
             # For the journal to roll over to, or for the checkpoint to begin with.
@@ -184,7 +183,7 @@ class Checkpoints:
 
     def _roll(self) -> None:
         """Commits wait for it as for a checkpoint's new segment: 0.5 ms, once before all that is quicker then."""
-        self.switching = True
+        self.journal_busy = True
         rolled = self._run(self._journal.roll, self._spare.take())
         rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))
         rolled.addCallback(self._rolled)
@@ -192,7 +191,7 @@ class Checkpoints:
     def _rolled(self, done: bool | None) -> None:
         if not done:
             self._spare.hold_off()
-        self.switch_is_over()
+        self.release_journal()
 
     def finished(self) -> Deferred[None]:
         """Fires when the one under way is over, however it ended."""
@@ -200,9 +199,9 @@ class Checkpoints:
             return succeed(None)
         return self._waiting.wait()
 
-    def switched(self) -> Deferred[None]:
-        """Fires when no thread is at work on the journal."""
-        return self._waiting_to_switch.wait()
+    def journal_released(self) -> Deferred[None]:
+        """Fires when no thread uses the journal any more."""
+        return self._waiting_for_journal.wait()
 
     def run(self) -> Deferred[None]:
         """Take a checkpoint, after the one under way."""
@@ -221,8 +220,8 @@ class Checkpoints:
 
     def stop(self) -> Deferred[None]:
         """Take a last one, unless there is nothing to write or no writing any more."""
-        if self.switching:
-            return self.switched().addCallback(lambda _: self.stop())
+        if self.journal_busy:
+            return self.journal_released().addCallback(lambda _: self.stop())
         if self._journal.dead is not None:
             return self.finished()
         if self._under_way is None:
@@ -336,14 +335,14 @@ class Checkpoints:
             raise
 
     async def _begin_segment(self) -> None:
-        while self.switching:  # it rolls over just now, or a large group is written
-            await self.switched()
+        while self.journal_busy:  # it rolls over just now, or a large group is written
+            await self.journal_released()
         self._check_alive()
         if not self._journal.synced:  # most commits don't wait for anything
             self._journal.begin_segment()
             return
         spare = None if self._journal.is_empty else self._spare.take()
-        self.switching = True
+        self.journal_busy = True
         self._look_at = 0
         try:
             # Two or three syncs: on a slow disk requests that don't write would wait for them, too.
@@ -351,14 +350,14 @@ class Checkpoints:
         except GeneratorExit:
             raise  # given up with everything else, not over: nobody is told to go on
         except BaseException:
-            self.switch_is_over()
+            self.release_journal()
             raise
-        self.switch_is_over()
+        self.release_journal()
 
-    def switch_is_over(self) -> None:
-        """The thread is done with the journal."""
-        self.switching = False
-        self._waiting_to_switch.tell()
+    def release_journal(self) -> None:
+        """Let others write to the journal: the thread that used it has finished."""
+        self.journal_busy = False
+        self._waiting_for_journal.tell()
 
     async def _delete_early(self) -> None:
         unneeded = await self._release(sorted(self.dirty.removed))

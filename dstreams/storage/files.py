@@ -244,19 +244,19 @@ class FileStorage:
         """Write the group as one batch; with a syncer, it is durable when the Deferred fires."""
         if self._checkpoints.begin_if_due(self._checkpoint_bytes):
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
-        if self._checkpoints.switching:
-            return self._checkpoints.switched().addCallback(lambda _: self.commit(changes))
+        if self._checkpoints.journal_busy:
+            return self._checkpoints.journal_released().addCallback(lambda _: self.commit(changes))
         payload = gather(encode(changes))
         length = sum(map(len, payload))
         if length > LARGE_COMMIT_BYTES:
-            # Meanwhile the journal is nobody else's, as while it goes over to a new segment.
-            self._checkpoints.switching = True
-            written = self._run(self._journal.append, payload, length)
-            return written.addBoth(self._written_in_thread, changes, payload, length)
+            write = partial(self._journal.append, payload, length)
+            # All other writers wait until the thread has finished.
+            self._checkpoints.journal_busy = True
+            return self._run(write).addBoth(self._written_in_thread, changes, write)
         try:
             self._journal.append(payload, length)
         except StorageFull:
-            if not self._found_room(changes, payload, length):
+            if not self._find_room(changes, partial(self._journal.append, payload, length)):
                 raise
         if self._syncer is None:
             self._keep(changes)
@@ -264,42 +264,44 @@ class FileStorage:
         return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
 
     def _written_in_thread(
-        self, result: object, changes: Sequence[Change], payload: Sequence[bytes], length: int
+        self, result: object, changes: Sequence[Change], write: Callable[[], object]
     ) -> Deferred[None] | Failure | None:
         try:
-            if isinstance(result, Failure) and not (
-                result.check(StorageFull) and self._found_room(changes, payload, length)
-            ):
+            if isinstance(result, Failure) and not (result.check(StorageFull) and self._find_room(changes, write)):
                 return result
             if self._syncer is None:
                 self._keep(changes)
                 return None
             return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
         finally:
-            self._checkpoints.switch_is_over()
+            self._checkpoints.release_journal()
 
-    def _found_room(self, changes: Sequence[Change], payload: Sequence[bytes], length: int) -> bool:
-        """Write a group for which the disk was too full, if something can be given up for it."""
-        return self._write_without_spare(payload, length) or self._write_on_full_disk(changes, payload, length)
+    def _find_room(self, changes: Sequence[Change], write: Callable[[], object]) -> bool:
+        """Write a group that didn't fit on the disk, if the spare segment or the reserve can be given up for it.
 
-    def _write_without_spare(self, payload: Sequence[bytes], length: int) -> bool:
+        :param write: writes the group to the journal.
+        :return: whether it is written.
+        """
+        return self._write_without_spare(write) or self._write_on_full_disk(changes, write)
+
+    def _write_without_spare(self, write: Callable[[], object]) -> bool:
         """Write a group into the room that the spare segment took, if there was one."""
         if not self._spare.give_up():
             return False
         try:
-            self._journal.append(payload, length)
+            write()
         except StorageFull:
             return False
         return True
 
-    def _write_on_full_disk(self, changes: Sequence[Change], payload: Sequence[bytes], length: int) -> bool:
+    def _write_on_full_disk(self, changes: Sequence[Change], write: Callable[[], object]) -> bool:
         """Make room, and write a group into it all the same that makes more."""
         if self._checkpoints.dirty.removed:
             self._make_room()
         if not any(isinstance(change, Delete) for change in changes) or not self._reserve.release():
             return False
         # What else is in the group goes with it: a group is committed as a whole.
-        self._journal.append(payload, length)
+        write()
         return True
 
     def _make_room(self) -> None:

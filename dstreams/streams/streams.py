@@ -411,9 +411,8 @@ class Streams:
 
         :return: fires when that is over, whether it has succeeded or not.
         """
-        touches = [
-            Touch(stream_id, at) for stream_id, at in renewed if self._commits.accepted.get(stream_id) is not None
-        ]
+        accepted = self._commits.accepted
+        touches = [Touch(stream_id, at) for stream_id, at in renewed if accepted.get(stream_id) is not None]
         if touches:
             with suppress(ProtocolError):  # logged where it happened
                 commit = self._commits.submit(0, *touches)

@@ -179,11 +179,14 @@ class DueTests:
         assert checkpoints(script).count
         assert script.history.acknowledged == script.history.total
         assert not script.refusals
+        script.append("a", b"z")
+        script.settle()
+        assert not script.refusals
         restart(script)
 
     @pytest.mark.parametrize("durable", [True, False])
     def test_large_group_is_written_in_a_thread(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
-        """It holds up nobody; appends that come meanwhile are committed after it, and a checkpoint waits for it."""
+        """Appends that arrive during the write are committed after it, and a checkpoint waits until it is over."""
         script = a_store(durable=durable)
         monkeypatch.setattr(files, "LARGE_COMMIT_BYTES", 1000)
         threads, journal = script.process.threads, script.process.store._journal
@@ -214,7 +217,7 @@ class DueTests:
         script.settle()
         expected = InsufficientStorage if kind == errno.ENOSPC else Unavailable
         assert [type(error) for error in script.refusals] == [expected, expected]
-        assert not checkpoints(script).switching
+        assert not checkpoints(script).journal_busy
         script.process.mount.fault = lambda _: None
         restart(script)
 
