@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.http.messages import Request, Response
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 
 _HEAD = b"Host: localhost:4437\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nContent-Type: application/octet-stream\r\n"
 _GET = b"GET /v1/stream/bench?offset=-1 HTTP/1.1\r\n" + _HEAD + b"\r\n"

@@ -16,17 +16,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
-from dstreams.clocks import Clocks
 from dstreams.config import Config
 from dstreams.config.schema import Limits
 from dstreams.http.assembly import Assembly, assemble
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.disk import File
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.sync import run_inline
-from dstreams.timers import TimerWheel
 
 _WALL = 1_800_000_000.0
 _HEAD = b"Host: localhost:4437\r\nContent-Type: text/plain\r\n"

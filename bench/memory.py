@@ -18,14 +18,14 @@ from collections.abc import Callable
 from attrs import frozen
 from twisted.internet.task import Clock
 
-from dstreams.clocks import Clocks
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.messages import Request, Response
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 UNLIMITED = StoreLimits(total_bytes=1 << 40, stream_bytes=1 << 40)
 COUNTS = (1_000, 11_000, 88_000)

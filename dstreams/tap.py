@@ -16,8 +16,8 @@ from twisted.python import usage
 from dstreams import __version__
 from dstreams.config import ConfigError, ConfigLoadOptions, load
 from dstreams.net.choice import install_fastest
+from dstreams.runtime.startup import StartupError
 from dstreams.services import Reactor, ServerService, build_server
-from dstreams.startup import StartupError
 from dstreams.telemetry.twistd import build_observer
 
 _EXAMPLES = """

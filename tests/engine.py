@@ -20,22 +20,22 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.clocks import Clocks
-from dstreams.eventually import Decided, Eventually
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.messages import Body, Frame, Request, Response
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
 from dstreams.protocol.offsets import format_offset
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.progress import Progress
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.interface import ByteSource, Charges, FileRange, Storage, StorageError, Verified
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 WALL = 1_800_000_000.0
 """What the wall clock shows when a test begins, in Unix seconds; the begin of a cursor interval."""

@@ -23,7 +23,8 @@ from zope.interface import implementer
 
 from dstreams import __version__
 from dstreams.config import Config
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.listeners import Listener, resolve_listeners
@@ -34,7 +35,6 @@ from dstreams.services.readiness import Readiness
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
-from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.interface import StorageError
 
 CONFIG = Config()

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from dstreams.config.problems import printable
-from dstreams.progress import on_terminal
+from dstreams.runtime.progress import on_terminal
 from dstreams.storage.check import Report, check_acid, check_files, repair_files
 from dstreams.storage.directory import DirectoryLock, read_manifest
 from dstreams.storage.disk import OsDisk

@@ -12,7 +12,7 @@ from dstreams.config import Config, LoadedConfig
 from dstreams.config.problems import printable
 from dstreams.config.reference import default_file
 from dstreams.config.rendering import nested, render_toml
-from dstreams.startup import StartupError
+from dstreams.runtime.startup import StartupError
 
 
 def add(commands: Any) -> None:

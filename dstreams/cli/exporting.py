@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dstreams.cli.streams import add_source_options, open_streams, run
-from dstreams.progress import on_terminal
+from dstreams.runtime.progress import on_terminal
 from dstreams.storage.disk import OsDisk
 from dstreams.transfer.exporting import export_streams
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dstreams.cli.configuration import add_options, load_configuration
 from dstreams.config import Config, ConfigError
 from dstreams.config.problems import printable_lines
-from dstreams.progress import interrupted, on_terminal
+from dstreams.runtime.progress import interrupted, on_terminal
 from dstreams.storage.directory import DirectoryInUse
 from dstreams.storage.interface import StorageError
 from dstreams.storage.snapshot import open_snapshot

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 from attrs import frozen
 
-from dstreams.startup import StartupPhase
+from dstreams.runtime.startup import StartupPhase
 
 LONGEST_SHOWN = 100
 """Maximum number of characters of a value in a message."""

@@ -6,7 +6,7 @@ from attrs import define, field, frozen
 
 from dstreams.config.keys import Key, Value
 from dstreams.config.problems import Problem, Why, shown
-from dstreams.startup import StartupPhase
+from dstreams.runtime.startup import StartupPhase
 
 
 @frozen

@@ -13,7 +13,7 @@ from dstreams.config.legacy import LEGACY, LegacyKey, replace_legacy
 from dstreams.config.problems import BadItem, BadItems, load_problem, nearest, printable, remedy, shown, why_of
 from dstreams.config.schema import KEYS
 from dstreams.config.settings import Layer, Setting, wrong_value
-from dstreams.startup import StartupPhase
+from dstreams.runtime.startup import StartupPhase
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -14,7 +14,7 @@ from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config
 from dstreams.config.settings import Setting
 from dstreams.config.value_rules import VALUE_RULES
-from dstreams.startup import StartupPhase
+from dstreams.runtime.startup import StartupPhase
 
 
 def validate_config(config: Config, profile: DeploymentProfile | None = None) -> None:

@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.config.paths import RESERVED_PATHS
-from dstreams.eventually import Decided, Eventually
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.cors import ALLOWED_METHODS, Cors
@@ -32,6 +31,7 @@ from dstreams.protocol.problems import (
     Unavailable,
     render,
 )
+from dstreams.runtime.pending import Decided, Eventually
 from dstreams.storage.interface import StorageDamaged
 
 _log = Logger()

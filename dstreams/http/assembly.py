@@ -9,7 +9,6 @@ from typing import Any
 
 from attrs import frozen
 
-from dstreams.clocks import Clocks
 from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
@@ -25,6 +24,8 @@ from dstreams.http.pages.listing import listing
 from dstreams.http.pages.metrics import metrics
 from dstreams.http.pages.site import build_pages
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import Scheduler, TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage
@@ -34,7 +35,6 @@ from dstreams.storage.timed_sync import TimedSyncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram
-from dstreams.timers import Scheduler, TimerWheel
 
 
 @frozen

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from dstreams.clocks import Clocks
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import TimerWheel
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 
 @frozen

@@ -14,7 +14,7 @@ from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.replies import DateLine
 from dstreams.http.messages import Application
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 
 
 class _Made(Protocol):

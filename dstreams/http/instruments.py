@@ -15,6 +15,7 @@ from dstreams.http.context import prefix_of
 from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
 from dstreams.http.observing import RequestObserver, Witness
 from dstreams.http.spans import RequestSpans
+from dstreams.runtime.timers import Scheduler
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram
@@ -22,7 +23,6 @@ from dstreams.telemetry.lag import ReactorLag
 from dstreams.telemetry.levels import LevelFilter
 from dstreams.telemetry.metrics import Exposition, Sources
 from dstreams.telemetry.traces import Traces, check_installed
-from dstreams.timers import Scheduler
 
 
 @frozen(eq=False)

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-from dstreams.eventually import Eventually
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import ReadQuery
+from dstreams.runtime.pending import Eventually
 from dstreams.storage.interface import FileRange
 from dstreams.streams.appending import AppendRequest
 

@@ -18,9 +18,9 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
-from dstreams.eventually import Eventually, as_deferred
 from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
 from dstreams.protocol.headers import SINGLETONS
+from dstreams.runtime.pending import Eventually, as_deferred
 from dstreams.storage.interface import FileRange
 from dstreams.streams.streams import Streams
 

@@ -14,7 +14,7 @@ from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Application, Observer
 from dstreams.http.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 
 
 class HttpSite:

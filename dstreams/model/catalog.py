@@ -13,7 +13,7 @@ from attrs import define, field
 
 from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete, concerned
 from dstreams.model.state import StreamState
-from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 
 
 class AnyCatalog(ABC):

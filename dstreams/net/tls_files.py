@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from dstreams.startup import StartupError, StartupPhase
+from dstreams.runtime.startup import StartupError, StartupPhase
 
 EXPIRES_SOON = timedelta(days=7)
 """A certificate with less time left is worth a warning: what renews it should have done so long ago."""

@@ -8,10 +8,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, place, reason
 from dstreams.services.parts import AdminParts
 from dstreams.services.patience import Patience
-from dstreams.startup import StartupError, StartupPhase
 
 _log = Logger()
 

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
-from dstreams.timers import Scheduler, slice_end
+from dstreams.runtime.timers import Scheduler, slice_end
 
 _log = Logger()
 

@@ -6,10 +6,10 @@ import atexit
 import os
 import sys
 
+from dstreams.runtime.startup import StartupError
 from dstreams.services.notify import Notifier
 from dstreams.services.parts import Reactor
 from dstreams.services.tree import OnFailure
-from dstreams.startup import StartupError
 
 
 def end_process(reactor: Reactor, notifier: Notifier) -> OnFailure:

@@ -10,7 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from dstreams.timers import Scheduler
+from dstreams.runtime.timers import Scheduler
 
 _log = Logger()
 

@@ -21,7 +21,7 @@ from dstreams.config.endpoints import on_loopback
 from dstreams.net.endpoint import PREFIX, TlsServerEndpoint, describe_tls_endpoint
 from dstreams.net.tls import TlsContext, TlsOptions
 from dstreams.net.tls_files import TlsFiles, check_tls_files
-from dstreams.startup import StartupError, StartupPhase
+from dstreams.runtime.startup import StartupError, StartupPhase
 
 _log = Logger()
 

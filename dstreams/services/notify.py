@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from dstreams.timers import Scheduler
+from dstreams.runtime.timers import Scheduler
 
 _log = Logger()
 

@@ -9,11 +9,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
+from dstreams.runtime.timers import Scheduler
 from dstreams.services.admission import Admission
 from dstreams.telemetry.lag import ReactorLag
 from dstreams.telemetry.traces import Traces
-from dstreams.timers import Scheduler
 
 
 class Reactor(Scheduler, Protocol):

@@ -6,7 +6,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from dstreams.timers import Scheduler
+from dstreams.runtime.timers import Scheduler
 
 
 @define(eq=False)

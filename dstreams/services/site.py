@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from dstreams.config import Config
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, Place, place, reason
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
-from dstreams.startup import StartupError, StartupPhase
 
 _log = Logger()
 

@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from dstreams.config import Config
-from dstreams.progress import on_terminal
+from dstreams.runtime.progress import on_terminal
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.notify import Notifier
 from dstreams.services.parts import Engine
-from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.interface import StorageError
 
 _log = Logger()

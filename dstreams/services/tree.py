@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from dstreams.startup import StartupError, StartupPhase
+from dstreams.runtime.startup import StartupError, StartupPhase
 
 _log = Logger()
 

@@ -21,7 +21,7 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.storage import journal
 from dstreams.storage.acid.check import problems as shard_problems
 from dstreams.storage.acid.layout import Layout, close_all

@@ -41,7 +41,8 @@ from twisted.python.failure import Failure
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
-from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.waiters import Waiters
 from dstreams.storage.catalog_file import CatalogFile, Coverage
 from dstreams.storage.data_files import DataFiles, Unwritten
 from dstreams.storage.disk import Disk, is_passing, storage_error
@@ -50,7 +51,6 @@ from dstreams.storage.journal import Journal, segment_name, segments
 from dstreams.storage.spare import Spare
 from dstreams.storage.stream_rows import StreamRow, row
 from dstreams.storage.sync import Run
-from dstreams.storage.waiters import Waiters
 
 _log = Logger()
 

@@ -32,10 +32,10 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from dstreams.eventually import then
 from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
-from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.pending import then
+from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.storage.catalog_file import CatalogFile, check_catalog_wal
 from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.damage import DamageLog

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from dstreams.storage.damage import DamageLog

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
-from dstreams.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.progress import Progress
+from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.index import Index

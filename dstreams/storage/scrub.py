@@ -12,8 +12,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.interface import Storage, Verified
-from dstreams.timers import TimerWheel
 
 _log = Logger()
 

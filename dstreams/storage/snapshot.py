@@ -14,7 +14,7 @@ from typing import Self
 from attrs import define, field
 
 from dstreams.model.catalog import Catalog
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.data_files import DataFiles

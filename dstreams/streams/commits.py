@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.eventually import Decided
 from dstreams.model.catalog import AcceptedCatalog, AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
+from dstreams.runtime.pending import Decided
 from dstreams.storage.interface import Storage, StorageFull
 from dstreams.telemetry.commits import CommitTimes
 

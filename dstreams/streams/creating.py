@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from attrs import define, frozen
 from twisted.internet.defer import Deferred
 
-from dstreams.eventually import then
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Create, ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
@@ -15,6 +14,7 @@ from dstreams.protocol.content_types import DEFAULT, ContentType
 from dstreams.protocol.json_slices import Messages
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import AlreadyExists, BadRequest, ContentTypeMismatch, ForkTooDeep, PathBlocked
+from dstreams.runtime.pending import then
 from dstreams.streams import reading
 from dstreams.streams.appending import stored_messages
 from dstreams.streams.reading import Piece

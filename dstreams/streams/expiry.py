@@ -15,10 +15,10 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.clocks import Clocks
 from dstreams.model.state import StreamState
-from dstreams.sharded import ShardedDict
-from dstreams.timers import TimerWheel
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.sharded import ShardedDict
+from dstreams.runtime.timers import TimerWheel
 
 _log = Logger()
 

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 
 RUN_NAMES = 5_000
 """How many names are sorted in one go, and a few more: one to three milliseconds."""

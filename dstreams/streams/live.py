@@ -7,7 +7,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.timers import Timer
+from dstreams.runtime.timers import Timer
 
 _log = Logger()
 

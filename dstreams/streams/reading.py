@@ -10,13 +10,13 @@ from attrs import define
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
-from dstreams.eventually import then
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import InvalidOffset
 from dstreams.protocol.sse import SseEncoding
+from dstreams.runtime.pending import then
 from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import ByteSource, FileRange, Sources
 

@@ -17,15 +17,16 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.clocks import Clocks
-from dstreams.eventually import Decided, Eventually, as_deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, Touch, concerned
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress, silently
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.json_slices import JsonSlices, Messages
 from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.pending import Decided, Eventually, as_deferred
+from dstreams.runtime.progress import Progress, silently
+from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel, slice_end
 from dstreams.storage.interface import Storage
 from dstreams.storage.scrub import Scrubber
 from dstreams.streams import appending, creating, deleting, reading
@@ -38,7 +39,6 @@ from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
 from dstreams.telemetry.commits import CommitTimes
-from dstreams.timers import CALLS_PER_TURN, TimerWheel, slice_end
 
 _log = Logger()
 _T = TypeVar("_T")

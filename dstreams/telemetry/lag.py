@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 
+from dstreams.runtime.timers import Scheduler
 from dstreams.telemetry.histograms import Histogram
-from dstreams.timers import Scheduler
 
 INTERVAL = 1.0
 """Seconds between two measurements: frequent enough for a histogram, at no noticeable cost."""

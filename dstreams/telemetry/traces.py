@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from dstreams.startup import StartupError, StartupPhase
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.telemetry.ecs import SERVICE_NAME
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from dstreams.eventually import at_once
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import Producer, unpack
+from dstreams.runtime.pending import at_once
 from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import Sources
 from dstreams.streams import reading

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.transfer.errors import NoSuchStream
 from dstreams.transfer.records import Record
 from dstreams.transfer.writing import DocumentWriter, Message

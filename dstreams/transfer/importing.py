@@ -8,8 +8,8 @@ from typing import IO, Protocol
 
 from attrs import frozen
 
-from dstreams.progress import Progress
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.progress import Progress
 from dstreams.transfer.errors import TransferError
 from dstreams.transfer.planning import OnConflict, Step, plan
 from dstreams.transfer.reading import read_document

@@ -13,10 +13,10 @@ from typing import IO, Any, Final
 import ijson
 from attrs import define, field
 
-from dstreams.progress import Progress
 from dstreams.protocol.json_mode import split_messages
 from dstreams.protocol.names import NameLimits
 from dstreams.protocol.problems import InvalidJson
+from dstreams.runtime.progress import Progress
 from dstreams.transfer.errors import InvalidDocument
 from dstreams.transfer.records import (
     EXTENSION,

@@ -9,11 +9,11 @@ from typing import Final, Self
 from attrs import define, field
 
 from dstreams.config.schema import Storage as StorageKeys
-from dstreams.eventually import at_once
 from dstreams.model.catalog import AcceptedCatalog, Catalog
 from dstreams.model.changes import Change, Delete
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.pending import at_once
+from dstreams.runtime.progress import Progress
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
 from dstreams.storage.index import count_up_to

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from dstreams.cli import main
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.files import FileStorage
@@ -18,7 +19,6 @@ from dstreams.storage.sync import ThreadSyncer, run_inline
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 APPENDS = 10
 

@@ -14,13 +14,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from dstreams.clocks import Clocks
-from dstreams.eventually import Eventually, as_deferred
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
 from dstreams.protocol.producers import unpack
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.pending import Eventually, as_deferred
+from dstreams.runtime.progress import Progress
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid.faults import Undecided
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File
@@ -29,7 +30,6 @@ from dstreams.storage.interface import ByteSource, Charges, StorageError, Verifi
 from dstreams.storage.sync import Syncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 from tests.crash.disk import MachineOff, Mount
 from tests.crash.expectation import View, config_of, fork_of
 from tests.crash.history import History, Violation

@@ -10,11 +10,11 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from dstreams.eventually import Decided, as_deferred
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
+from dstreams.runtime.pending import Decided, as_deferred
 from dstreams.storage.interface import StorageError
 from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.streams.appending import Appended, AppendRequest

@@ -14,7 +14,7 @@ from dstreams.http.http1.channel import HttpChannel
 from dstreams.http.http2.connection import Http2Connection
 from dstreams.http.site import HttpSite
 from dstreams.net.tls import TlsContext
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 from tests.certificates import Authority
 from tests.http.fakes import FakeApplication, read_answers
 from tests.net.tls_peer import Meeting, client_context, options

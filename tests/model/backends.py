@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dstreams.model.catalog import Catalog
-from dstreams.progress import Progress, silently
+from dstreams.runtime.progress import Progress, silently
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.check import check_acid, check_files
 from dstreams.storage.disk import OsDisk, OsFile

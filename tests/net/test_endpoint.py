@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from dstreams.net.endpoint import TlsServerEndpoint, describe_tls_endpoint
 from dstreams.net.tls import TlsFactory, TlsOptions
 from dstreams.net.tls_files import TlsFiles
-from dstreams.startup import StartupError
+from dstreams.runtime.startup import StartupError
 from tests.certificates import Authority, Identity
 
 

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from zope.interface import alsoProvides
 
 from dstreams.net.tls import TlsContext
-from dstreams.startup import StartupError
+from dstreams.runtime.startup import StartupError
 from tests.certificates import DAY, Authority, Identity, pem
 from tests.net.tls_peer import Meeting, Recorder, client_context, options
 

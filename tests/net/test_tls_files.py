@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from dstreams.net.tls_files import TlsFiles, check_tls_files, read_tls_files
-from dstreams.startup import StartupError
+from dstreams.runtime.startup import StartupError
 from tests.certificates import DAY, Authority, Identity, key_pem, pem
 
 

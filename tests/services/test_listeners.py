@@ -14,8 +14,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from dstreams.config import BindAddress, Config
 from dstreams.net.endpoint import TlsServerEndpoint
+from dstreams.runtime.startup import StartupError
 from dstreams.services.listeners import describe_listeners, place, reachable, resolve_listeners
-from dstreams.startup import StartupError
 from tests.certificates import Authority, Identity
 
 

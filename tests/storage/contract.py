@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, StreamConfig, Touch
 from dstreams.model.ends import MANY, ManyEnds
-from dstreams.progress import silently
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.producers import Producer
+from dstreams.runtime.progress import silently
 from dstreams.storage.interface import ByteSource, Storage
 
 T = TypeVar("T")

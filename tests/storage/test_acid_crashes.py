@@ -19,15 +19,15 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from dstreams.clocks import Clocks
 from dstreams.model.changes import Change, Create, Delete, Touch
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import Layout
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.interface import StorageError
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 from tests.crash.disk import Fault, Mount, Platter, Step
 from tests.crash.expectation import Expectation, View
 from tests.crash.history import History, Violation

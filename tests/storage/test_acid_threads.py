@@ -12,14 +12,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from dstreams.eventually import as_deferred
 from dstreams.protocol.content_types import parse_content_type
+from dstreams.runtime.pending import as_deferred
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 from tests.storage.acid_stores import unsynced
 
 PLAIN = parse_content_type(b"text/plain")

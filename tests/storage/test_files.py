@@ -16,12 +16,13 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from dstreams.clocks import Clocks
-from dstreams.eventually import as_deferred
 from dstreams.model.changes import Append
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailable
 from dstreams.protocol.producers import Producer
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.pending import as_deferred
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage import files, segments
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageError
@@ -30,7 +31,6 @@ from dstreams.storage.sync import KernelSyncer, ThreadSyncer, run_inline
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest, ForkRequest
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 JSON = parse_content_type(b"application/json")
 TEXT = parse_content_type(b"text/plain")

@@ -7,11 +7,11 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.files import RECLAIM_DELAY, FileStorage
 from dstreams.storage.sync import run_inline
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 APART = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "reserve")
 

@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.interface import StorageDamaged, Verified
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.scrub import FIRST_PASS_DELAY, PASS_INTERVAL, RETRY_DELAY, Scrubber
-from dstreams.timers import TimerWheel
 
 RATE = 1000
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from dstreams.eventually import as_deferred
 from dstreams.http.messages import Response
 from dstreams.model.changes import Append, Create, Delete
 from dstreams.model.state import StreamState
+from dstreams.runtime.pending import as_deferred
 from dstreams.storage.interface import Charges, StorageError, StorageFull
 from dstreams.streams.limits import StoreLimits, Usage
 from tests.engine import START, DelayedStorage, Engine, FailingStorage, Reply, controls, offset, payloads

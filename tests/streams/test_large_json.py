@@ -9,8 +9,8 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
+from dstreams.runtime.timers import TimerWheel
 from dstreams.streams.appending import SPLIT_AT_ONCE_BYTES
-from dstreams.timers import TimerWheel
 from tests.engine import DelayedStorage, Engine
 
 ITEMS = [{"id": number, "text": "some words"} for number in range(3_000)]

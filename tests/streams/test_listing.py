@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from dstreams.model.catalog import Catalog
+from dstreams.runtime.timers import TimerWheel
 from dstreams.streams import listing
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.listing import KEEP_SECONDS, Page
-from dstreams.timers import TimerWheel
 from tests.engine import DelayedStorage, Engine
 
 pytestmark = pytest.mark.usefixtures("failures")

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from dstreams.clocks import Clocks
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.problems import NotFound
+from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.files import FileStorage
 from dstreams.storage.sync import run_inline
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.expiry import PERSIST_INTERVAL
 from dstreams.streams.streams import Streams
-from dstreams.timers import TimerWheel
 
 TTL = 1000
 

@@ -13,11 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.internet.task import Clock
 
-from dstreams.clocks import Clocks
 from dstreams.config import Config
 from dstreams.http.assembly import Assembly, assemble
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
+from dstreams.runtime.clocks import Clocks
 from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.histograms import Histogram

@@ -20,8 +20,8 @@ from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.connections import Connections
 from dstreams.http.messages import Response
 from dstreams.http.spans import RequestSpans
+from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.telemetry import TelemetryService
-from dstreams.startup import StartupError, StartupPhase
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.traces import Traces, check_installed
 from tests.http.fakes import Connected

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dstreams.eventually import at_once
-from dstreams.progress import silently
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.pending import at_once
+from dstreams.runtime.progress import silently
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import Storage

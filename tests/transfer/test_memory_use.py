@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dstreams.eventually import at_once
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Create, StreamConfig
-from dstreams.progress import silently
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.runtime.pending import at_once
+from dstreams.runtime.progress import silently
 from dstreams.storage.interface import Storage
 from tests.servers import child_environment
 from tests.transfer.stores import MODES, NOW

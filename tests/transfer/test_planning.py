@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dstreams.progress import silently
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.progress import silently
 from dstreams.transfer.errors import InvalidDocument
 from dstreams.transfer.planning import OnConflict, Plan, plan
 from dstreams.transfer.reading import read_document

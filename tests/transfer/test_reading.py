@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from attrs import define
 
-from dstreams.progress import silently
 from dstreams.protocol.json_mode import MAX_DEPTH
 from dstreams.protocol.names import NameLimits
+from dstreams.runtime.progress import silently
 from dstreams.transfer.errors import InvalidDocument
 from dstreams.transfer.reading import read_document
 from dstreams.transfer.records import Record

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dstreams.eventually import at_once
 from dstreams.model.state import StreamState
-from dstreams.progress import silently
+from dstreams.runtime.pending import at_once
+from dstreams.runtime.progress import silently
 from dstreams.storage.snapshot import Snapshot, open_snapshot
 from dstreams.streams import reading
 from tests.engine import Engine

@@ -18,7 +18,7 @@ import pytest
 import urllib3
 
 from dstreams.cli import main
-from dstreams.progress import silently
+from dstreams.runtime.progress import silently
 from dstreams.storage.snapshot import open_snapshot
 from dstreams.transfer.directory import DirectoryStreams
 from tests.certificates import Authority

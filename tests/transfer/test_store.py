@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dstreams.config.schema import Storage as StorageKeys
-from dstreams.eventually import at_once
 from dstreams.model.changes import Change
+from dstreams.runtime.pending import at_once
 from dstreams.storage.files import FileStorage
 from dstreams.storage.interface import StorageFull
 from dstreams.storage.sync import run_inline

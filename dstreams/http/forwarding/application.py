@@ -12,7 +12,6 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from dstreams.config.schema import Proxy
-from dstreams.eventually import Eventually
 from dstreams.http.forwarding.accounts import (
     FORWARDED,
     X_FORWARDED_FOR,
@@ -26,6 +25,7 @@ from dstreams.http.forwarding.accounts import (
 )
 from dstreams.http.forwarding.trust import TrustedProxies
 from dstreams.http.messages import Application, Facts, Request, Response, Via
+from dstreams.runtime.pending import Eventually
 
 _log = Logger()
 

@@ -49,7 +49,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.eventually import Decided, Eventually
 from dstreams.http.body_room import BUSY
 from dstreams.http.factories import ConnectionFactory
 from dstreams.http.http1.connections import Connections, HttpStatistics
@@ -64,7 +63,8 @@ from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
 from dstreams.http.http1.unsent import unsent_bytes
 from dstreams.http.http1.writer import ResponseWriter, stop_body
 from dstreams.http.messages import Application, Request, Response
-from dstreams.timers import TimerWheel, slice_end
+from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.timers import TimerWheel, slice_end
 
 _log = Logger()
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from dstreams.http.body_room import BodyRoom
 from dstreams.http.messages import Observer
-from dstreams.timers import CALLS_PER_TURN, TimerWheel
+from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel
 
 _log = Logger()
 

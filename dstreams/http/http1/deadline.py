@@ -7,7 +7,7 @@ from math import inf
 
 from attrs import define, field
 
-from dstreams.timers import Timer, TimerWheel
+from dstreams.runtime.timers import Timer, TimerWheel
 
 
 @define(eq=False)

@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.messages import Frame, Sink
+from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.interface import FileRange
-from dstreams.timers import TimerWheel
 
 _log = Logger()
 

@@ -12,7 +12,7 @@ from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.replies import BODILESS, STATUS_LINES, DateLine, connection_line, unknown_status
 from dstreams.http.http1.sink import BytesBody, ChannelSink
 from dstreams.http.messages import Body, Response
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 
 _log = Logger()
 

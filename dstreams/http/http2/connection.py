@@ -40,7 +40,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.eventually import Decided, Eventually
 from dstreams.http.body_room import BUSY
 from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.heads import HeadFault
@@ -54,7 +53,8 @@ from dstreams.http.http2.conversation import Conversation, begin
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Application, Request, Response
-from dstreams.timers import Timer, TimerWheel, slice_end
+from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.timers import Timer, TimerWheel, slice_end
 
 _log = Logger()
 

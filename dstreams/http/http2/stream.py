@@ -9,12 +9,12 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.eventually import Decided
 from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.framing import Arrived
 from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.writer import stop_body
 from dstreams.http.messages import Body, Frame, Request, Response
+from dstreams.runtime.pending import Decided
 from dstreams.storage.interface import FileRange
 
 _log = Logger()

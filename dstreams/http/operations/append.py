@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
 from dstreams.protocol import headers
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.producers import parse_producer
+from dstreams.runtime.pending import Eventually, then_now
 from dstreams.streams.appending import Appended, AppendRequest
 
 _NEXT_OFFSET = NO_STORE + b"Stream-Next-Offset: %b\r\n"

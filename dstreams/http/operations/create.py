@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
@@ -12,6 +11,7 @@ from dstreams.protocol.expiry import parse_expires_at, parse_ttl
 from dstreams.protocol.names import encode_name, parse_name
 from dstreams.protocol.offsets import NOW, format_offset, parse_offset
 from dstreams.protocol.problems import BadRequest
+from dstreams.runtime.pending import Eventually, then_now
 from dstreams.streams.creating import Created, CreateRequest, ForkRequest
 
 

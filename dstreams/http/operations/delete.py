@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dstreams.eventually import Eventually, then_now
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
+from dstreams.runtime.pending import Eventually, then_now
 
 
 def delete(context: Context, request: Request, name: str) -> Eventually[Response]:

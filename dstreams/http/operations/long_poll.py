@@ -7,7 +7,6 @@ from typing import ClassVar
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from dstreams.eventually import then
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
@@ -16,7 +15,8 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.offsets import NOW, format_offset
 from dstreams.protocol.problems import ProtocolError
-from dstreams.timers import Timer
+from dstreams.runtime.pending import then
+from dstreams.runtime.timers import Timer
 
 
 def long_poll(

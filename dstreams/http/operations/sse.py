@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.eventually import then
 from dstreams.http.context import Context
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.http.operations.long_poll import nothing_new
@@ -36,10 +35,11 @@ from dstreams.protocol.sse import (
     incomplete_suffix,
 )
 from dstreams.protocol.sse_pieces import EventWriter, event_writer
+from dstreams.runtime.pending import then
+from dstreams.runtime.timers import Timer
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.live import Audience
 from dstreams.streams.reading import Slice
-from dstreams.timers import Timer
 
 _log = Logger()
 

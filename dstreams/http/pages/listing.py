@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dstreams.eventually import then
 from dstreams.http.pages.site import READ, answer_json
 from dstreams.model.state import StreamState
 from dstreams.protocol.expiry import format_expires_at
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import BadRequest, printable
+from dstreams.runtime.pending import then
 from dstreams.streams.listing import Page as Found
 from dstreams.streams.streams import Streams
 

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.storage import stream_rows
 from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import unusable

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
-from dstreams.progress import Progress
+from dstreams.runtime.progress import Progress
 from dstreams.storage.acid import chunks
 from dstreams.storage.acid.check import problems
 from dstreams.storage.acid.faults import StoreFailed, Undecided, fault

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http1.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.messages import Request, Response, Sink
-from dstreams.timers import CALLS_PER_TURN, TimerWheel
+from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel
 from tests.http.fakes import (
     DATE,
     LARGE,

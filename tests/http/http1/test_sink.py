@@ -11,8 +11,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.sink import LARGE_WRITE_BYTES, ChannelSink
 from dstreams.http.messages import Frame
+from dstreams.runtime.timers import SLICE_SECONDS, TimerWheel
 from dstreams.storage.interface import FileRange
-from dstreams.timers import SLICE_SECONDS, TimerWheel
 
 
 class Sending(StringTransport):

@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.connection import Http2Connection
 from dstreams.http.http2.factory import Http2Factory
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import FakeApplication, FakeTransport
 
 Fields = list[tuple[bytes, bytes]]

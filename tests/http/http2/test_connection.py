@@ -36,7 +36,7 @@ from dstreams.http.http2.conversation import MAX_STREAMS
 from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Frame, Request, Response, Sink
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody
 from tests.http.http2.client import Client, Fields
 

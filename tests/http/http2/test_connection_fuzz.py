@@ -15,7 +15,7 @@ from dstreams.http.http1.connections import Connections
 from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.messages import Response
-from dstreams.timers import TimerWheel
+from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import BusyWheel, FakeApplication, FakeTransport, describe
 
 PATHS = (b"/a", b"/live", b"/later", b"/large", b"/missing", b"/nothing")

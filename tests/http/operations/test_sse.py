@@ -19,9 +19,9 @@ from dstreams.http.messages import Body, Frame
 from dstreams.http.operations.sse import MAX_FRAMES, PIECE_BYTES
 from dstreams.protocol.cursors import EPOCH, INTERVAL_SECONDS
 from dstreams.protocol.sse import LINE_BYTES
+from dstreams.runtime.timers import CALLS_PER_TURN
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
-from dstreams.timers import CALLS_PER_TURN
 from tests.engine import (
     START,
     WALL,

@@ -6,7 +6,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from dstreams.eventually import Decided, Eventually, as_deferred, then, then_now
+from dstreams.runtime.pending import Decided, Eventually, as_deferred, then, then_now
 
 
 @define(eq=False)

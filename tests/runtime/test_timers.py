@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dstreams.timers import CALLS_PER_TURN, SLICE_SECONDS, TimerWheel
+from dstreams.runtime.timers import CALLS_PER_TURN, SLICE_SECONDS, TimerWheel
 
 
 @define(eq=False)

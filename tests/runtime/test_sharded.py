@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.sharded import SHARD_SHIFT, SHARDS, ShardedDict
+from dstreams.runtime.sharded import SHARD_SHIFT, SHARDS, ShardedDict
 
 KEYS = st.one_of(st.text(max_size=2), st.integers(0, 5), st.integers(0, 1 << 62))
 STEPS = st.lists(st.tuples(st.sampled_from(["set", "delete", "pop", "setdefault"]), KEYS, st.integers()))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dstreams.storage.waiters import Waiters
+from dstreams.runtime.waiters import Waiters
 
 
 class WaitersTests:
