@@ -13,7 +13,6 @@ from dstreams.config.schema import Config
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.forwarding.application import ForwardingApplication
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.instruments import Instruments, build_instruments
 from dstreams.http.messages import Application
 from dstreams.http.mounted import MountedSite
@@ -23,6 +22,7 @@ from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.http.pages.listing import listing
 from dstreams.http.pages.metrics import metrics
 from dstreams.http.pages.site import build_pages
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.timers import Scheduler, TimerWheel

@@ -19,8 +19,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dstreams.http.http1.replies import BODILESS, internal_error
 from dstreams.http.messages import PageResponse, Request, Response, Sink
+from dstreams.http.transport.replies import BODILESS, internal_error
 
 if TYPE_CHECKING:
     # Not imported at run time, because a reactor may still have to be chosen.

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 
-from dstreams.http.body_room import BodyRoom
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.connections import Connections, HttpStatistics
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.connection import Http2Factory
 from dstreams.http.messages import Application, Observer
-from dstreams.http.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
+from dstreams.http.transport.connections import Connections, HttpStatistics
+from dstreams.http.transport.limits import HttpLimits
+from dstreams.http.transport.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
+from dstreams.http.transport.upload_budget import BodyRoom
 from dstreams.runtime.timers import TimerWheel
 
 

@@ -14,8 +14,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import directlyProvides, implementer, providedBy
 
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Frame, Request, Response, Sink
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.runtime.timers import TimerWheel
 
 DATE = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"

@@ -10,11 +10,11 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.connection import Http2Factory
 from dstreams.http.messages import Request, Response, Speaker
 from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
+from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.limits import WRITE_PIECE_BYTES
 from tests.engine import DelayedStorage, Engine, FailingStorage
 from tests.http.fakes import Connected
 from tests.http.http2.client import Client as Http2Client

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from dstreams.config import Config
 from dstreams.http.assembly import Assembly, assemble
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.connections import Connections
+from dstreams.http.transport.connections import Connections
 from dstreams.runtime.clocks import Clocks
 from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage

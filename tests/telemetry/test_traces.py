@@ -17,9 +17,9 @@ from dstreams.config import Config
 from dstreams.http.assembly import assemble
 from dstreams.http.events import RequestFields
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.connections import Connections
 from dstreams.http.messages import Response
 from dstreams.http.spans import RequestSpans
+from dstreams.http.transport.connections import Connections
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.telemetry import TelemetryService
 from dstreams.storage.memory import MemoryStorage

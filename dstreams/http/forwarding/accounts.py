@@ -14,7 +14,7 @@ from attrs import frozen
 
 from dstreams.http.forwarding.elements import parse_forwarded
 from dstreams.http.forwarding.nodes import parse_node
-from dstreams.http.http1.heads import HOST
+from dstreams.http.transport.heads import HOST
 
 X_FORWARDED_FOR = b"x-forwarded-for"
 X_FORWARDED_HOST = b"x-forwarded-host"

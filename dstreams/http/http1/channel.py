@@ -49,20 +49,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.http.body_room import BUSY
-from dstreams.http.factories import ConnectionFactory
-from dstreams.http.http1.connections import Connections, HttpStatistics
 from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
-from dstreams.http.http1.heads import HeadFault, RequestHead
+from dstreams.http.http1.heads import RequestHead
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTES, STEP_SECONDS, HttpLimits
-from dstreams.http.http1.outlet import Outlet, Transport
+from dstreams.http.http1.outlet import Outlet
 from dstreams.http.http1.reader import RequestReader
-from dstreams.http.http1.replies import CONTINUE, DateLine, internal_error
-from dstreams.http.http1.unsent import unsent_bytes
-from dstreams.http.http1.writer import ResponseWriter, stop_body
+from dstreams.http.http1.status_lines import CONTINUE
+from dstreams.http.http1.writer import ResponseWriter
 from dstreams.http.messages import Application, Request, Response
+from dstreams.http.transport.bodies import stop_body
+from dstreams.http.transport.connections import Connections, HttpStatistics
+from dstreams.http.transport.factories import ConnectionFactory
+from dstreams.http.transport.heads import HeadFault
+from dstreams.http.transport.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTES, STEP_SECONDS, HttpLimits
+from dstreams.http.transport.replies import DateLine, internal_error
+from dstreams.http.transport.sockets import Transport, unsent_bytes
+from dstreams.http.transport.upload_budget import BUSY
 from dstreams.runtime.pending import Decided, Eventually
 from dstreams.runtime.timers import TimerWheel, slice_end
 

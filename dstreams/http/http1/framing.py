@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from io import BytesIO
 from typing import ClassVar, Protocol
 
 from attrs import define, field
 
-from dstreams.http.http1.limits import (
+from dstreams.http.transport.bodies import ReceivedBody
+from dstreams.http.transport.limits import (
     MAX_CHUNK_EXTENSIONS_BYTES,
     MAX_CHUNK_LINE_BYTES,
     MAX_LINES_AT_ONCE,
@@ -58,39 +58,6 @@ class BodyDecoder(Protocol):
 
 
 @define(eq=False)
-class Arrived:
-    """Collects a request body, whatever the version of HTTP.
-
-    The first piece is kept as it came, since most bodies have no other. Further pieces are copied into a buffer as they
-    arrive: to join 100 MB at the end would hold up everybody for 80 ms.
-    """
-
-    _first: bytes = field(default=b"", init=False)
-    _buffer: BytesIO | None = field(default=None, init=False)
-
-    def add(self, data: bytes, start: int, end: int) -> None:
-        """Take the bytes of ``data`` from ``start`` up to ``end``."""
-        piece = data[start:end]
-        if self._buffer is not None:
-            self._buffer.write(piece)
-        elif self._first:
-            self._buffer = BytesIO()
-            self._buffer.write(self._first)
-            self._buffer.write(piece)
-            self._first = b""
-        else:
-            self._first = piece
-
-    def joined(self) -> bytes:
-        """Return all of it. The buffer hands over its bytes without a copy."""
-        return self._first if self._buffer is None else self._buffer.getvalue()
-
-    def clear(self) -> None:
-        """Discard it."""
-        self._first, self._buffer = b"", None
-
-
-@define(eq=False)
 class LengthDecoder:
     """A body of announced length.
 
@@ -98,7 +65,7 @@ class LengthDecoder:
     """
 
     _missing: int
-    _arrived: Arrived = field(factory=Arrived, init=False)
+    _arrived: ReceivedBody = field(factory=ReceivedBody, init=False)
     paused: ClassVar[bool] = False
 
     @property
@@ -143,7 +110,7 @@ class ChunkedDecoder:
     _total: int = field(default=0, init=False)
     _extension_bytes: int = field(default=0, init=False)
     _trailer_bytes: int = field(default=0, init=False)
-    _arrived: Arrived = field(factory=Arrived, init=False)
+    _arrived: ReceivedBody = field(factory=ReceivedBody, init=False)
 
     @property
     def complete(self) -> bool:

@@ -16,29 +16,16 @@ import re
 from attrs import define, field
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Facts, Request
+from dstreams.http.transport.heads import HOST, HeadFault
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.headers import SINGLETONS
 
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\r\n") + b"\x7f"
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?")
-HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
-
-
-class HeadFault(Exception):
-    """A head that HTTP doesn't allow.
-
-    :param status: the status to refuse it with.
-    :param detail: one sentence for the client's developer.
-    """
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
 
 
 @define(eq=False)

@@ -15,8 +15,8 @@ from typing import Final
 from attrs import define, field
 
 from dstreams.http.http1.heads import RequestHead, parse_head
-from dstreams.http.http1.limits import MAX_KNOWN_BYTES, MAX_KNOWN_FIELDS_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.http.messages import Facts
+from dstreams.http.transport.limits import MAX_KNOWN_BYTES, MAX_KNOWN_FIELDS_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.protocol.headers import LAST_EVENT_ID_KEY, PRODUCER_SEQ_KEY, is_plain_integer
 
 _LINE: Final = re.compile(

@@ -3,40 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.interfaces import IAddress
 
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-
-
-class Transport(Protocol):
-    """What is asked of a transport: parts of ITransport, IConsumer and IPushProducer."""
-
-    def write(self, data: bytes) -> None:
-        """See ITransport."""
-
-    def loseConnection(self) -> None:
-        """See ITransport."""
-
-    def abortConnection(self) -> None:
-        """See IAbortingTransport."""
-
-    def getPeer(self) -> IAddress:
-        """See ITransport."""
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        """See IConsumer."""
-
-    def unregisterProducer(self) -> None:
-        """See IConsumer."""
-
-    def pauseProducing(self) -> None:
-        """See IPushProducer."""
-
-    def resumeProducing(self) -> None:
-        """See IPushProducer."""
+from dstreams.http.transport.limits import WRITE_PIECE_BYTES
+from dstreams.http.transport.sockets import Transport
 
 
 @define(eq=False)

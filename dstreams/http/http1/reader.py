@@ -5,9 +5,10 @@ from __future__ import annotations
 from attrs import define, field
 
 from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
-from dstreams.http.http1.heads import HeadFault, RequestHead, prefix_fault
+from dstreams.http.http1.heads import RequestHead, prefix_fault
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import MAX_BLANK_LINES, HttpLimits
+from dstreams.http.transport.heads import HeadFault
+from dstreams.http.transport.limits import MAX_BLANK_LINES, HttpLimits
 
 
 @define(eq=False)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
-from dstreams.http.messages import Frame, Sink
+from dstreams.http.messages import Frame
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.interface import FileRange
 
@@ -133,43 +132,3 @@ class ChannelSink:
         if self.waiting and self._open and not self._outlet.blocked:  # else the transport resumes it
             self._has_turn = True
             self._go_on()
-
-
-@define(eq=False)
-class BytesBody:
-    """A large body that is all there (a ``Body``), sent in pieces as the client takes them.
-
-    :param data: the bytes.
-    """
-
-    _data: bytes
-    _position: int = field(default=0, init=False)
-    _sink: Sink | None = field(default=None, init=False)
-
-    @property
-    def length(self) -> int:
-        """The number of bytes."""
-        return len(self._data)
-
-    def start(self, sink: Sink) -> None:
-        """Send as many pieces as the client takes."""
-        self._sink = sink
-        self.resume()
-
-    def resume(self) -> None:
-        """Send on until the client is slower than we are, or all is sent."""
-        sink = self._sink
-        while sink is not None:
-            start = self._position
-            self._position = start + WRITE_PIECE_BYTES
-            takes_more = sink.write(self._data[start : self._position])
-            if self._position >= len(self._data):
-                self._sink = None
-                sink.finish()
-                return
-            if not takes_more:
-                return
-
-    def stop(self) -> None:
-        """The client has gone."""
-        self._sink = None

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES
 from dstreams.http.http1.outlet import Outlet
-from dstreams.http.http1.replies import BODILESS, STATUS_LINES, DateLine, connection_line, unknown_status
-from dstreams.http.http1.sink import BytesBody, ChannelSink
+from dstreams.http.http1.sink import ChannelSink
+from dstreams.http.http1.status_lines import STATUS_LINES, connection_line, unknown_status
 from dstreams.http.messages import Body, Response
+from dstreams.http.transport.bodies import BytesBody, stop_body
+from dstreams.http.transport.limits import WRITE_PIECE_BYTES
+from dstreams.http.transport.replies import BODILESS, DateLine
 from dstreams.runtime.timers import TimerWheel
 
 _log = Logger()
@@ -150,14 +152,6 @@ class ResponseWriter:
         if sink is not None:
             sink.close()
         return body
-
-
-def stop_body(body: Body) -> None:
-    """Tell a body that it isn't wanted."""
-    try:
-        body.stop()
-    except Exception:
-        _log.failure("a response body failed when it was stopped")
 
 
 def _ignore(complete: bool) -> None:

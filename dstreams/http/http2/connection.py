@@ -40,19 +40,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.http.body_room import BUSY
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.heads import HeadFault
-from dstreams.http.http1.limits import LARGE_TLS_READ_BYTES, STEP_SECONDS, WRITE_PIECE_BYTES, HttpLimits
-from dstreams.http.http1.outlet import Transport
-from dstreams.http.http1.replies import BODILESS, DateLine, internal_error
-from dstreams.http.http1.sink import BytesBody
-from dstreams.http.http1.unsent import unsent_bytes
-from dstreams.http.http1.writer import stop_body
 from dstreams.http.http2.conversation import Conversation, begin
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Application, Request, Response
+from dstreams.http.transport.bodies import BytesBody, stop_body
+from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.factories import ConnectionFactory
+from dstreams.http.transport.heads import HeadFault
+from dstreams.http.transport.limits import LARGE_TLS_READ_BYTES, STEP_SECONDS, WRITE_PIECE_BYTES, HttpLimits
+from dstreams.http.transport.replies import BODILESS, DateLine, internal_error
+from dstreams.http.transport.sockets import Transport, unsent_bytes
+from dstreams.http.transport.upload_budget import BUSY
 from dstreams.runtime.pending import Decided, Eventually
 from dstreams.runtime.timers import Timer, TimerWheel, slice_end
 
@@ -763,3 +762,11 @@ class Http2Connection(protocol.Protocol):
 
 def _log_failure(failure: Failure) -> None:
     _log.failure("answering a request failed", failure)
+
+
+class Http2Factory(ConnectionFactory[Http2Connection]):
+    """Makes HTTP/2 connections."""
+
+    def make(self) -> Http2Connection:
+        """What speaks on a new connection."""
+        return Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)

@@ -11,7 +11,7 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 
-from dstreams.http.http1.limits import HttpLimits
+from dstreams.http.transport.limits import HttpLimits
 
 MAX_STREAMS = 100
 """Requests at a time on one connection; what RFC 9113 (section 6.5.2) recommends as the least."""

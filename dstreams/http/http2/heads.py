@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dstreams.http.http1.heads import HOST, HeadFault
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Request
+from dstreams.http.transport.heads import HOST, HeadFault
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.headers import SINGLETONS
 
 Field = tuple[bytes, bytes]

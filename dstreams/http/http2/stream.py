@@ -9,11 +9,10 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.http.body_room import BodyRoom
-from dstreams.http.http1.framing import Arrived
-from dstreams.http.http1.limits import WRITE_PIECE_BYTES
-from dstreams.http.http1.writer import stop_body
 from dstreams.http.messages import Body, Frame, Request, Response
+from dstreams.http.transport.bodies import ReceivedBody, stop_body
+from dstreams.http.transport.limits import WRITE_PIECE_BYTES
+from dstreams.http.transport.upload_budget import BodyRoom
 from dstreams.runtime.pending import Decided
 from dstreams.storage.interface import FileRange
 
@@ -77,7 +76,7 @@ class Http2Stream:
     received: int = field(default=0, init=False)
     held: int = field(default=0, init=False)
     """What is counted of the request's body in ``bodies``."""
-    _arrived: Arrived = field(factory=Arrived, init=False)
+    _arrived: ReceivedBody = field(factory=ReceivedBody, init=False)
     _queue: deque[bytes] = field(factory=deque, init=False)
 
     # -- the request

@@ -14,8 +14,8 @@ from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.http.messages import Request, Response, Sink
+from dstreams.http.transport.limits import MAX_BLANK_LINES, WRITE_PIECE_BYTES, HttpLimits
 from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel
 from tests.http.fakes import (
     DATE,

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from dstreams.http.http1 import channel, framing
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response
+from dstreams.http.transport.limits import HttpLimits
 from tests.http.fakes import (
     Connected,
     FakeApplication,

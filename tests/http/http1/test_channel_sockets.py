@@ -17,8 +17,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.threads import deferToThread
 
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.messages import Response, Sink
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, LiveBody, announce, get, post, read_answers
 

@@ -6,9 +6,9 @@ import pytest
 
 from dstreams.http.http1 import channel, framing
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.messages import Response
+from dstreams.http.transport.limits import HttpLimits
 from tests.http.fakes import (
     BusyWheel,
     Connected,

@@ -16,7 +16,7 @@ from dstreams.http.http1.framing import (
     FramingError,
     LengthDecoder,
 )
-from dstreams.http.http1.limits import (
+from dstreams.http.transport.limits import (
     MAX_CHUNK_EXTENSIONS_BYTES,
     MAX_CHUNK_LINE_BYTES,
     MAX_LINES_AT_ONCE,

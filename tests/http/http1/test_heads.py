@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstreams.http.http1.heads import HeadFault, parse_head, prefix_fault
-from dstreams.http.http1.limits import HttpLimits
+from dstreams.http.transport.limits import HttpLimits
 
 LIMITS = HttpLimits()
 

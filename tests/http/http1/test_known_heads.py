@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstreams.http.http1.heads import HeadFault, RequestHead, parse_head
 from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.limits import MAX_KNOWN_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
+from dstreams.http.transport.limits import MAX_KNOWN_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.protocol.producers import Producer
 from dstreams.streams.appending import AppendRequest
 

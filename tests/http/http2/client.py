@@ -19,9 +19,8 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame, GoAwayFrame
 from twisted.internet.task import Clock
 
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.connection import Http2Connection
-from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.connection import Http2Connection, Http2Factory
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import FakeApplication, FakeTransport
 

@@ -22,20 +22,20 @@ from hyperframe.frame import (
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from dstreams.http.body_room import BodyRoom
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2 import connection as http2_connection
 from dstreams.http.http2.connection import (
     CONTROL_FRAMES_AT_ONCE,
     CONTROL_FRAMES_PER_ANSWER,
     CONTROL_FRAMES_PER_SECOND,
     RESETS_AT_ONCE,
+    Http2Factory,
 )
 from dstreams.http.http2.conversation import MAX_STREAMS
-from dstreams.http.http2.factory import Http2Factory
 from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Frame, Request, Response, Sink
+from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.limits import HttpLimits
+from dstreams.http.transport.upload_budget import BodyRoom
 from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody
 from tests.http.http2.client import Client, Fields

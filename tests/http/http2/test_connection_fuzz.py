@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.connection import Http2Factory
 from dstreams.http.messages import Response
+from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.limits import HttpLimits
 from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import BusyWheel, FakeApplication, FakeTransport, describe
 

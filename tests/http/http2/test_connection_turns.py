@@ -8,9 +8,9 @@ import pytest
 from hyperframe.frame import DataFrame, PingFrame
 from twisted.internet.task import Clock
 
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2 import connection as http2_connection
-from dstreams.http.http2.factory import Http2Factory
+from dstreams.http.http2.connection import Http2Factory
+from dstreams.http.transport.limits import HttpLimits
 from tests.http.fakes import LARGE, BusyWheel, FakeApplication
 from tests.http.http2.client import Client
 

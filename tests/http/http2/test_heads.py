@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dstreams.http.http1.heads import HeadFault
-from dstreams.http.http1.limits import HttpLimits
 from dstreams.http.http2.heads import Field, read_head, response_fields
+from dstreams.http.transport.limits import HttpLimits
 
 GET: list[Field] = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.example:8443"), (b":path", b"/a")]
 

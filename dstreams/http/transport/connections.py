@@ -10,8 +10,8 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.http.body_room import BodyRoom
 from dstreams.http.messages import Observer
+from dstreams.http.transport.upload_budget import BodyRoom
 from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel
 
 _log = Logger()

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IAddress, IHandshakeListener, IProtocolF
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.http.http1.connections import Connections
+from dstreams.http.transport.connections import Connections
 
 HTTP_1_1 = b"http/1.1"
 HTTP_2 = b"h2"

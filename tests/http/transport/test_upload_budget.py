@@ -7,7 +7,7 @@ from attrs import evolve
 
 from dstreams.config import Config
 from dstreams.http.assembly import http_limits, http_settings
-from dstreams.http.body_room import SMALL_BYTES, BodyRoom
+from dstreams.http.transport.upload_budget import SMALL_BYTES, BodyRoom
 
 KB = 1024
 

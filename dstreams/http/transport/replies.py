@@ -1,33 +1,16 @@
-"""The bytes of a response that are the channel's own: status line, date, connection, framing."""
+"""What a transport itself adds to responses: the date, and the answer to an error in the application."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
 
 from attrs import define, field
 
 from dstreams.http.messages import Response
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 BODILESS = frozenset((*range(100, 200), 204, 304))
 """Statuses whose responses never have a body, nor a Content-Length here (RFC 9110 section 8.6)."""
-
-_PHRASES = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Content",
-}
-"""RFC 9110's names, where Python's versions disagree."""
-
-STATUS_LINES: dict[int, bytes] = {
-    status.value: f"HTTP/1.1 {status.value} {_PHRASES.get(status.value, status.phrase)}\r\n".encode("ascii")
-    for status in HTTPStatus
-}
-"""The first lines of responses."""
 
 
 @define(eq=False)
@@ -48,18 +31,6 @@ class DateLine:
             self._second = second
             self._line = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
         return self._line
-
-
-def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
-    """What the client is told about the connection; nothing when it goes on as usual."""
-    if not keep_alive:
-        return b"Connection: close\r\n"
-    return b"Connection: keep-alive\r\n" if is_1_0 else b""
-
-
-def unknown_status(status: int) -> bytes:
-    """The first line of a response whose status isn't among the :data:`STATUS_LINES`."""
-    return b"HTTP/1.1 %d Unknown\r\n" % status
 
 
 def internal_error() -> Response:

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from dstreams.http.http1.unsent import unsent_bytes
+from dstreams.http.transport.sockets import unsent_bytes
 
 
 class StuckDescriptor(FileDescriptor):

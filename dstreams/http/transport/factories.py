@@ -9,11 +9,11 @@ from typing import Generic, Protocol, TypeVar
 from twisted.internet import protocol
 from twisted.internet.interfaces import IAddress
 
-from dstreams.http.body_room import BodyRoom
-from dstreams.http.http1.connections import Connections
-from dstreams.http.http1.limits import HttpLimits
-from dstreams.http.http1.replies import DateLine
 from dstreams.http.messages import Application
+from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.limits import HttpLimits
+from dstreams.http.transport.replies import DateLine
+from dstreams.http.transport.upload_budget import BodyRoom
 from dstreams.runtime.timers import TimerWheel
 
 

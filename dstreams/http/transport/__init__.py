@@ -1,0 +1,1 @@
+"""What all versions of HTTP share: limits, connections, bodies, TLS negotiation."""
