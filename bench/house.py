@@ -23,7 +23,7 @@ from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.disk import File
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.sync import run_inline

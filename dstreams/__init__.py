@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dstreams.http.assembly import build_storage
     from dstreams.http.embedding import MountedStreams, StreamsSite, build_resource, build_site
     from dstreams.storage.acid import AcidStorage
-    from dstreams.storage.files import FileStorage
+    from dstreams.storage.files.store import FileStorage
     from dstreams.storage.interface import Storage, StorageError
     from dstreams.storage.memory import MemoryStorage
 
@@ -57,7 +57,7 @@ _PUBLIC = {
     "ConfigError": "dstreams.config",
     "ConfigLoadOptions": "dstreams.config",
     "DeploymentProfile": "dstreams.config",
-    "FileStorage": "dstreams.storage.files",
+    "FileStorage": "dstreams.storage.files.store",
     "MemoryStorage": "dstreams.storage.memory",
     "MountedStreams": "dstreams.http.embedding",
     "Storage": "dstreams.storage.interface",

@@ -34,7 +34,7 @@ class LogFilter:
 
     :param default: one of :data:`LEVELS`, for every namespace without a target.
     :param targets: levels by namespace: ``{"dstreams.storage": "debug"}`` also applies to
-        ``dstreams.storage.journal``.
+        ``dstreams.storage.files.journal``.
     """
 
     default: str = "info"

@@ -27,7 +27,7 @@ from dstreams.protocol.names import NameLimits
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.timers import Scheduler, TimerWheel
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads

@@ -19,30 +19,27 @@ from typing import Any
 from attrs import define, field
 
 from dstreams.model.catalog import Catalog
-from dstreams.model.changes import Append, Create
+from dstreams.model.changes import Append, Change, Create
 from dstreams.model.state import StreamState
 from dstreams.runtime.progress import Progress
-from dstreams.storage import journal
 from dstreams.storage.acid.check import problems as shard_problems
 from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.recovery import Recovery
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.acid.storage import MAX_SHARDS
-from dstreams.storage.catalog_file import CatalogFile, Coverage, check_catalog_wal
 from dstreams.storage.comparing import RowComparison, contradictions
 from dstreams.storage.copies import Copies
-from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import MANIFEST
 from dstreams.storage.disk import Disk, OsDisk, copy_file
+from dstreams.storage.files import journal
+from dstreams.storage.files.catalog import CatalogFile, Coverage, check_catalog_wal
+from dstreams.storage.files.data_files import DataFiles
+from dstreams.storage.files.journal import ASIDE, Batch, Corruption, segment_name
+from dstreams.storage.files.recovery import load_streams, replay_batches, replay_behind
+from dstreams.storage.files.verifying import Extent, verify_stream
 from dstreams.storage.interface import StorageError
-from dstreams.storage.journal import ASIDE, Corruption, segment_name
-from dstreams.storage.records import decode
-from dstreams.storage.replay import Rebuild, replay_behind
+from dstreams.storage.rebuild import Rebuild
 from dstreams.storage.sync import run_inline
-from dstreams.storage.verifying import Extent, verify_stream
-
-PROGRESS_EVERY = 1000
-"""How many streams or batches are checked between two notes of progress."""
 
 
 @define(eq=False)
@@ -170,17 +167,16 @@ def _check_streams(
     """Every stream of the catalog against its files: what is wrong, by stream."""
     found: dict[int, list[str]] = {}
     files = DataFiles(disk, f"{directory}/data", run_inline)
-    total = catalog_file.count()
-    for number, state in enumerate(catalog_file.load(), 1):
-        rebuild.insert(state)
+
+    def check(state: StreamState) -> None:
         report.streams += 1
         report.data_bytes += state.size
         if state.size:
             problems = _check_stream(disk, files, state)
             if problems:
                 found[state.id] = problems
-        if not number % PROGRESS_EVERY:
-            progress("checking streams", number, total)
+
+    load_streams(catalog_file, rebuild, progress, "checking streams", check)
     return found
 
 
@@ -196,17 +192,23 @@ def _check_journal(
 ) -> None:
     """Every batch that the catalog doesn't cover, and the rows against all batches that are still there."""
     comparison = RowComparison(covered, rebuild.catalog.streams)
+    counted = -1
+
+    def apply(batch: Batch, change: Change) -> None:
+        nonlocal counted
+        comparison.note(batch.sequence, change)
+        if batch.sequence < covered.position:
+            return
+        if batch.sequence != counted:
+            counted = batch.sequence
+            report.batches += 1
+        fresh = rebuild.apply(change)
+        if isinstance(fresh, Append | Create):
+            report.data_bytes += len(fresh.data)
+
     try:
-        for batch in replay_behind(disk, directory, covered, from_first=True):
-            for change in decode(batch.payload):
-                comparison.note(batch.sequence, change)
-                fresh = rebuild.apply(change) if batch.sequence >= covered.position else None
-                if isinstance(fresh, Append | Create):
-                    report.data_bytes += len(fresh.data)
-            if batch.sequence >= covered.position:
-                report.batches += 1
-            if not report.batches % PROGRESS_EVERY:
-                progress("checking the journal", report.batches, 0)
+        found = replay_behind(disk, directory, covered, from_first=True)
+        replay_batches(found, apply, progress, "checking the journal")
         report.problems += comparison.problems()
     except Corruption as error:
         report.problems.append(str(error))

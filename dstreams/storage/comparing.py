@@ -15,7 +15,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, SoftDelete, StreamConfig, Touch
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import Producer, pack, unpack
-from dstreams.storage.catalog_file import Coverage
+from dstreams.storage.files.catalog import Coverage
 
 
 @define(eq=False)

@@ -16,17 +16,14 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.runtime.progress import Progress
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.catalog_file import CatalogFile
-from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import DirectoryLock, read_manifest
 from dstreams.storage.disk import OsDisk
+from dstreams.storage.files.catalog import CatalogFile
+from dstreams.storage.files.data_files import DataFiles
+from dstreams.storage.files.recovery import load_streams, replay_batches, replay_behind, replay_change
 from dstreams.storage.interface import Sources, StorageError
-from dstreams.storage.records import MalformedRecord, decode
-from dstreams.storage.replay import Rebuild, replay_behind, replay_change
+from dstreams.storage.rebuild import Rebuild
 from dstreams.storage.sync import run_inline
-
-PROGRESS_EVERY = 10_000
-"""How many streams or batches are read between two notes of progress."""
 
 
 @define(eq=False)
@@ -85,22 +82,11 @@ def _read_files(directory: str, catalog: Catalog, progress: Progress) -> DataFil
     files, rebuild = DataFiles(disk, f"{directory}/data", run_inline), Rebuild(catalog)
     catalog_file = CatalogFile(f"{directory}/catalog.db")
     try:
-        total, covered = catalog_file.count(), catalog_file.coverage()
-        for number, state in enumerate(catalog_file.load(), 1):
-            rebuild.insert(state)
-            if not number % PROGRESS_EVERY:
-                progress("loading streams", number, total)
+        covered = catalog_file.coverage()
+        load_streams(catalog_file, rebuild, progress)
     finally:
         catalog_file.close()
-    for number, batch in enumerate(replay_behind(disk, directory, covered), 1):
-        try:
-            for change in decode(batch.payload):
-                replay_change(rebuild, files, change)
-        except MalformedRecord as error:
-            raise StorageError(
-                f"the journal's batch {batch.sequence} can't be read by this version: {error}"
-            ) from error
-        if not number % PROGRESS_EVERY:
-            progress("replaying the journal", number, 0)
+    batches = replay_behind(disk, directory, covered)
+    replay_batches(batches, lambda _batch, change: replay_change(rebuild, files, change), progress)
     rebuild.finish()
     return files

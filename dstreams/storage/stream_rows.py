@@ -24,8 +24,8 @@ from attrs import frozen
 from dstreams.model.changes import ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import Producer, pack, unpack
+from dstreams.storage.config_json import config_members, members_config
 from dstreams.storage.interface import StorageError
-from dstreams.storage.records import config_members, members_config
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (

@@ -15,7 +15,7 @@ from dstreams.model.state import StreamState
 from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import Progress
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.index import count_up_to
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.sync import ThreadSyncer, run_inline

@@ -13,7 +13,7 @@ from dstreams.protocol.content_types import DEFAULT
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.directory import DirectoryLock
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.sync import ThreadSyncer, run_inline
 from dstreams.streams.appending import AppendRequest

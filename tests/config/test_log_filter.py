@@ -67,7 +67,7 @@ class LevelTests:
         ("namespace", "level"),
         [
             ("dstreams", "warn"), ("dstreams.http", "warn"), ("dstreams.storage", "debug"),
-            ("dstreams.storage.journal", "debug"), ("dstreams.storages", "warn"), ("dstreamsx", "info"),
+            ("dstreams.storage.files.journal", "debug"), ("dstreams.storages", "warn"), ("dstreamsx", "info"),
             ("", "info"), ("twisted.web", "info"),
         ],
     )  # fmt: skip

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from dstreams.storage import runs
+from dstreams.storage.files import runs
 from tests.corruption.trial import Failed, kind_of, make, run
 
 TRIALS = 24

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 
 from dstreams.cli import main
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.sync import ThreadSyncer, run_inline
 from tests.engine import Engine, Reply

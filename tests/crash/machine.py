@@ -25,7 +25,7 @@ from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid.faults import Undecided
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import ByteSource, Charges, StorageError, Verified
 from dstreams.storage.sync import Syncer
 from dstreams.streams.limits import StoreLimits

@@ -13,12 +13,13 @@ from unittest.mock import patch
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
-from dstreams.storage import checkpoint, data_files, journal, segments, stream_rows
-from dstreams.storage.catalog_file import Coverage
-from dstreams.storage.checkpoint import Checkpoints, Dirty
+from dstreams.storage import stream_rows
 from dstreams.storage.disk import File, storage_error
-from dstreams.storage.journal import Journal, Replay
-from dstreams.storage.segments import HEADER_SIZE, Batch, Segment
+from dstreams.storage.files import checkpoint, data_files, journal, segments
+from dstreams.storage.files.catalog import Coverage
+from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.journal import Journal, Replay
+from dstreams.storage.files.segments import HEADER_SIZE, Batch, Segment
 from tests.crash.disk import Mount, Step
 from tests.crash.machine import Process, Threads
 

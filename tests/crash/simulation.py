@@ -14,10 +14,10 @@ from unittest.mock import patch
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
 
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.segments import segments
+from dstreams.storage.files.store import FileStorage
+from dstreams.storage.files.verifying import verify_stream
 from dstreams.storage.interface import StorageError
-from dstreams.storage.segments import segments
-from dstreams.storage.verifying import verify_stream
 from tests.crash.disk import Fault, Mount, Platter, Step
 from tests.crash.history import History, Violation
 from tests.crash.machine import DIRECTORY, Process
@@ -96,18 +96,26 @@ class Simulation:
         """
         self.clock.advance(1_000_000.0)
         small = patch.multiple(
-            "dstreams.storage.checkpoint", MAX_BACKLOG=self._backlog, SLICE_STREAMS=self.random.choice((1, 2, 500))
+            "dstreams.storage.files.checkpoint",
+            MAX_BACKLOG=self._backlog,
+            SLICE_STREAMS=self.random.choice((1, 2, 500)),
         )
         runs = patch.multiple(
-            "dstreams.storage.runs",
+            "dstreams.storage.files.runs",
             RUN_BYTES=self.random.choice((8, 30, 8192)),
             RUN_ENTRIES=self.random.choice((1, 3, 1024)),
             BLOCK_RUNS=self.random.choice((1, 3, 128)),
         )
         # Drawn apart, so that seeds that once found something still do the same.
         large = Random(f"large commits of {self.seed}").choice((0, 60, 1 << 20))
-        in_threads = patch("dstreams.storage.files.LARGE_COMMIT_BYTES", large)
-        with small, runs, in_threads, patch("dstreams.storage.spare.PIECES", self.random.choice((1, 1, 16))), quiet():
+        in_threads = patch("dstreams.storage.files.store.LARGE_COMMIT_BYTES", large)
+        with (
+            small,
+            runs,
+            in_threads,
+            patch("dstreams.storage.files.spare.PIECES", self.random.choice((1, 1, 16))),
+            quiet(),
+        ):
             for _ in range(GENERATIONS):
                 self._work(self._recover())
             self._retire(self._recover())

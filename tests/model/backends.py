@@ -22,7 +22,7 @@ from dstreams.runtime.progress import Progress, silently
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.check import check_acid, check_files
 from dstreams.storage.disk import OsDisk, OsFile
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Charges, Storage
 from dstreams.storage.sync import ThreadSyncer, run_inline
 from dstreams.streams.expiry import PERSIST_INTERVAL

@@ -11,8 +11,8 @@ from dstreams.model.changes import Append, Change, Create, Delete, ForkPoint, So
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.producers import Producer
-from dstreams.storage.catalog_file import Coverage
 from dstreams.storage.comparing import RowComparison, contradictions
+from dstreams.storage.files.catalog import Coverage
 
 CONFIG = StreamConfig(DEFAULT, ttl=60)
 

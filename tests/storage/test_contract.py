@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.sync import ThreadSyncer, run_inline
 from tests.storage.contract import StorageContract

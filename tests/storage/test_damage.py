@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from dstreams.model.state import StreamState
-from dstreams.storage import runs, verifying
 from dstreams.storage.check import check_files
 from dstreams.storage.directory import read_manifest
 from dstreams.storage.disk import OsDisk
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files import runs, verifying
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageDamaged, StorageError, Verified
 from dstreams.storage.sync import run_inline
 from tests.engine import Engine, FakeSink, offset

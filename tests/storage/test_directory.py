@@ -17,7 +17,6 @@ import pytest
 
 from dstreams.model.catalog import Catalog
 from dstreams.storage.acid.shard import MEMORY, Shard
-from dstreams.storage.catalog_file import CatalogFile
 from dstreams.storage.directory import (
     FORMAT,
     LOCK,
@@ -28,7 +27,8 @@ from dstreams.storage.directory import (
     write_members,
 )
 from dstreams.storage.disk import OsDisk
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.catalog import CatalogFile
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connection, connect
 from dstreams.storage.sync import run_inline
@@ -51,7 +51,7 @@ sys.stdin.readline()
 OPENER = """
 import os, sys
 from dstreams.model.catalog import Catalog
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.sync import run_inline
 if os.getuid() == 0:

@@ -9,7 +9,7 @@ import pytest
 
 from dstreams.http.messages import Request, Response
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.sync import ThreadSyncer, run_inline

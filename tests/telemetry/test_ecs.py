@@ -28,7 +28,7 @@ def ecs(event: LogEvent) -> dict[str, object]:
     return members
 
 
-def logged(format_: str, /, namespace: str = "dstreams.storage.files", **members: object) -> LogEvent:
+def logged(format_: str, /, namespace: str = "dstreams.storage.files.store", **members: object) -> LogEvent:
     """What a logger makes of a message."""
     events: list[LogEvent] = []
     Logger(namespace, observer=events.append).warn(format_, **members)
@@ -48,7 +48,7 @@ class EcsTests:
             "service.name": "durable-streams",
             "service.version": "1.2.3",
             "process.pid": 42,
-            "log.logger": "dstreams.storage.files",
+            "log.logger": "dstreams.storage.files.store",
             "labels.path": "/data",
             "labels.seconds": "1.5",
         }

@@ -31,7 +31,7 @@ class LevelFilterTests:
         assert not levels.logs("twisted.web", "info")
         assert levels.logs("dstreams", "info")
         assert levels.logs("dstreams.streams.commits", "info")
-        assert not levels.logs("dstreams.storage.files", "critical")
+        assert not levels.logs("dstreams.storage.files.store", "critical")
         assert levels.logs("dstreams.storage.acid.shard", "debug")
         assert not levels.logs("dstreamsish", "info")
 

@@ -15,7 +15,7 @@ from dstreams.protocol.names import NameLimits
 from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import silently
 from dstreams.storage.acid import AcidStorage
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.snapshot import open_snapshot
 from dstreams.storage.sync import ThreadSyncer, run_inline

@@ -10,7 +10,7 @@ import pytest
 from dstreams.config.schema import Storage as StorageKeys
 from dstreams.model.changes import Change
 from dstreams.runtime.pending import at_once
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageFull
 from dstreams.storage.sync import run_inline
 from dstreams.streams.limits import StoreLimits

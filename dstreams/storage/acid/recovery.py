@@ -15,7 +15,7 @@ from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import unusable
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.interface import StorageError
-from dstreams.storage.replay import Rebuild
+from dstreams.storage.rebuild import Rebuild
 
 _log = Logger()
 

@@ -11,11 +11,11 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
-from dstreams.storage import spare
-from dstreams.storage.checkpoint import Checkpoints
-from dstreams.storage.journal import Journal
-from dstreams.storage.segments import segments
-from dstreams.storage.spare import ROOM, Spare
+from dstreams.storage.files import spare
+from dstreams.storage.files.checkpoint import Checkpoints
+from dstreams.storage.files.journal import Journal
+from dstreams.storage.files.segments import segments
+from dstreams.storage.files.spare import ROOM, Spare
 from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 from tests.crash.machine import DIRECTORY, Threads
 from tests.crash.script import Script
@@ -42,7 +42,7 @@ def warnings() -> Iterator[list[LogEvent]]:
     events: list[LogEvent] = []
 
     def note(event: LogEvent) -> None:
-        if event["log_namespace"].endswith("storage.spare"):
+        if event["log_namespace"].endswith("storage.files.spare"):
             events.append(event)
 
     globalLogPublisher.addObserver(note)

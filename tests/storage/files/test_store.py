@@ -23,10 +23,11 @@ from dstreams.protocol.producers import Producer
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import as_deferred
 from dstreams.runtime.timers import TimerWheel
-from dstreams.storage import files, segments
-from dstreams.storage.files import FileStorage
+from dstreams.storage.files import segments
+from dstreams.storage.files import store as store_module
+from dstreams.storage.files.records import encode
+from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
-from dstreams.storage.records import encode
 from dstreams.storage.sync import KernelSyncer, ThreadSyncer, run_inline
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest, ForkRequest
@@ -251,7 +252,7 @@ class KilledAgainTests:
 
     def test_segments_stay_few(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         """Short segments, one of each life, make a checkpoint due by their number: a start has all of them open."""
-        monkeypatch.setattr(files, "MANY_SEGMENTS", 5)
+        monkeypatch.setattr(store_module, "MANY_SEGMENTS", 5)
         server.checkpoint_bytes = 1 << 30
         server.restart()
         server.create("/a", kind=TEXT)

@@ -6,7 +6,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Create, Delete, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
-from dstreams.storage.replay import Rebuild
+from dstreams.storage.rebuild import Rebuild
 
 
 def creation(stream_id: int, name: str) -> Create:

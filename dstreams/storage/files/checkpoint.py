@@ -43,12 +43,12 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
 from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.runtime.waiters import Waiters
-from dstreams.storage.catalog_file import CatalogFile, Coverage
-from dstreams.storage.data_files import DataFiles, Unwritten
 from dstreams.storage.disk import Disk, is_passing, storage_error
+from dstreams.storage.files.catalog import CatalogFile, Coverage
+from dstreams.storage.files.data_files import DataFiles, Unwritten
+from dstreams.storage.files.journal import Journal, segment_name, segments
+from dstreams.storage.files.spare import Spare
 from dstreams.storage.interface import StorageError, StorageFull
-from dstreams.storage.journal import Journal, segment_name, segments
-from dstreams.storage.spare import Spare
 from dstreams.storage.stream_rows import StreamRow, row
 from dstreams.storage.sync import Run
 

@@ -14,11 +14,12 @@ from dstreams.model.changes import Append, Create, Delete, StreamConfig, Touch
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.problems import InsufficientStorage, Unavailable
 from dstreams.protocol.producers import Producer
-from dstreams.storage import checkpoint, files
-from dstreams.storage.catalog_file import CatalogFile
-from dstreams.storage.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files import checkpoint
+from dstreams.storage.files import store as store_module
+from dstreams.storage.files.catalog import CatalogFile
+from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.segments import segments
 from dstreams.storage.interface import StorageError
-from dstreams.storage.segments import segments
 from dstreams.storage.stream_rows import StreamRow
 from tests.crash.disk import Fault, Step
 from tests.crash.machine import DIRECTORY
@@ -188,7 +189,7 @@ class DueTests:
     def test_large_group_is_written_in_a_thread(self, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
         """Appends that arrive during the write are committed after it, and a checkpoint waits until it is over."""
         script = a_store(durable=durable)
-        monkeypatch.setattr(files, "LARGE_COMMIT_BYTES", 1000)
+        monkeypatch.setattr(store_module, "LARGE_COMMIT_BYTES", 1000)
         threads, journal = script.process.threads, script.process.store._journal
         before = script.history.acknowledged
         script.append("a", b"x" * 1001)
@@ -210,7 +211,7 @@ class DueTests:
     def test_large_group_that_fails(self, monkeypatch: pytest.MonkeyPatch, durable: bool, kind: int) -> None:
         """Nothing of it is left, and what was accepted behind it is refused with it."""
         script = a_store(durable=durable)
-        monkeypatch.setattr(files, "LARGE_COMMIT_BYTES", 1000)
+        monkeypatch.setattr(store_module, "LARGE_COMMIT_BYTES", 1000)
         script.process.mount.fault = lambda step: Fault(kind) if step.kind == "write" else None
         script.append("a", b"x" * 1001)
         script.append("a", b"y")

@@ -12,11 +12,11 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.storage import journal, segments
+from dstreams.storage.files import journal, segments
+from dstreams.storage.files.journal import Corruption, Journal, Replay, begin_anew, replay, segment_name
+from dstreams.storage.files.segments import HEADER_SIZE, MAX_BATCH_BYTES, pack_batch, pack_header
 from dstreams.storage.interface import StorageError, StorageFull
-from dstreams.storage.journal import Corruption, Journal, Replay, begin_anew, replay, segment_name
 from dstreams.storage.pieces import LARGE_BYTES, gather
-from dstreams.storage.segments import HEADER_SIZE, MAX_BATCH_BYTES, pack_batch, pack_header
 from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 
 FOLDER = "/journal"

@@ -1,7 +1,7 @@
-"""Rebuilding the state from a snapshot and the changes after it.
+"""Rebuilding the state of all streams from stored rows and the changes after them.
 
-A snapshot taken while requests go on may hold some of those changes already. They are recognized by what they
-carry: a stream's id, and the position at which an append begins.
+The rows may already include some of these changes. They are recognized by what they carry: a stream's id, and the
+position at which an append begins.
 """
 
 from __future__ import annotations
@@ -11,32 +11,9 @@ from attrs import define, field
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete, SoftDelete
 from dstreams.model.state import StreamState
-from dstreams.storage.catalog_file import Coverage
-from dstreams.storage.data_files import DataFiles
-from dstreams.storage.disk import Disk
 from dstreams.storage.interface import StorageError
-from dstreams.storage.journal import Replay, replay, segments
 
 _ADVICE = "restore the data directory from a backup"
-
-
-def replay_behind(disk: Disk, directory: str, covered: Coverage, *, from_first: bool = False) -> Replay:
-    """The batches of the journal that a catalog may lack; see ``journal.replay``.
-
-    :param directory: the data directory.
-    :raise StorageError: when the catalog holds nothing, though there was a checkpoint: what that covered isn't in the
-        journal any more.
-    """
-    folder = f"{directory}/journal"
-    if not covered.position:
-        numbers = segments(disk, folder)
-        if numbers[0] if numbers else disk.list(f"{directory}/data"):
-            raise StorageError(
-                f"{directory}/catalog.db is empty or new, though a checkpoint was taken: the file was cut off, removed"
-                " or replaced. It held the state of all streams, which neither the journal nor the data files repeat:"
-                " restore the data directory from a backup"
-            )
-    return replay(disk, folder, covered.position, covered.seen, from_first=from_first)
 
 
 @define(eq=False)
@@ -127,18 +104,3 @@ class Rebuild:
                     f" {source.tail}; {_ADVICE}"
                 )
             source.forks += 1
-
-
-def replay_change(rebuild: Rebuild, files: DataFiles, change: Change) -> None:
-    """Apply a change from the journal, and keep its bytes if the data files lack them.
-
-    :raise StorageError: as :meth:`Rebuild.apply`.
-    """
-    state = rebuild.catalog.get(change.stream_id) if isinstance(change, Append) else None
-    messages = 0 if state is None else state.messages
-    fresh = rebuild.apply(change)
-    if isinstance(change, Delete):
-        for stream_id in change.stream_ids:
-            files.forget(stream_id)
-    elif fresh is not None and fresh.data:
-        files.append(fresh, fresh.start if state is None else state.start, messages)

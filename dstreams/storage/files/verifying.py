@@ -8,11 +8,11 @@ from typing import Final
 
 from attrs import frozen
 
-from dstreams.storage import runs
 from dstreams.storage.disk import Disk, File
+from dstreams.storage.files import runs
+from dstreams.storage.files.runs import BLOCK_RUNS, SUM_BYTES, Run
 from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import StorageDamaged, Verified
-from dstreams.storage.runs import BLOCK_RUNS, SUM_BYTES, Run
 
 STEP_RUNS: Final = 64
 """How many runs are verified in a step: half a megabyte."""

@@ -20,11 +20,12 @@ from twisted.python.failure import Failure
 from dstreams.model.changes import Append, Create, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
-from dstreams.storage import data_files, recent, rope, runs
-from dstreams.storage.data_files import DataFiles, StreamBytes
+from dstreams.storage import recent, rope
 from dstreams.storage.disk import OsDisk, OsFile
+from dstreams.storage.files import data_files, runs
+from dstreams.storage.files.data_files import DataFiles, StreamBytes
+from dstreams.storage.files.verifying import verify_stream
 from dstreams.storage.interface import StorageDamaged, StorageError
-from dstreams.storage.verifying import verify_stream
 from tests.crash.disk import Fault, Mount, Platter
 from tests.crash.machine import Threads
 

@@ -11,7 +11,7 @@ import pytest
 from dstreams.model.changes import StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
-from dstreams.storage.catalog_file import CatalogFile, Coverage
+from dstreams.storage.files.catalog import CatalogFile, Coverage
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.stream_rows import StreamRow, connect, row
 

@@ -26,7 +26,6 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
-from typing import TypeVar, cast
 
 import orjson
 
@@ -35,17 +34,12 @@ from dstreams.model.changes import (
     Change,
     Create,
     Delete,
-    ForkPoint,
     SoftDelete,
-    StreamConfig,
     Touch,
 )
 from dstreams.model.ends import MANY, ManyEnds
-from dstreams.protocol.content_types import parse_content_type
-from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
-
-_T = TypeVar("_T")
+from dstreams.storage.config_json import MalformedRecord, config_members, member, members_config
 
 _CREATE = struct.Struct("<BQdIII")
 _APPEND = struct.Struct("<BBQQdII")
@@ -55,10 +49,6 @@ _DELETE = struct.Struct("<BdII")
 _ONE = struct.Struct("<BQd")
 
 _CLOSES, _HAS_PRODUCER, _HAS_STREAM_SEQ = 1, 2, 4
-
-
-class MalformedRecord(ValueError):
-    """Bytes that no version of this module wrote."""
 
 
 def encode(changes: Iterable[Change]) -> list[bytes]:
@@ -159,7 +149,7 @@ def _decode_create(reader: _Reader) -> Create:
     _, stream_id, at, meta_size, count, size = reader.unpack(_CREATE)
     members = orjson.loads(reader.take(meta_size))
     config, fork = members_config(members)
-    name, closed = _member(members, "name", str), _member(members, "closed", bool)
+    name, closed = member(members, "name", str), member(members, "closed", bool)
     start = 0 if fork is None else fork.position
     ends = reader.ends(start, count)
     reader.check(start, ends, size)
@@ -203,67 +193,6 @@ _DECODERS: dict[int, Callable[[_Reader], Change]] = {
     4: _decode_soft_delete,
     5: _decode_touch,
 }
-
-
-def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, object]:
-    """What a stream was created with, as JSON members; absent ones are left out."""
-    members: dict[str, object] = {"type": config.content_type.value}
-    if config.ttl is not None:
-        members["ttl"] = config.ttl
-    if config.expires_at is not None:
-        members["expires_at"] = config.expires_at
-    if fork is not None:
-        members["fork"] = {
-            "source_id": fork.source_id,
-            "source_name": fork.source_name,
-            "position": fork.position,
-            "anchor": fork.anchor,
-            "sub_offset": fork.sub_offset,
-            "inherits_expiry": fork.inherits_expiry,
-        }
-    return members
-
-
-def members_config(members: object) -> tuple[StreamConfig, ForkPoint | None]:
-    """The inverse of :func:`config_members`; other members are ignored.
-
-    :raise MalformedRecord:
-    """
-    try:
-        content_type = parse_content_type(_member(members, "type", str).encode("latin-1"))
-    except (ProtocolError, UnicodeEncodeError) as error:
-        raise MalformedRecord(f"a stream has no valid content type: {error}") from None
-    config = StreamConfig(content_type, _optional(members, "ttl", int), _optional(members, "expires_at", float, int))
-    fork = _optional(members, "fork", dict)
-    if fork is None:
-        return config, None
-    return config, ForkPoint(
-        source_id=_member(fork, "source_id", int),
-        source_name=_member(fork, "source_name", str),
-        position=_member(fork, "position", int),
-        anchor=_optional(fork, "anchor", int),
-        sub_offset=_member(fork, "sub_offset", int),
-        inherits_expiry=_member(fork, "inherits_expiry", bool),
-    )
-
-
-def _member(members: object, name: str, kind: type[_T]) -> _T:
-    """A member of a JSON object that has to be there."""
-    value = _optional(members, name, kind)
-    if value is None:
-        raise MalformedRecord(f"a stream has no {name!r}")
-    return value
-
-
-def _optional(members: object, name: str, *kinds: type[_T]) -> _T | None:
-    """A member of a JSON object, ``None`` when it is null or isn't there."""
-    if not isinstance(members, dict):
-        raise MalformedRecord("a stream's JSON is no object")
-    value = members.get(name)
-    # Exactly: a bool is an int elsewhere.
-    if value is not None and type(value) not in kinds:
-        raise MalformedRecord(f"a stream's {name!r} is {value!r}")
-    return cast("_T | None", value)
 
 
 def _lengths(start: int, ends: Sequence[int]) -> bytes:

@@ -32,19 +32,20 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.runtime.progress import Progress
-from dstreams.storage.catalog_file import CatalogFile, check_catalog_wal
-from dstreams.storage.checkpoint import Checkpoints, Dirty
 from dstreams.storage.damage import DamageLog
-from dstreams.storage.data_files import DataFiles
 from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
+from dstreams.storage.files.catalog import CatalogFile, check_catalog_wal
+from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.data_files import DataFiles
+from dstreams.storage.files.journal import Batch, Journal, Replay
+from dstreams.storage.files.records import encode
+from dstreams.storage.files.recovery import load_streams, replay_batches, replay_behind, replay_change
+from dstreams.storage.files.reserve import RESERVE_BYTES, Reserve
+from dstreams.storage.files.spare import AFTER_BYTES, PIECE_BYTES, Spare
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull, Verified
-from dstreams.storage.journal import Journal, Replay
 from dstreams.storage.pieces import gather
-from dstreams.storage.records import MalformedRecord, decode, encode
-from dstreams.storage.replay import Rebuild, replay_behind, replay_change
-from dstreams.storage.reserve import RESERVE_BYTES, Reserve
-from dstreams.storage.spare import AFTER_BYTES, PIECE_BYTES, Spare
+from dstreams.storage.rebuild import Rebuild
 from dstreams.storage.stream_rows import Connect, connect
 from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 
@@ -180,7 +181,7 @@ class FileStorage:
         covered = catalog_file.coverage()
         found = replay_behind(disk, directory, covered)
         rebuild = Rebuild(self._catalog)
-        self._load(catalog_file, rebuild, progress)
+        load_streams(catalog_file, rebuild, progress)
         self._replay(found, rebuild, dirty, progress)
         # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
         self._last_id = max(rebuild.highest_id, covered.last_id, self._now_ns() >> 10)
@@ -205,25 +206,12 @@ class FileStorage:
             # A sync that fails for want of a descriptor would be taken for one that has lost something.
             disk.hold_directory(f"{directory}/{folder}")
 
-    def _load(self, catalog_file: CatalogFile, rebuild: Rebuild, progress: Progress) -> None:
-        total = catalog_file.count()
-        for number, state in enumerate(catalog_file.load(), 1):
-            rebuild.insert(state)
-            if not number % 10_000:
-                progress("loading streams", number, total)
-
     def _replay(self, found: Replay, rebuild: Rebuild, dirty: Dirty, progress: Progress) -> None:
-        for number, batch in enumerate(found, 1):
-            try:
-                for change in decode(batch.payload):
-                    replay_change(rebuild, self._files, change)
-                    dirty.note(change)
-            except MalformedRecord as error:
-                raise StorageError(
-                    f"the journal's batch {batch.sequence} can't be read by this version: {error}"
-                ) from error
-            if not number % 1000:
-                progress("replaying the journal", number, 0)
+        def apply(_batch: Batch, change: Change) -> None:
+            replay_change(rebuild, self._files, change)
+            dirty.note(change)
+
+        replay_batches(found, apply, progress)
         if found.beyond and (found.dropped is None or self._make_syncer is not None):
             _log.warn(
                 "the journal ends with batch {last}; what a crash left behind it is removed: {beyond}",

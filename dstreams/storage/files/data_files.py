@@ -39,12 +39,7 @@ from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
-from dstreams.storage.index import Index
-from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, Verified
-from dstreams.storage.pieces import Chunk
-from dstreams.storage.recent import Recent
-from dstreams.storage.rope import Rope
-from dstreams.storage.runs import (
+from dstreams.storage.files.runs import (
     ENTRY_BYTES,
     SUM_BYTES,
     Block,
@@ -58,11 +53,16 @@ from dstreams.storage.runs import (
     read_entries,
     valid_runs,
 )
-from dstreams.storage.runs import (
+from dstreams.storage.files.runs import (
     Run as DataRun,
 )
+from dstreams.storage.files.verifying import Extent, verify_stream
+from dstreams.storage.index import Index
+from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, Verified
+from dstreams.storage.pieces import Chunk
+from dstreams.storage.recent import Recent
+from dstreams.storage.rope import Rope
 from dstreams.storage.sync import Run
-from dstreams.storage.verifying import Extent, verify_stream
 
 _T = TypeVar("_T")
 

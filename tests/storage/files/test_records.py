@@ -25,7 +25,8 @@ from dstreams.model.ends import MANY, ManyEnds
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.headers import MAX_INTEGER
 from dstreams.protocol.producers import Producer
-from dstreams.storage.records import MalformedRecord, config_members, decode, encode, members_config
+from dstreams.storage.config_json import MalformedRecord, config_members, members_config
+from dstreams.storage.files.records import decode, encode
 
 IDS = st.integers(min_value=0, max_value=(1 << 63) - 1)
 TIMES = st.floats(min_value=0, max_value=1e11)

@@ -43,8 +43,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from dstreams.storage.disk import Disk, File, copy_file, is_passing, storage_error, write_all, write_pieces
-from dstreams.storage.interface import StorageError, StorageFull
-from dstreams.storage.segments import (
+from dstreams.storage.files.segments import (
     DURABLE_BEFORE,
     HEADER_SIZE,
     MAX_BATCH_BYTES,
@@ -57,6 +56,7 @@ from dstreams.storage.segments import (
     segment_name,
     segments,
 )
+from dstreams.storage.interface import StorageError, StorageFull
 
 __all__ = ["Batch", "Corruption", "Journal", "Replay", "begin_anew", "replay", "segment_name", "segments"]
 
