@@ -28,7 +28,7 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
 from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.runtime.progress import Progress
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.damage import DamageLog
@@ -103,15 +103,15 @@ class FakeSink:
 class Reply:
     """The answer to a request, now or later."""
 
-    _outcome: Eventually[Response]
+    _outcome: Pending[Response]
     _response: Response | None = field(default=None, init=False)
     _body: bytes | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self._outcome, Deferred):
             self._outcome.addCallbacks(self._arrived, self._broken)
-        elif isinstance(self._outcome, Decided):
-            assert self._outcome.rescue is not None, "an application's answer that can't be rescued"
+        elif isinstance(self._outcome, PendingCommit):
+            assert self._outcome.error_response is not None, "an application's answer that can't be rescued"
             self._outcome.when(self._arrived)
         else:
             self._response = self._outcome
@@ -180,7 +180,7 @@ class Reply:
 
     def cancel(self) -> None:
         """The client goes away; a change that is under way goes on."""
-        if not isinstance(self._outcome, Decided):
+        if not isinstance(self._outcome, PendingCommit):
             assert isinstance(self._outcome, Deferred)
             self._outcome.cancel()
 

@@ -84,7 +84,7 @@ def environment(tmp_path: Path) -> Environment:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
+def other_paths(tmp_path: Path) -> Path:
     """An empty directory: what is found there was installed."""
     directory = tmp_path / "elsewhere"
     directory.mkdir()
@@ -122,23 +122,23 @@ def offers_the_server(help_text: str) -> bool:
 class PackagingTests:
     """The plugin is found however the project is installed."""
 
-    def test_not_installed(self, environment: Environment, elsewhere: Path) -> None:
+    def test_not_installed(self, environment: Environment, other_paths: Path) -> None:
         """Where the project isn't installed, twistd doesn't offer it."""
-        assert not offers_the_server(environment.twistd_help(elsewhere))
+        assert not offers_the_server(environment.twistd_help(other_paths))
 
-    def test_wheel(self, environment: Environment, checkout: Path, elsewhere: Path) -> None:
+    def test_wheel(self, environment: Environment, checkout: Path, other_paths: Path) -> None:
         """An installed wheel is offered; after its removal Twisted still works and offers it no more."""
-        wheel = build_wheel(environment, checkout, elsewhere)
+        wheel = build_wheel(environment, checkout, other_paths)
         install = ("install", "--no-deps", "--no-index", "--ignore-installed")
-        environment.pip(*install, str(wheel), cwd=elsewhere)
-        assert offers_the_server(environment.twistd_help(elsewhere))
+        environment.pip(*install, str(wheel), cwd=other_paths)
+        assert offers_the_server(environment.twistd_help(other_paths))
 
-        environment.pip("uninstall", "--yes", "dstreams", cwd=elsewhere)
-        assert not offers_the_server(environment.twistd_help(elsewhere))
+        environment.pip("uninstall", "--yes", "dstreams", cwd=other_paths)
+        assert not offers_the_server(environment.twistd_help(other_paths))
 
-    def test_wheel_contents(self, environment: Environment, checkout: Path, elsewhere: Path) -> None:
+    def test_wheel_contents(self, environment: Environment, checkout: Path, other_paths: Path) -> None:
         """Of Twisted's package the wheel holds our plugin and nothing else; our own is marked as typed."""
-        with zipfile.ZipFile(build_wheel(environment, checkout, elsewhere)) as wheel:
+        with zipfile.ZipFile(build_wheel(environment, checkout, other_paths)) as wheel:
             names = wheel.namelist()
         plugins = sorted(f"twisted/plugins/{path.name}" for path in (checkout / "twisted" / "plugins").glob("*.py"))
         assert sorted(name for name in names if name.startswith("twisted/")) == plugins
@@ -147,15 +147,15 @@ class PackagingTests:
         assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"dstreams", "twisted"}
         assert any(name.endswith(".data/data/share/durable-streams/systemd/durable-streams.service") for name in names)
 
-    def test_editable(self, environment: Environment, checkout: Path, elsewhere: Path) -> None:
+    def test_editable(self, environment: Environment, checkout: Path, other_paths: Path) -> None:
         """An editable install is offered everywhere, not only in the checkout."""
         offline = ("--no-deps", "--no-build-isolation", "--no-index")
-        environment.pip("install", *offline, "--ignore-installed", "--editable", str(checkout), cwd=elsewhere)
-        assert offers_the_server(environment.twistd_help(elsewhere))
+        environment.pip("install", *offline, "--ignore-installed", "--editable", str(checkout), cwd=other_paths)
+        assert offers_the_server(environment.twistd_help(other_paths))
 
-    def test_checkout_on_the_path(self, environment: Environment, checkout: Path, elsewhere: Path) -> None:
+    def test_checkout_on_the_path(self, environment: Environment, checkout: Path, other_paths: Path) -> None:
         """A checkout that Python is told of is offered, with nothing but the libraries installed."""
-        assert offers_the_server(environment.twistd_help(elsewhere, path=checkout))
+        assert offers_the_server(environment.twistd_help(other_paths, path=checkout))
 
     def test_module_in_checkout(self, environment: Environment, checkout: Path) -> None:
         """``python -m dstreams`` in the checkout finds the plugin by itself."""

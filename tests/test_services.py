@@ -30,8 +30,8 @@ from dstreams.services.ending import end_process
 from dstreams.services.listeners import Listener, resolve_listeners
 from dstreams.services.notify import Notifier
 from dstreams.services.parts import SiteParts
-from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
+from dstreams.services.shutdown import ShutdownDeadline
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
@@ -319,7 +319,7 @@ class SiteServiceTests(SynchronousTestCase):
         self.journal: list[str] = []
         self.reactor: MemoryReactorClock = ListeningReactor(self.journal)
         self.readiness = Readiness()
-        self.patience = Patience(self.reactor)
+        self.shutdown = ShutdownDeadline(self.reactor)
         self.connections = FakeConnections(self.journal)
 
     def site(self, *, bind_address: str = "127.0.0.1:8080", grace: int = 30, delay: int = 0) -> SiteService:
@@ -328,13 +328,13 @@ class SiteServiceTests(SynchronousTestCase):
         parts = SiteParts(FakeEngine(self.journal), Factory(), self.connections)
         config = evolve(CONFIG, server=server)
         listeners = resolve_listeners(config, self.reactor)
-        return SiteService(config, parts, listeners, self.readiness, self.patience, cast("Any", self.reactor))
+        return SiteService(config, parts, listeners, self.readiness, self.shutdown, cast("Any", self.reactor))
 
     def site_on(self, *endpoints: FakeEndpoint) -> SiteService:
         """A site that listens on several endpoints."""
         parts = SiteParts(FakeEngine(self.journal), Factory(), self.connections)
         listeners = [Listener(endpoint.name, endpoint) for endpoint in endpoints]
-        return SiteService(CONFIG, parts, listeners, self.readiness, self.patience, cast("Any", self.reactor))
+        return SiteService(CONFIG, parts, listeners, self.readiness, self.shutdown, cast("Any", self.reactor))
 
     def test_listens(self) -> None:
         """It binds the configured address and is ready then."""
@@ -438,7 +438,7 @@ class SiteServiceTests(SynchronousTestCase):
         site = self.site(delay=10)
         self.successResultOf(site.startService())
         stopping = site.stopService()
-        self.patience.lose()
+        self.shutdown.lose()
         assert self.journal == ["retire", "close the port", "drain", "end live readers", "abort", "drain"]
         self.connections.drained.callback(None)
         self.successResultOf(stopping)

@@ -31,12 +31,12 @@ from dstreams.protocol.problems import (
     Unavailable,
     render,
 )
-from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.storage.interface import StorageDamaged
 
 _log = Logger()
 
-Operation = Callable[[Context, Request, str], Eventually[Response]]
+Operation = Callable[[Context, Request, str], Pending[Response]]
 Judge = Callable[[Context, Request, str], "Response | None"]
 
 OPERATIONS: dict[bytes, Operation] = {
@@ -57,7 +57,7 @@ _SECURITY = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: c
 _PAGE_PATHS = frozenset(path.encode() for path in RESERVED_PATHS)
 
 
-class Elsewhere(Protocol):
+class OtherPaths(Protocol):
     """What answers requests that aren't for a stream: health, and whatever else is mounted."""
 
     def respond(self, request: Request) -> Response | Deferred[Response]: ...
@@ -71,7 +71,7 @@ class StreamApplication:
     """
 
     _context: Context
-    _elsewhere: Elsewhere | None = None
+    _other_paths: OtherPaths | None = None
     max_body_bytes: int = field(init=False)
     _cors: Cors = field(init=False)
     _prefix: bytes = field(init=False)
@@ -103,7 +103,7 @@ class StreamApplication:
         judge = JUDGES.get(request.method)
         return None if judge is None else judge(self._context, request, name)
 
-    def respond(self, request: Request) -> Eventually[Response]:
+    def respond(self, request: Request) -> Pending[Response]:
         """Answer a complete request."""
         facts = request.facts
         try:
@@ -115,15 +115,15 @@ class StreamApplication:
             response = _unexpected(Failure(error), request)
         if isinstance(response, Response):
             response.head = (facts.lines or self._lines(request)) + response.head
-        elif isinstance(response, Decided):
-            if response.refusal is None:
+        elif isinstance(response, PendingCommit):
+            if response.error is None:
                 response.value.head = (facts.lines or self._lines(request)) + response.value.head
-            response.rescue = partial(self._rescue, request)
+            response.error_response = partial(self._error_response, request)
         else:
             response.addErrback(_failed, request).addCallback(partial(self._complete, request))
         return response
 
-    def _rescue(self, request: Request, error: Exception) -> Response:
+    def _error_response(self, request: Request, error: Exception) -> Response:
         """The answer to a request whose change, or what its answer rests on, could not be committed."""
         return self._complete(request, _failed(Failure(error), request))
 
@@ -150,10 +150,10 @@ class StreamApplication:
     def _preflight(self, *_: object) -> Response:
         return self._cors.preflight()
 
-    def _answer_elsewhere(self, _: Context, request: Request, __: str) -> Eventually[Response]:
-        if self._elsewhere is None:
+    def _answer_elsewhere(self, _: Context, request: Request, __: str) -> Pending[Response]:
+        if self._other_paths is None:
             raise NotFound("There is nothing at this path")
-        return self._elsewhere.respond(request)
+        return self._other_paths.respond(request)
 
     def _name(self, path: bytes) -> str:
         return parse_name(path[len(self._prefix) :], self._context.settings.name_limits)

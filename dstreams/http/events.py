@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, field
 from twisted.logger import LogEvent, LogLevel
 
-from dstreams.http.messages import Refusal, Request, Response, Speaker, Via
+from dstreams.http.messages import ObservedConnection, Refusal, Request, Response, Via
 from dstreams.protocol.names import NameLimits, parse_name
 from dstreams.protocol.problems import ProtocolError
 from dstreams.telemetry.fields import REQUESTS, Common, Fields
@@ -61,16 +61,16 @@ class RequestFields:
         response: Response | None,
         operation: str,
         elapsed: float | None,
-        speaker: Speaker,
+        connection: ObservedConnection,
     ) -> Mapping[str, object]:
         """Return everything that is known about a request; unknown values have no field."""
         if request is None:
             common = Common({"ds.operation": operation, "ds.storage.backend": self._storage})
         else:
-            common = self._of_head(request, operation, speaker)
+            common = self._of_head(request, operation, connection)
         fields: dict[str, object] = {}
         # The address is also logged for requests that cannot be read.
-        address = speaker.peer if request is None else request.peer
+        address = connection.peer if request is None else request.peer
         if address:
             fields["client.address"] = address
         if request is not None and request.via is not None:
@@ -86,13 +86,13 @@ class RequestFields:
                 _describe_error(response, fields)
         return Fields(common, fields)
 
-    def _of_head(self, request: Request, operation: str, speaker: Speaker) -> Common:
+    def _of_head(self, request: Request, operation: str, connection: ObservedConnection) -> Common:
         """Return the fields that requests with the same head share, cached for a head that is repeated."""
         observed = request.facts.observed
         if observed is not None and observed.description is not None:
             common: Common = observed.description
             return common
-        common = Common(self._describe_head(request, operation, speaker.http_version))
+        common = Common(self._describe_head(request, operation, connection.http_version))
         if observed is not None:
             observed.description = common
         return common
@@ -171,7 +171,7 @@ def _is_failure(status: int) -> bool:
 
 @define(eq=False)
 class RequestEvents:
-    """Logs requests (a ``Witness``).
+    """Logs requests (a ``Reporter``).
 
     Events go directly to the publisher, because a ``Logger`` would double the cost.
 
@@ -191,7 +191,7 @@ class RequestEvents:
         response: Response | None,
         operation: str,
         elapsed: float | None,
-        speaker: Speaker,
+        connection: ObservedConnection,
     ) -> None:
         """Log a request."""
         status = 0 if response is None else response.status
@@ -209,6 +209,6 @@ class RequestEvents:
                 "log_source": None,
                 "log_time": self._now(),
                 "log_format": message,
-                "log_fields": self._fields.describe(request, response, operation, elapsed, speaker),
+                "log_fields": self._fields.describe(request, response, operation, elapsed, connection),
             }
         )

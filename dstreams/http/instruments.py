@@ -13,7 +13,7 @@ from dstreams import __version__
 from dstreams.config.schema import Config
 from dstreams.http.context import prefix_of
 from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
-from dstreams.http.observing import RequestObserver, Witness
+from dstreams.http.observing import Reporter, RequestObserver
 from dstreams.http.spans import RequestSpans
 from dstreams.runtime.timers import Scheduler
 from dstreams.storage.interface import Storage
@@ -58,10 +58,10 @@ def build_instruments(
     """
     prefix = prefix_of(config.http.stream_base_path.encode())
     traces = _traces(config)
-    witnesses = _witnesses(config, RequestFields(prefix, storage.name), traces)
+    reporters = _reporters(config, RequestFields(prefix, storage.name), traces)
     if not config.observability.metrics:
-        return Instruments(RequestObserver(prefix, witnesses) if witnesses else None, traces=traces)
-    observer = RequestObserver(prefix, witnesses)
+        return Instruments(RequestObserver(prefix, reporters) if reporters else None, traces=traces)
+    observer = RequestObserver(prefix, reporters)
     sources = Sources(
         storage=storage.name,
         build={
@@ -87,12 +87,12 @@ def _traces(config: Config) -> Traces | None:
     return Traces(__version__)
 
 
-def _witnesses(config: Config, fields: RequestFields, traces: Traces | None) -> tuple[Witness, ...]:
+def _reporters(config: Config, fields: RequestFields, traces: Traces | None) -> tuple[Reporter, ...]:
     """Return the observers that receive all details of a request."""
-    witnesses: list[Witness] = []
+    reporters: list[Reporter] = []
     logged = least_status(LevelFilter(config.observability.log_filter))
     if logged < NEVER:
-        witnesses.append(RequestEvents(fields, logged, globalLogPublisher))
+        reporters.append(RequestEvents(fields, logged, globalLogPublisher))
     if traces is not None:
-        witnesses.append(RequestSpans(fields, traces))
-    return tuple(witnesses)
+        reporters.append(RequestSpans(fields, traces))
+    return tuple(reporters)

@@ -16,13 +16,13 @@ from attrs import define, field
 
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import ReadQuery
-from dstreams.runtime.pending import Eventually
+from dstreams.runtime.pending import Pending
 from dstreams.storage.interface import FileRange
 from dstreams.streams.appending import AppendRequest
 
 
 @define(eq=False)
-class Facts:
+class HeadCacheEntry:
     """Facts derived from a request's head alone, cached for the next request with exactly the same head.
 
     Clients that append to one stream, or request its state, send the same head again and again. Every fact is ``None``,
@@ -36,7 +36,7 @@ class Facts:
     :param forwarded: the request as a trusted proxy reports it.
     """
 
-    operation: Callable[[Any, Request, str], Eventually[Response]] | None = None
+    operation: Callable[[Any, Request, str], Pending[Response]] | None = None
     name: str = ""
     lines: bytes = b""
     append: AppendRequest | None = None
@@ -92,7 +92,7 @@ class Request:
     peer: str = ""
     root: bytes = b""
     body: bytes | None = None
-    facts: Facts = field(factory=Facts)
+    facts: HeadCacheEntry = field(factory=HeadCacheEntry)
     via: Via | None = None
 
 
@@ -195,7 +195,7 @@ class PageResponse(Response):
     """A response that is not about a stream: health, metrics and other pages."""
 
 
-class Speaker(Protocol):
+class ObservedConnection(Protocol):
     """A connection, as observers of requests see it."""
 
     @property
@@ -210,7 +210,9 @@ class Speaker(Protocol):
 class Observer(Protocol):
     """Called by the transports for every request, to count and log it. It never raises."""
 
-    def answered(self, request: Request | None, response: Response, asked_at: float, speaker: Speaker) -> None:
+    def answered(
+        self, request: Request | None, response: Response, asked_at: float, connection: ObservedConnection
+    ) -> None:
         """Handle a request that is answered: its response is about to be written.
 
         :param request: the request, or ``None`` if its head could not be read.
@@ -218,7 +220,7 @@ class Observer(Protocol):
         :param speaker: the connection that it came from.
         """
 
-    def abandoned(self, request: Request, asked_at: float, speaker: Speaker) -> None:
+    def abandoned(self, request: Request, asked_at: float, connection: ObservedConnection) -> None:
         """Handle a request whose client has disconnected before the response was ready."""
 
 
@@ -234,7 +236,7 @@ class Application(Protocol):
         It must return the response that :meth:`respond` would return, or ``None`` if that depends on the body.
         """
 
-    def respond(self, request: Request) -> Eventually[Response]:
+    def respond(self, request: Request) -> Pending[Response]:
         """Answer a complete request. It never raises; a Deferred never fails, and a pending result has a rescue."""
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:

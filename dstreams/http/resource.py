@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
 from dstreams.protocol.headers import SINGLETONS
-from dstreams.runtime.pending import Eventually, as_deferred
+from dstreams.runtime.pending import Pending, as_deferred
 from dstreams.storage.interface import FileRange
 from dstreams.streams.streams import Streams
 
@@ -48,7 +48,7 @@ class StreamsResource(Resource):
         asked_at = time.perf_counter()
         asked = read_request(request)
         assert asked.body is not None
-        response: Eventually[Response]
+        response: Pending[Response]
         repeated = repeated_singletons(request)
         if repeated:
             response = self._application.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
@@ -69,17 +69,17 @@ class StreamsResource(Resource):
 
     def _answer(self, request: WebRequest, asked: Request, asked_at: float, response: Response) -> None:
         if self._observer is not None:
-            speaker = _Speaker(request.clientproto.decode("latin-1").removeprefix("HTTP/"), asked.peer)
+            connection = _Speaker(request.clientproto.decode("latin-1").removeprefix("HTTP/"), asked.peer)
             if has_gone(request):
-                self._observer.abandoned(asked, asked_at, speaker)
+                self._observer.abandoned(asked, asked_at, connection)
             else:
-                self._observer.answered(asked, response, asked_at, speaker)
+                self._observer.answered(asked, response, asked_at, connection)
         write_response(request, response)
 
 
 @frozen
 class _Speaker:
-    """A connection of twisted.web (a ``Speaker``)."""
+    """A connection of twisted.web (a ``ObservedConnection``)."""
 
     http_version: str
     peer: str

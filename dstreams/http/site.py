@@ -13,7 +13,7 @@ from dstreams.http.messages import Application, Observer
 from dstreams.http.transport.connections import Connections, HttpStatistics
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.http.transport.negotiation import HTTP_1_1, HTTP_2, NegotiatingFactory
-from dstreams.http.transport.upload_budget import BodyRoom
+from dstreams.http.transport.upload_budget import UploadBudget
 from dstreams.runtime.timers import TimerWheel
 
 
@@ -34,7 +34,7 @@ class HttpSite:
         observer: Observer | None = None,
     ) -> None:
         limits = HttpLimits() if limits is None else limits
-        self.connections = Connections(observer, BodyRoom(limits.max_buffered_bytes))
+        self.connections = Connections(observer, UploadBudget(limits.max_buffered_bytes))
         self.http1 = HttpFactory(application, wheel, limits, connections=self.connections)
         self.http2 = Http2Factory(application, wheel, limits, connections=self.connections)
         self._by_name: dict[bytes, IProtocolFactory] = {HTTP_1_1: self.http1, HTTP_2: self.http2}

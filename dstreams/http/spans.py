@@ -8,7 +8,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from dstreams.http.events import RequestFields
-from dstreams.http.messages import Request, Response, Speaker
+from dstreams.http.messages import ObservedConnection, Request, Response
 from dstreams.telemetry.traces import Traces
 
 _CARRIED = ("traceparent", "tracestate")
@@ -16,7 +16,7 @@ _CARRIED = ("traceparent", "tracestate")
 
 @define(eq=False)
 class RequestSpans:
-    """Records every request as a span (a ``Witness``). If the request is part of a trace, the span continues it.
+    """Records every request as a span (a ``Reporter``). If the request is part of a trace, the span continues it.
 
     :param fields: describes a request.
     :param traces: receives the spans.
@@ -33,10 +33,10 @@ class RequestSpans:
         response: Response | None,
         operation: str,
         elapsed: float | None,
-        speaker: Speaker,
+        connection: ObservedConnection,
     ) -> None:
         """Record a request as a span."""
-        attributes = dict(self._fields.describe(request, response, operation, elapsed, speaker))
+        attributes = dict(self._fields.describe(request, response, operation, elapsed, connection))
         for name in ("event.duration", "trace.id"):  # spans have these by themselves
             attributes.pop(name, None)
         name = str(attributes.get("http.request.method", "HTTP"))

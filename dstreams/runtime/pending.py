@@ -1,10 +1,10 @@
 """Values that are usually available immediately, and ways to continue when they are not.
 
 Most responses of this server need no waiting, and a Deferred costs more than computing the response. So a function
-that may have to wait returns one of three things, and :func:`then` and :func:`then_now` continue from them:
+that may have to wait returns one of three things, and :func:`then` and :func:`map_result` continue from them:
 
 - the value itself;
-- a :class:`Decided` value: the result is known, but counts only once a commit is durable. Every write to durable
+- a :class:`PendingCommit` value: the result is known, but counts only once a commit is durable. Every write to durable
   storage returns one. All results of a commit are delivered in one loop, which costs 3 us less for each than a
   Deferred with its callbacks, out of 21 (``bench/application.py``);
 - a Deferred of the value, if bytes have to be fetched first.
@@ -26,7 +26,7 @@ U = TypeVar("U")
 class Awaited(Protocol):
     """A commit in progress, on which results depend."""
 
-    waiting: list[Decided[object]]
+    waiting: list[PendingCommit[object]]
     """The results to deliver when the commit ends, in this order."""
     over: bool
     """Whether the commit has ended."""
@@ -35,53 +35,53 @@ class Awaited(Protocol):
 
 
 @define(eq=False)
-class Decided(Generic[T]):
+class PendingCommit(Generic[T]):
     """A result that is known but counts only once a commit is durable.
 
     :param value: the result; ``None`` if the result is an error.
     :param commit: the commit that it depends on.
-    :param refusal: the error, if the result is one. It too is delivered only after the commit is durable.
-    :param rescue: converts the error of a failed commit to a result.
+    :param error: the error, if the result is one. It too is delivered only after the commit is durable.
+    :param error_response: converts the error of a failed commit to a result.
     """
 
     value: T
     commit: Awaited
-    refusal: Exception | None = None
-    rescue: Callable[[Exception], T] | None = None
-    told: Callable[[T], object] | None = None
-    failed: Callable[[Exception], object] | None = None
+    error: Exception | None = None
+    error_response: Callable[[Exception], T] | None = None
+    on_done: Callable[[T], object] | None = None
+    on_error: Callable[[Exception], object] | None = None
 
-    def when(self, told: Callable[[T], object], failed: Callable[[Exception], object] | None = None) -> None:
+    def when(self, on_done: Callable[[T], object], on_error: Callable[[Exception], object] | None = None) -> None:
         """Set the callbacks for the result. There can be only one pair of them.
 
-        :param told: called with the result, or with what ``rescue`` makes of an error.
-        :param failed: called with the error if there is no ``rescue``; without it such an error is discarded.
+        :param on_done: called with the result, or with what ``error_response`` makes of an error.
+        :param on_error: called with the error if there is no ``error_response``; without it such an error is discarded.
         """
-        self.told, self.failed = told, failed
+        self.on_done, self.on_error = on_done, on_error
         commit = self.commit
         if not commit.over:
-            commit.waiting.append(cast("Decided[object]", self))
+            commit.waiting.append(cast("PendingCommit[object]", self))
         elif commit.error is None:
-            self.succeeded()
+            self.committed()
         else:
-            self.broke(commit.error)
+            self.failed(commit.error)
 
-    def succeeded(self) -> None:
+    def committed(self) -> None:
         """Deliver the result, because the commit is durable."""
-        if self.refusal is not None:
-            self.broke(self.refusal)
-        elif self.told is not None:
-            self.told(self.value)
+        if self.error is not None:
+            self.failed(self.error)
+        elif self.on_done is not None:
+            self.on_done(self.value)
 
-    def broke(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Deliver an error in place of the result."""
-        if self.rescue is not None and self.told is not None:
-            self.told(self.rescue(error))
-        elif self.failed is not None:
-            self.failed(error)
+        if self.error_response is not None and self.on_done is not None:
+            self.on_done(self.error_response(error))
+        elif self.on_error is not None:
+            self.on_error(error)
 
 
-Eventually: TypeAlias = T | Decided[T] | Deferred[T]
+Pending: TypeAlias = T | PendingCommit[T] | Deferred[T]
 """A value in one of the three forms."""
 
 
@@ -95,22 +95,22 @@ def then(value: T | Deferred[T], function: Callable[[T], U | Deferred[U]]) -> U 
     return function(value)
 
 
-def then_now(value: Eventually[T], function: Callable[[T], U]) -> Eventually[U]:
+def map_result(value: Pending[T], function: Callable[[T], U]) -> Pending[U]:
     """Do the same as :func:`then`, also while a commit is pending; so ``function`` must have no side effects."""
-    if isinstance(value, Decided):
-        decided = cast("Decided[U]", value)
-        if value.refusal is None:
-            decided.value = function(value.value)
-        return decided
+    if isinstance(value, PendingCommit):
+        pending = cast("PendingCommit[U]", value)
+        if value.error is None:
+            pending.value = function(value.value)
+        return pending
     return then(value, function)
 
 
-def as_deferred(value: Eventually[T]) -> Deferred[T]:
+def as_deferred(value: Pending[T]) -> Deferred[T]:
     """Return the value as a Deferred, for callers that do not need the faster forms."""
     if isinstance(value, Deferred):
         return value
     done: Deferred[T] = Deferred()
-    if isinstance(value, Decided):
+    if isinstance(value, PendingCommit):
 
         def told(result: T) -> None:
             if not done.called:
@@ -126,7 +126,7 @@ def as_deferred(value: Eventually[T]) -> Deferred[T]:
     return done
 
 
-def at_once(value: Eventually[T]) -> T:
+def at_once(value: Pending[T]) -> T:
     """Return a value that is known to need no waiting, for example from storage that does its work inline.
 
     If it is a failure, raise it.

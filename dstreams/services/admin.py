@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, place, reason
 from dstreams.services.parts import AdminParts
-from dstreams.services.patience import Patience
+from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -29,10 +29,10 @@ class AdminService(Service):
 
     name: str | None = "admin"
 
-    def __init__(self, listener: Listener, parts: AdminParts, patience: Patience) -> None:
+    def __init__(self, listener: Listener, parts: AdminParts, shutdown: ShutdownDeadline) -> None:
         self._listener = listener
         self._parts = parts
-        self._patience = patience
+        self._patience = shutdown
         self._port: IListeningPort | None = None
 
     def startService(self) -> Deferred[None]:

@@ -34,7 +34,7 @@ QUIET_SECONDS = 60.0
 """How long after telling that the server is full that isn't told again."""
 
 
-class Members(Protocol):
+class ConnectionSet(Protocol):
     """The connections of a listener, or of several."""
 
     @property
@@ -121,7 +121,7 @@ class Admission:
             )
 
 
-def admit(connections: Members, scheduler: Scheduler, what: str, most: int = sys.maxsize) -> Admission:
+def admit(connections: ConnectionSet, scheduler: Scheduler, what: str, most: int = sys.maxsize) -> Admission:
     """What lets in connections, and is told of those that end."""
     admission = Admission(lambda: len(connections.live), scheduler.seconds, what, most)
     connections.when_lost = admission.left

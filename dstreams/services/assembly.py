@@ -17,9 +17,9 @@ from dstreams.services.garbage import GarbageService
 from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
 from dstreams.services.notify import Notifier, NotifyService
 from dstreams.services.parts import AdminParts, Reactor, SiteParts
-from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
 from dstreams.services.reload import ReloadService
+from dstreams.services.shutdown import ShutdownDeadline
 from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
@@ -39,13 +39,13 @@ def build_server(
     :raise StartupError: in the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
     """
     listeners, admin_listener = resolve_listeners(config, reactor), resolve_admin_listener(config, reactor)
-    readiness, patience = Readiness(), Patience(reactor)
+    readiness, shutdown = Readiness(), ShutdownDeadline(reactor)
     notifier = Notifier.take(os.environ)
     parts = build_site_parts(config, reactor, readiness)
     waits = config.server.drain_delay_secs + config.server.shutdown_grace_secs
     children: list[Service] = [
         TelemetryService(parts.lag, parts.traces, in_threads(reactor)),
-        SignalService(reactor, patience, lambda: readiness.ready),
+        SignalService(reactor, shutdown, lambda: readiness.ready),
         ConfigService(reactor, warnings),
         *(
             []
@@ -56,18 +56,18 @@ def build_server(
         ReloadService([listener.reload for listener in listeners if listener.tls is not None], reactor, notifier),
         StorageService(config, parts.engine, notifier),
         GarbageService(reactor),
-        *_admin_services(admin_listener, parts.admin, patience),
-        SiteService(config, parts, listeners, readiness, patience, reactor),
+        *_admin_services(admin_listener, parts.admin, shutdown),
+        SiteService(config, parts, listeners, readiness, shutdown, reactor),
         NotifyService(notifier, reactor, readiness.failure, waits),
     ]
     return ServerService(children, end_process(reactor, notifier), raises=not foreground)
 
 
-def _admin_services(listener: Listener | None, admin: AdminParts | None, patience: Patience) -> list[Service]:
+def _admin_services(listener: Listener | None, admin: AdminParts | None, shutdown: ShutdownDeadline) -> list[Service]:
     """Return the admin service, if an admin listener is configured."""
     if listener is None or admin is None:
         return []
-    return [AdminService(listener, admin, patience)]
+    return [AdminService(listener, admin, shutdown)]
 
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:

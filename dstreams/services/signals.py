@@ -25,7 +25,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from dstreams.services.parts import Reactor
-from dstreams.services.patience import Patience
+from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -43,12 +43,12 @@ class SignalService(Service):
     def __init__(
         self,
         reactor: Reactor,
-        patience: Patience,
+        shutdown: ShutdownDeadline,
         started: Callable[[], bool],
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
         self._reactor = reactor
-        self._patience = patience
+        self._patience = shutdown
         self._started = started
         self._exit_now = exit_now
         self._signals: list[signal.Signals] = []

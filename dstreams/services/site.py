@@ -14,8 +14,8 @@ from dstreams.config import Config
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, Place, place, reason
 from dstreams.services.parts import Reactor, SiteParts
-from dstreams.services.patience import Patience
 from dstreams.services.readiness import Readiness
+from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -36,14 +36,14 @@ class SiteService(Service):
         parts: SiteParts,
         listeners: Sequence[Listener],
         readiness: Readiness,
-        patience: Patience,
+        shutdown: ShutdownDeadline,
         reactor: Reactor,
     ) -> None:
         self._config = config
         self._parts = parts
         self._listeners = listeners
         self._readiness = readiness
-        self._patience = patience
+        self._patience = shutdown
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
 

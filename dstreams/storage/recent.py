@@ -14,7 +14,7 @@ from dstreams.storage.rope import Rope
 
 
 @define(eq=False)
-class Recent:
+class RecentBytes:
     """A run of messages of one stream that ends at its tail.
 
     :param start: the stream's own start.

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import AcceptedCatalog, AnyCatalog, Catalog
 from dstreams.model.changes import Append, Change, Create
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
-from dstreams.runtime.pending import Decided
+from dstreams.runtime.pending import PendingCommit
 from dstreams.storage.interface import Storage, StorageFull
 from dstreams.telemetry.commits import CommitTimes
 
@@ -33,7 +33,7 @@ class Commit:
 
     changes: list[Change] = field(factory=list)
     cost: int = 0
-    waiting: list[Decided[object]] = field(factory=list)
+    waiting: list[PendingCommit[object]] = field(factory=list)
     over: bool = False
     error: Exception | None = None
     started_at: float = 0.0
@@ -158,9 +158,9 @@ class Commits:
                 self.accepted = self.durable
             # Let go, since they refer to the commit: else each commit would be garbage in a cycle.
             waiting, commit.waiting = commit.waiting, []
-            for decided in waiting:
+            for result in waiting:
                 try:
-                    decided.succeeded()
+                    result.committed()
                 except Exception:
                     _log.failure("answering after a commit failed")
 
@@ -176,9 +176,9 @@ class Commits:
         problem = first.error = second.error = self._as_problem(failure)
         first.over = second.over = True
         waiting, first.waiting, second.waiting = first.waiting + second.waiting, [], []
-        for decided in waiting:
+        for result in waiting:
             try:
-                decided.broke(problem)
+                result.failed(problem)
             except Exception:
                 _log.failure("answering after a failed commit failed")
 

@@ -24,7 +24,7 @@ from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.json_slices import JsonSlices, Messages
 from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
 from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.pending import Decided, Eventually, as_deferred
+from dstreams.runtime.pending import Pending, PendingCommit, as_deferred
 from dstreams.runtime.progress import Progress, silently
 from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel, slice_end
 from dstreams.storage.interface import Storage
@@ -259,7 +259,7 @@ class Streams:
             self._usage.admit_append(state, length, 1, request.producer, request.stream_seq)
         return answer
 
-    def append(self, name: str, request: AppendRequest, body: bytes) -> Eventually[Appended]:
+    def append(self, name: str, request: AppendRequest, body: bytes) -> Pending[Appended]:
         """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
         if self._commits.under_way is None:
             return self._append(name, request, body)
@@ -268,11 +268,11 @@ class Streams:
             outcome = self._append(name, request, body)
         except ProtocolError as error:
             return self._refused(error)
-        return outcome if isinstance(outcome, Decided | Deferred) else self._resting(outcome)
+        return outcome if isinstance(outcome, PendingCommit | Deferred) else self._resting(outcome)
 
     def _append(
         self, name: str, request: AppendRequest, body: bytes, messages: Messages | None = None
-    ) -> Eventually[Appended]:
+    ) -> Pending[Appended]:
         state = self._commits.accepted.find(name)
         if state is None or state.soft_deleted or state.config.expires:
             state = self._to_write(name)
@@ -306,11 +306,11 @@ class Streams:
                 self._usage.admit_create(request.name, content_type, request.length, 1)
         return None
 
-    def create(self, request: CreateRequest) -> Eventually[Created]:
+    def create(self, request: CreateRequest) -> Pending[Created]:
         """Create a stream or a fork, or find the one that is asked for (PROTOCOL 5.1, 4.2)."""
         return self._durably(lambda: self._create(request))
 
-    def _create(self, request: CreateRequest, messages: Messages | None = None) -> Eventually[Created]:
+    def _create(self, request: CreateRequest, messages: Messages | None = None) -> Pending[Created]:
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
@@ -335,7 +335,7 @@ class Streams:
 
     def _create_fork(
         self, request: CreateRequest, point: ForkPoint, messages: Messages | None
-    ) -> Created | Decided[Created]:
+    ) -> Created | PendingCommit[Created]:
         """Go on with a fork whose point had to be looked up: the world may have changed meanwhile."""
         existing = self._writable(request.name)
         if existing is not None:
@@ -349,7 +349,7 @@ class Streams:
 
     def _insert(
         self, request: CreateRequest, source: StreamState | None, point: ForkPoint | None, messages: Messages | None
-    ) -> Created | Decided[Created]:
+    ) -> Created | PendingCommit[Created]:
         change = creating.plan(request, self._storage.next_stream_id(), source, point, self._clocks.wall(), messages)
         content_type = change.config.content_type
         size, count = len(change.data), len(change.ends)
@@ -371,13 +371,13 @@ class Streams:
         creating.check_fork_depth(self._durable, durable, self._limits.fork_depth)
         return durable
 
-    def delete(self, name: str) -> Decided[None] | None:
+    def delete(self, name: str) -> PendingCommit[None] | None:
         """Delete a stream (PROTOCOL 5.4)."""
         deleted = self._durably(lambda: self._delete(self._to_write(name)))
         assert not isinstance(deleted, Deferred)  # nothing has to be fetched for it
         return deleted
 
-    def _delete(self, state: StreamState) -> Decided[None] | None:
+    def _delete(self, state: StreamState) -> PendingCommit[None] | None:
         change = deleting.plan(self._commits.accepted, state, self._clocks.wall())
         cost = 0
         if isinstance(change, Delete):
@@ -418,7 +418,7 @@ class Streams:
                 commit = self._commits.submit(0, *touches)
                 if commit is not None:
                     done: Deferred[None] = Deferred()
-                    Decided(None, commit).when(done.callback, lambda _: done.callback(None))
+                    PendingCommit(None, commit).when(done.callback, lambda _: done.callback(None))
                     return done
         return None
 
@@ -511,7 +511,7 @@ class Streams:
 
     # --- commit --------------------------------------------------------------------------------------
 
-    def _durably(self, operation: Callable[[], Eventually[_T]]) -> Eventually[_T]:
+    def _durably(self, operation: Callable[[], Pending[_T]]) -> Pending[_T]:
         """Run an operation that decides at once; its outcome waits for the changes that it rests on."""
         if self._commits.under_way is None:
             return operation()
@@ -520,9 +520,9 @@ class Streams:
             outcome = operation()
         except ProtocolError as error:
             return self._refused(error)
-        return outcome if isinstance(outcome, Decided | Deferred) else self._resting(outcome)
+        return outcome if isinstance(outcome, PendingCommit | Deferred) else self._resting(outcome)
 
-    def _split(self, body: bytes, go_on: Callable[[Messages], Eventually[_T]]) -> Deferred[_T]:
+    def _split(self, body: bytes, go_on: Callable[[Messages], Pending[_T]]) -> Deferred[_T]:
         """Split a large JSON body, then do what it is for. Other requests are answered meanwhile.
 
         :param go_on: looks everything up again, since the stream may have changed.
@@ -532,22 +532,22 @@ class Streams:
         done: Deferred[Any] = self._wheel.in_slices(slices.steps())
         return done.addCallback(lambda _: as_deferred(self._durably(lambda: go_on(slices.messages()))))
 
-    def _refused(self, error: ProtocolError) -> Decided[Any]:
+    def _refused(self, error: ProtocolError) -> PendingCommit[Any]:
         """A refusal that counts when all that has been accepted is durable."""
         settled = self._commits.settled()
         if settled is None:
             raise error
-        return Decided(None, settled, error)
+        return PendingCommit(None, settled, error)
 
-    def _resting(self, outcome: _T) -> _T | Decided[_T]:
+    def _resting(self, outcome: _T) -> _T | PendingCommit[_T]:
         """An answer that counts when all that has been accepted is durable."""
         settled = self._commits.settled()
-        return outcome if settled is None else Decided(outcome, settled)
+        return outcome if settled is None else PendingCommit(outcome, settled)
 
-    def _commit(self, result: _T, change: Change, cost: int) -> _T | Decided[_T]:
+    def _commit(self, result: _T, change: Change, cost: int) -> _T | PendingCommit[_T]:
         self._usage.used += cost
         commit = self._commits.submit(cost, change)
-        return result if commit is None else Decided(result, commit)
+        return result if commit is None else PendingCommit(result, commit)
 
     def _published(self, changes: Sequence[Change]) -> None:
         """Changes have been committed and applied."""

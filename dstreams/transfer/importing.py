@@ -72,10 +72,10 @@ def import_streams(
             streams = read_document(file, staging, limits, progress)
             with target as opened:
                 taken = opened.taken(staged.record.name for staged in streams)
-                decided = plan(streams, staging, taken, on_conflict, now)
-                opened.check(decided.steps, staging)
-                total = len(decided.steps)
-                opened.store(decided.steps, staging, lambda stored: progress("storing streams", stored, total))
+                planned = plan(streams, staging, taken, on_conflict, now)
+                opened.check(planned.steps, staging)
+                total = len(planned.steps)
+                opened.store(planned.steps, staging, lambda stored: progress("storing streams", stored, total))
     except OSError as error:
         raise TransferError(f"the import failed: {error}; TMPDIR sets the directory of temporary files") from error
-    return Imported(total, sum(step.staged.messages for step in decided.steps), tuple(decided.skipped))
+    return Imported(total, sum(step.staged.messages for step in planned.steps), tuple(planned.skipped))

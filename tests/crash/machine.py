@@ -19,7 +19,7 @@ from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import unpack
 from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.pending import Eventually, as_deferred
+from dstreams.runtime.pending import Pending, as_deferred
 from dstreams.runtime.progress import Progress
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid.faults import Undecided
@@ -260,7 +260,7 @@ class Process:
         if self.problems:
             raise self.problems[0]
 
-    def wait(self, value: Eventually[_T]) -> _T:
+    def wait(self, value: Pending[_T]) -> _T:
         """The value of an operation, letting threads run as long as it takes.
 
         :raise Violation: when nothing is left that could fire it.

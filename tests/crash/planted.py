@@ -17,7 +17,7 @@ from dstreams.storage import stream_rows
 from dstreams.storage.disk import File, storage_error
 from dstreams.storage.files import checkpoint, data_files, journal, segments
 from dstreams.storage.files.catalog import Coverage
-from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.checkpoint import Checkpoints, DirtyStreams
 from dstreams.storage.files.journal import Journal, Replay
 from dstreams.storage.files.segments import HEADER_SIZE, Batch, Segment
 from tests.crash.disk import Mount, Step
@@ -78,7 +78,7 @@ def _failed_write_stays() -> Iterator[Sabotage]:
 def _catalog_before_sync() -> Iterator[Sabotage]:
     """The catalog learns of bytes that aren't durable yet."""
 
-    async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
+    async def write(self: Checkpoints, dirty: DirtyStreams, position: int) -> None:
         rows, written = [], []
         order = self._files.in_order(dirty.streams)
         for pieces, taken in self._slices(dirty, order, set()):
@@ -101,7 +101,7 @@ def _segments_deleted_early() -> Iterator[Sabotage]:
     """A checkpoint deletes what it is about to cover."""
     honest = Checkpoints._write
 
-    async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
+    async def write(self: Checkpoints, dirty: DirtyStreams, position: int) -> None:
         await self._run(self._remove, position, [])
         await honest(self, dirty, position)
 
@@ -114,7 +114,7 @@ def _wrong_position() -> Iterator[Sabotage]:
     """The catalog claims to have a batch more than it has."""
     honest = Checkpoints._write
 
-    async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
+    async def write(self: Checkpoints, dirty: DirtyStreams, position: int) -> None:
         await honest(self, dirty, self._journal.next_sequence)
 
     with patch.object(Checkpoints, "_write", write):
@@ -175,7 +175,7 @@ def _recycled_early() -> Iterator[Sabotage]:
     """A checkpoint recycles a segment that it is about to cover."""
     honest = Checkpoints._write
 
-    async def write(self: Checkpoints, dirty: Dirty, position: int) -> None:
+    async def write(self: Checkpoints, dirty: DirtyStreams, position: int) -> None:
         await self._spare.recycle(partial(self._covered, position))
         await honest(self, dirty, position)
 

@@ -14,7 +14,7 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.producers import Producer
-from dstreams.runtime.pending import Decided, as_deferred
+from dstreams.runtime.pending import PendingCommit, as_deferred
 from dstreams.storage.interface import StorageError
 from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.streams.appending import Appended, AppendRequest
@@ -168,7 +168,7 @@ class Workload:
         except (ProtocolError, StorageError) as error:
             self._failed(error)
             return
-        if not isinstance(answer, Decided | Deferred):
+        if not isinstance(answer, PendingCommit | Deferred):
             self._succeeded(answer, check)
             return
         self.unanswered += 1

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, LogLevel
 from dstreams.config import parse_log_filter
 from dstreams.http.application import problem_response
 from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
-from dstreams.http.messages import Facts, PageResponse, Request, Response
+from dstreams.http.messages import HeadCacheEntry, PageResponse, Request, Response
 from dstreams.http.observing import Observed
 from dstreams.protocol.problems import InsufficientStorage, InternalError, NotFound, Unavailable
 from dstreams.telemetry.histograms import Histogram
@@ -22,7 +22,7 @@ FIELDS = RequestFields(b"/v1/stream/", "memory")
 
 @frozen
 class FakeSpeaker:
-    """A connection (a ``Speaker``)."""
+    """A connection (a ``ObservedConnection``)."""
 
     http_version: str = "1.1"
     peer: str = "192.0.2.9"
@@ -35,8 +35,8 @@ def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: 
 
 def told(request: Request | None, response: Response | None, operation: str = "read") -> LogEvent:
     events: list[LogEvent] = []
-    witness = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
-    witness.tell(request, response, operation, 0.0125, FakeSpeaker())
+    reporter = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
+    reporter.tell(request, response, operation, 0.0125, FakeSpeaker())
     return events[0]
 
 
@@ -121,11 +121,11 @@ class SameHeadTests:
     def test_own_fields(self) -> None:
         """Each has its own client, duration and status."""
         events: list[LogEvent] = []
-        witness = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
-        facts = Facts(observed=Observed(200, Histogram(), "read", True))
+        reporter = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
+        facts = HeadCacheEntry(observed=Observed(200, Histogram(), "read", True))
         for peer, elapsed in (("192.0.2.1", 1e-9), ("2001:db8::1", 2e-9)):
             asked = Request(b"GET", b"/v1/stream/a", b"", {}, peer=peer, body=b"", facts=facts)
-            witness.tell(asked, Response(200), "read", elapsed, FakeSpeaker())
+            reporter.tell(asked, Response(200), "read", elapsed, FakeSpeaker())
         first, second = (dict(event["log_fields"]) for event in events)
         assert second == first | {"client.address": "2001:db8::1", "event.duration": 2}
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http2.connection import Http2Factory
-from dstreams.http.messages import Request, Response, Speaker
+from dstreams.http.messages import ObservedConnection, Request, Response
 from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
 from dstreams.http.transport.connections import Connections
 from dstreams.http.transport.limits import WRITE_PIECE_BYTES
@@ -27,7 +27,7 @@ PREFIX = b"/v1/stream/"
 
 @frozen
 class FakeSpeaker:
-    """A connection (a ``Speaker``)."""
+    """A connection (a ``ObservedConnection``)."""
 
     http_version: str = "1.1"
     peer: str = "192.0.2.9"
@@ -48,11 +48,11 @@ class FakeWitness:
         response: Response | None,
         operation: str,
         elapsed: float | None,
-        speaker: Speaker,
+        connection: ObservedConnection,
     ) -> None:
         if self.error is not None:
             raise self.error
-        self.told.append((operation, 0 if response is None else response.status, speaker.http_version))
+        self.told.append((operation, 0 if response is None else response.status, connection.http_version))
         self.elapsed.append(elapsed)
 
 
@@ -61,12 +61,12 @@ class Server:
     """An engine behind channels, and what is observed."""
 
     engine: Engine = field(factory=Engine)
-    witness: FakeWitness = field(factory=FakeWitness)
+    reporter: FakeWitness = field(factory=FakeWitness)
     observer: RequestObserver = field(init=False)
     factory: HttpFactory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.observer = RequestObserver(PREFIX, (self.witness,))
+        self.observer = RequestObserver(PREFIX, (self.reporter,))
         self.factory = HttpFactory(self.engine.application, self.engine.wheel, connections=Connections(self.observer))
 
     def connect(self) -> Connected:
@@ -100,7 +100,7 @@ class OperationTests:
         server.ask("GET", "/v1/stream/s?live=%73se&offset=-1")
         server.ask("OPTIONS", "/v1/stream/s")
         server.ask("DELETE", "/v1/stream/s")
-        assert server.witness.told == [
+        assert server.reporter.told == [
             ("create", 201, "1.1"),
             ("append", 204, "1.1"),
             ("head", 200, "1.1"),
@@ -144,7 +144,7 @@ class OperationTests:
         """Requests that get no more than an error are told, too."""
         server = Server()
         server.ask(method, target)
-        assert server.witness.told == [told]
+        assert server.reporter.told == [told]
         assert told[0] in OPERATIONS
 
     def test_judged_early(self) -> None:
@@ -153,7 +153,7 @@ class OperationTests:
         connected = server.connect()
         connected.send(b"POST /v1/stream/s HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 5\r\n\r\n")
         connected.send(b"12345")
-        assert server.witness.told == [("append", 404, "1.1")]
+        assert server.reporter.told == [("append", 404, "1.1")]
 
     def test_errors(self) -> None:
         """Problems are counted by their codes."""
@@ -181,17 +181,17 @@ class RememberingTests:
         connected.send(self.HEAD + b"x")
         assert server.counts == {("append", 404): 1, ("append", 204): 3, ("append", 409): 1}
         assert server.observer.errors == {"NOT_FOUND": 1, "STREAM_CLOSED": 1}
-        assert [status for _, status, _ in server.witness.told] == [404, 204, 204, 204, 409]
+        assert [status for _, status, _ in server.reporter.told] == [404, 204, 204, 204, 409]
 
     def test_quiet(self) -> None:
         """What isn't told the first time isn't told later, and errors are still told."""
-        server = Server(witness=FakeWitness(400))
+        server = Server(reporter=FakeWitness(400))
         server.engine.put("s")
         connected = server.connect()
         connected.send(self.HEAD + b"x", self.HEAD + b"x")
         server.engine.delete("s")
         connected.send(self.HEAD + b"x")
-        assert [status for _, status, _ in server.witness.told] == [404]
+        assert [status for _, status, _ in server.reporter.told] == [404]
 
 
 class TimingTests:
@@ -203,7 +203,7 @@ class TimingTests:
         before = time.perf_counter()
         server.ask("GET", "/v1/stream/none")
         most = time.perf_counter() - before
-        (elapsed,) = server.witness.elapsed
+        (elapsed,) = server.reporter.elapsed
         assert elapsed is not None
         assert 0 < elapsed < most
         assert server.observer.times[("read", 404)].total == pytest.approx(elapsed)
@@ -212,16 +212,16 @@ class TimingTests:
         """Of a request without a head nobody knows how long it took."""
         server = Server()
         server.connect().send(b"\x00")
-        assert server.witness.elapsed == [None]
+        assert server.reporter.elapsed == [None]
 
     def test_told_when_durable(self) -> None:
         """An append is told when its answer is, not before its commit."""
         storage = DelayedStorage()
         server = Server(Engine(storage))
         server.ask("PUT", "/v1/stream/s")
-        assert server.witness.told == []
+        assert server.reporter.told == []
         storage.finish()
-        assert server.witness.told == [("create", 201, "1.1")]
+        assert server.reporter.told == [("create", 201, "1.1")]
 
     def test_failed_commit(self) -> None:
         """A commit that fails is told as the error that the client gets."""
@@ -231,7 +231,7 @@ class TimingTests:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("dstreams.streams.commits._log.failure", lambda *_: None)
             storage.fail()
-        assert server.witness.told == [("create", 503, "1.1")]
+        assert server.reporter.told == [("create", 503, "1.1")]
 
     def test_abandoned(self) -> None:
         """A client that goes before the answer is told of as such, once."""
@@ -239,7 +239,7 @@ class TimingTests:
         server.engine.put("s")
         connected = server.ask("GET", "/v1/stream/s?offset=now&live=long-poll")
         connected.lose()
-        assert server.witness.told == [("poll", ABANDONED, "1.1")]
+        assert server.reporter.told == [("poll", ABANDONED, "1.1")]
         assert server.counts == {("poll", ABANDONED): 1}
 
     def test_gone_after_the_answer(self) -> None:
@@ -248,7 +248,7 @@ class TimingTests:
         server.engine.put("s")
         server.ask("GET", "/v1/stream/s?offset=now&live=sse").lose()
         server.ask("GET", "/v1/stream/s").lose()
-        assert [status for _, status, _ in server.witness.told] == [200, 200]
+        assert [status for _, status, _ in server.reporter.told] == [200, 200]
 
 
 class WitnessTests:
@@ -257,11 +257,11 @@ class WitnessTests:
     @pytest.mark.parametrize(("least", "statuses"), [(0, [201, 404, 0]), (400, [404]), (500, []), (1000, [])])
     def test_least_status(self, least: int, statuses: list[int]) -> None:
         """A witness is told only of what it wants to know."""
-        server = Server(witness=FakeWitness(least))
+        server = Server(reporter=FakeWitness(least))
         server.ask("PUT", "/v1/stream/s")
         server.ask("GET", "/v1/stream/none")
         server.ask("GET", "/v1/stream/s?offset=now&live=long-poll").lose()
-        assert [status for _, status, _ in server.witness.told] == statuses
+        assert [status for _, status, _ in server.reporter.told] == statuses
         assert sum(server.counts.values()) == 3
 
     def test_several(self) -> None:
@@ -275,7 +275,7 @@ class WitnessTests:
         """A witness's fault is logged and reaches nobody else: the client has its answer."""
         failures: list[str] = []
         monkeypatch.setattr("dstreams.http.observing._log.failure", failures.append)
-        server = Server(witness=FakeWitness(error=ZeroDivisionError()))
+        server = Server(reporter=FakeWitness(error=ZeroDivisionError()))
         connected = server.connect()
         assert connected.send(b"GET /v1/stream/s HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 404")
         assert failures == ["telling of a request failed"]
@@ -285,35 +285,35 @@ class Http2Tests:
     """The same over HTTP/2."""
 
     def connect(self, engine: Engine) -> tuple[Http2Client, FakeWitness]:
-        witness = FakeWitness()
-        connections = Connections(RequestObserver(PREFIX, (witness,)))
+        reporter = FakeWitness()
+        connections = Connections(RequestObserver(PREFIX, (reporter,)))
         factory = Http2Factory(engine.application, engine.wheel, connections=connections)
-        return Http2Client(factory=factory, clock=engine.clock), witness
+        return Http2Client(factory=factory, clock=engine.clock), reporter
 
     def test_told(self) -> None:
         """Answers are told with their version, and take some time."""
         engine = Engine()
-        client, witness = self.connect(engine)
+        client, reporter = self.connect(engine)
         client.ask(b"PUT", b"/v1/stream/s", (b"content-type", b"text/plain"), body=b"one")
         client.ask(b"GET", b"/v1/stream/none")
         client.ask(b"GET", b"/v1/stream/s?offset=-1&live=sse")
-        assert witness.told == [("create", 201, "2"), ("read", 404, "2"), ("subscribe", 200, "2")]
-        assert all(elapsed is not None and 0 < elapsed < 10 for elapsed in witness.elapsed)
+        assert reporter.told == [("create", 201, "2"), ("read", 404, "2"), ("subscribe", 200, "2")]
+        assert all(elapsed is not None and 0 < elapsed < 10 for elapsed in reporter.elapsed)
 
     @pytest.mark.parametrize("leaves", ["stream", "connection"])
     def test_abandoned(self, leaves: str) -> None:
         """A request that is taken back, or whose connection is lost, is told of as such, once."""
         engine = Engine()
         engine.put("s")
-        client, witness = self.connect(engine)
+        client, reporter = self.connect(engine)
         number = client.ask(b"GET", b"/v1/stream/s?offset=now&live=long-poll")
-        assert witness.told == []
+        assert reporter.told == []
         if leaves == "stream":
             client.h2.reset_stream(number)
             client.turn()
         else:
             client.server.connectionLost(Failure(ConnectionDone()))
-        assert witness.told == [("poll", ABANDONED, "2")]
+        assert reporter.told == [("poll", ABANDONED, "2")]
 
     def test_statistics(self) -> None:
         """A client that makes no room shows as stalled, with the bytes that wait for it."""
@@ -330,31 +330,31 @@ class ResourceTests:
     """The same over twisted.web."""
 
     def observed(self, engine: Engine | None = None) -> tuple[Client, FakeWitness]:
-        client, witness = Client(engine or Engine()), FakeWitness()
-        client.channel.site.resource._observer = RequestObserver(PREFIX, (witness,))
-        return client, witness
+        client, reporter = Client(engine or Engine()), FakeWitness()
+        client.channel.site.resource._observer = RequestObserver(PREFIX, (reporter,))
+        return client, reporter
 
     def test_told(self) -> None:
         """Answers are told with their version."""
-        client, witness = self.observed()
+        client, reporter = self.observed()
         client.ask("PUT", "/v1/stream/s", content_type="text/plain")
         client.ask("GET", "/v1/stream/none", version="1.0")
-        assert witness.told == [("create", 201, "1.1"), ("read", 404, "1.0")]
+        assert reporter.told == [("create", 201, "1.1"), ("read", 404, "1.0")]
 
     def test_abandoned(self) -> None:
         """A client that goes before its answer is told of as such."""
-        client, witness = self.observed()
+        client, reporter = self.observed()
         client.engine.put("s")
         client.send("GET", "/v1/stream/s?offset=now&live=long-poll")
-        assert witness.told == []
+        assert reporter.told == []
         client.channel.connectionLost(Failure(ConnectionDone()))
-        assert witness.told == [("poll", ABANDONED, "1.1")]
+        assert reporter.told == [("poll", ABANDONED, "1.1")]
 
     def test_failed_commit(self) -> None:
         """A refusal carries what clients aren't told."""
-        client, witness = self.observed(Engine(FailingStorage(error=OSError(5, "broken /dev/sda"))))
+        client, reporter = self.observed(Engine(FailingStorage(error=OSError(5, "broken /dev/sda"))))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("dstreams.streams.commits._log.failure", lambda *_: None)
             answer = client.ask("PUT", "/v1/stream/s", content_type="text/plain")
-        assert witness.told == [("create", 503, "1.1")]
+        assert reporter.told == [("create", 503, "1.1")]
         assert b"sda" not in answer.body

@@ -128,8 +128,8 @@ class RestartingMachine(StreamsMachine):
     def start(self, clock: Clock) -> Engine:
         engine = super().start(clock)
         if isinstance(self.store, AcidStorage):
-            self.store._upkeep._limit = WAL_PAGES
-            self.store._upkeep._note_after = NOTE_AFTER
+            self.store._maintenance._limit = WAL_PAGES
+            self.store._maintenance._note_after = NOTE_AFTER
         return engine
 
     def finish_commits(self) -> None:

@@ -28,7 +28,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.net.connection import Connection
 from tests.net.peers import Recorder, connected, current_reactor, turns, until
 
@@ -253,7 +253,7 @@ async def test_file_is_sent() -> None:
     async with connected(server) as pair:
         await turns(3)  # uvloop takes the socket over in a later turn
         with file_of(b"0123456789") as descriptor:
-            assert Outlet(server.transport).sends_files
+            assert OutputBuffer(server.transport).sends_files
             assert server.transport.send_file(descriptor, 2, 3) == 3
             server.transport.write(b"after")
             await until(lambda: not server.transport.is_writing)

@@ -6,29 +6,29 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from dstreams.runtime.pending import Decided, Eventually, as_deferred, then, then_now
+from dstreams.runtime.pending import Pending, PendingCommit, as_deferred, map_result, then
 
 
 @define(eq=False)
 class Commit:
     """What decided values wait for (an ``Awaited``)."""
 
-    waiting: list[Decided[object]] = field(factory=list)
+    waiting: list[PendingCommit[object]] = field(factory=list)
     over: bool = False
     error: Exception | None = None
 
     def succeed(self) -> None:
         self.over = True
         for each in self.waiting:
-            each.succeeded()
+            each.committed()
 
     def fail(self, error: Exception) -> None:
         self.over, self.error = True, error
         for each in self.waiting:
-            each.broke(error)
+            each.failed(error)
 
 
-def outcome(value: Eventually[object]) -> list[object]:
+def outcome(value: Pending[object]) -> list[object]:
     """What comes of a value, once it does; a failure is given as its exception."""
     found: list[object] = []
     as_deferred(value).addCallbacks(found.append, lambda failure: found.append(failure.value))
@@ -41,7 +41,7 @@ class DecidedTests:
     def test_waits_for_its_commit(self) -> None:
         """Nobody is told before the commit has succeeded; then the result is."""
         commit = Commit()
-        found = outcome(Decided(5, commit))
+        found = outcome(PendingCommit(5, commit))
         assert found == []
         commit.succeed()
         assert found == [5]
@@ -50,29 +50,29 @@ class DecidedTests:
         """Those who wait for one commit are told in the order in which they began to."""
         commit, found = Commit(), list[int]()
         for number in range(3):
-            Decided(number, commit).when(found.append)
+            PendingCommit(number, commit).when(found.append)
         commit.succeed()
         assert found == [0, 1, 2]
 
     def test_failed_commit(self) -> None:
         """A failing commit's error takes the result's place."""
         commit, error = Commit(), OSError("no")
-        found = outcome(Decided(5, commit))
+        found = outcome(PendingCommit(5, commit))
         commit.fail(error)
         assert found == [error]
 
     def test_rescue(self) -> None:
         """Who can make a result of an error is asked to."""
         commit, found = Commit(), list[str]()
-        decided = Decided("good", commit, rescue=str)
-        decided.when(found.append)
+        pending_commit = PendingCommit("good", commit, error_response=str)
+        pending_commit.when(found.append)
         commit.fail(OSError("bad"))
         assert found == ["bad"]
 
     def test_refusal(self) -> None:
         """A refusal waits for what it rests on, too."""
         commit, error = Commit(), ValueError("refused")
-        found = outcome(Decided(None, commit, error))
+        found = outcome(PendingCommit(None, commit, error))
         assert found == []
         commit.succeed()
         assert found == [error]
@@ -81,12 +81,12 @@ class DecidedTests:
     def test_too_late(self, error: OSError | None) -> None:
         """Who asks when the commit is over is told at once."""
         commit = Commit(over=True, error=error)
-        assert outcome(Decided(5, commit)) == [5 if error is None else error]
+        assert outcome(PendingCommit(5, commit)) == [5 if error is None else error]
 
     def test_a_client_that_left(self) -> None:
         """A Deferred that was cancelled isn't fired again by the commit."""
         commit = Commit()
-        done = as_deferred(Decided(5, commit))
+        done = as_deferred(PendingCommit(5, commit))
         done.addErrback(lambda _: None)
         done.cancel()
         commit.succeed()
@@ -98,11 +98,11 @@ class ThenTests:
     def test_at_once(self) -> None:
         """A value that is there is used now."""
         assert then(1, lambda value: value + 1) == 2
-        assert then_now(1, lambda value: value + 1) == 2
+        assert map_result(1, lambda value: value + 1) == 2
 
     def test_later(self) -> None:
         """A Deferred's value is used when it comes."""
-        for go_on in (then, then_now):
+        for go_on in (then, map_result):
             waiting: Deferred[int] = Deferred()
             found = outcome(go_on(waiting, lambda value: value + 1))  # type: ignore[operator]
             assert found == []
@@ -117,7 +117,7 @@ class ThenTests:
             seen.append(value)
             return f"<{value}>"
 
-        found = outcome(then_now(Decided(1, commit), use))
+        found = outcome(map_result(PendingCommit(1, commit), use))
         assert (seen, found) == ([1], [])
         commit.succeed()
         assert found == ["<1>"]
@@ -125,6 +125,6 @@ class ThenTests:
     def test_refused(self) -> None:
         """What was refused isn't used."""
         commit, error = Commit(), ValueError("refused")
-        found = outcome(then_now(Decided(None, commit, error), lambda _: pytest.fail("used")))
+        found = outcome(map_result(PendingCommit(None, commit, error), lambda _: pytest.fail("used")))
         commit.succeed()
         assert found == [error]

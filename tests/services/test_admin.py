@@ -25,7 +25,7 @@ from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.admin import GRACE_SECONDS, AdminService
 from dstreams.services.listeners import resolve_admin_listener
 from dstreams.services.parts import AdminParts
-from dstreams.services.patience import Patience
+from dstreams.services.shutdown import ShutdownDeadline
 from tests.servers import ChildServer, twistd_server
 
 
@@ -64,12 +64,12 @@ class AdminServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.connections = FakeConnections()
-        self.patience = Patience(cast("Any", self.reactor))
+        self.shutdown = ShutdownDeadline(cast("Any", self.reactor))
 
     def service(self, endpoint: str = "127.0.0.1:9090") -> AdminService:
         listener = resolve_admin_listener(configured(endpoint), self.reactor)
         assert listener is not None
-        return AdminService(listener, AdminParts(Factory(), self.connections), self.patience)
+        return AdminService(listener, AdminParts(Factory(), self.connections), self.shutdown)
 
     def test_listens(self) -> None:
         """It binds where it is told to, an address and port or an endpoint string, and says where."""

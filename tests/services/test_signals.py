@@ -12,7 +12,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from dstreams.services.patience import Patience
+from dstreams.services.shutdown import ShutdownDeadline
 from dstreams.services.signals import SignalService
 
 
@@ -57,10 +57,10 @@ class SignalServiceTests:
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self.reactor = FakeReactor()
-        self.patience = Patience(Clock())
+        self.shutdown = ShutdownDeadline(Clock())
         self.exits: list[int] = []
         self.started = False
-        self.service = SignalService(cast("Any", self.reactor), self.patience, lambda: self.started, self.exits.append)
+        self.service = SignalService(cast("Any", self.reactor), self.shutdown, lambda: self.started, self.exits.append)
         yield
         for number, action in before.items():
             signal.signal(number, action)
@@ -90,10 +90,10 @@ class SignalServiceTests:
         assert not self.reactor.stopping
         self.reactor.turn()
         assert self.reactor.stops == 1
-        assert not self.patience.lost
+        assert not self.shutdown.lost
         signal.raise_signal(number)
         self.reactor.turn()
-        assert self.patience.lost
+        assert self.shutdown.lost
         assert self.exits == []
         signal.raise_signal(number)
         assert self.exits == [128 + number]

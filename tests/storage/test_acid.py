@@ -473,7 +473,7 @@ class DeletionTests:
         before = file.stat().st_size
         assert before > 40_000_000
         served.delete("a")
-        assert store._upkeep.purging == 0
+        assert store._maintenance.purging == 0
         assert chunk_count(store) == chunk_count(store, served.streams.find("b").id)
         store._shards[0].checkpoint()
         assert file.stat().st_size < 0.8 * before
@@ -491,12 +491,12 @@ class DeletionTests:
         store = served.storage
         assert isinstance(store, AcidStorage)
         assert now(source.read(0, 5)) == b"bytes"  # type: ignore[attr-defined]
-        assert store._upkeep.purging == 1
+        assert store._maintenance.purging == 1
         served.post("b", b"x")
         assert now(source.read(1, 5)) == b"ytes"  # type: ignore[attr-defined]
         source = None
         served.post("b", b"x")
-        assert store._upkeep.purging == 0
+        assert store._maintenance.purging == 0
         assert chunk_count(store) == chunk_count(store, served.streams.find("b").id)
 
     def test_a_read_under_way_keeps_the_bytes(self, directory: Path) -> None:
@@ -528,7 +528,7 @@ class DeletionTests:
         copy = crashed(directory)
         store, catalog = opened(copy, shard_count=1)
         assert catalog.streams == {}
-        assert store._upkeep.purging == 0
+        assert store._maintenance.purging == 0
         assert chunk_count(store) == 0
         assert store.problems() == []
 
@@ -567,7 +567,7 @@ class DeletionTests:
             threads.step()
             steps += 1
         assert steps < 20
-        assert store._upkeep.purging == chunk_count(store) == 0
+        assert store._maintenance.purging == chunk_count(store) == 0
 
 
 def chunk_count(store: AcidStorage, stream_id: int | None = None) -> int:
@@ -583,7 +583,7 @@ class CheckpointTests:
         served.put("a", b"")
         store = served.storage
         assert isinstance(store, AcidStorage)
-        store._upkeep._limit = 100
+        store._maintenance._limit = 100
         for _ in range(300):
             served.post("a", b"w" * 20_000)
         assert (directory / "acid" / "shard_00.db-wal").stat().st_size < 200 * 4096
@@ -1003,7 +1003,7 @@ class RowTests:
     def test_rows_are_brought_up_to_date(self, directory: Path) -> None:
         """After so many chunks, and at the latest when the store is closed, the rows say what the chunks say."""
         store, catalog = opened(directory, shard_count=1)
-        store._upkeep._note_after = 3
+        store._maintenance._note_after = 3
         commit(store, catalog, create(1, "a"))
         for number in range(4):
             commit(store, catalog, append(1, number, b"x"))
@@ -1045,7 +1045,7 @@ class RowTests:
             commit(store, catalog, append(1, number, b"x"))
         commit(store, catalog, Touch(2, 50.0))
         commit(store, catalog, delete(1))
-        assert not store._upkeep.purging
+        assert not store._maintenance.purging
         directory = crashed(directory)
         store, catalog = opened(directory, shard_count=1)
         commit(store, catalog, append(2, 0, b"new"))

@@ -73,8 +73,8 @@ class AcidProcess(Process):
     def open(self) -> None:
         super().open()
         # A WAL of a few commits: checkpoints happen all the time.
-        self.acid._upkeep._limit = 12
-        self.acid._upkeep._note_after = 10
+        self.acid._maintenance._limit = 12
+        self.acid._maintenance._note_after = 10
 
     def views(self) -> dict[int, View]:
         catalog = self.streams._durable
@@ -302,8 +302,8 @@ class Life:
         """After an orderly end nothing is left that isn't needed."""
         process.drain()
         process.streams._commits.settled()
-        while process.acid._upkeep.purging:
-            process.acid._upkeep.go_on()
+        while process.acid._maintenance.purging:
+            process.acid._maintenance.go_on()
             if not process.threads:
                 raise Violation("deleted streams are never purged")
             process.drain()

@@ -12,8 +12,8 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change, ForkPoint, SoftDelete
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.group import home
+from dstreams.storage.acid.maintenance import Maintenance
 from dstreams.storage.acid.shard import Shard
-from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import RESERVE_BYTES
 from dstreams.storage.interface import StorageError, StorageFull
 from tests.engine import Engine
@@ -194,7 +194,7 @@ class EveryStatementTests:
         """A refused group that lies complete in the WAL isn't found by the next start; without voiding it would be."""
         if not voids:
             monkeypatch.setattr(Shard, "void", lambda _: None)
-        monkeypatch.setattr(Upkeep, "make_room", lambda _: None)  # which may empty the WAL
+        monkeypatch.setattr(Maintenance, "make_room", lambda _: None)  # which may empty the WAL
         disk = FaultyDisk()
         served = engine(directory, 1, connect=disk.connect)
         served.put("a", b"one")
@@ -298,8 +298,8 @@ class CommitFailureTests:
         now(store.commit(first := [create(1, "a", b"one")]))
         catalog.apply(first[0])
         threads.held = True
-        store._upkeep.written(0, 1 << 20)
-        store._upkeep.go_on()
+        store._maintenance.written(0, 1 << 20)
+        store._maintenance.go_on()
         disk.fail(1, sqlite3.SQLITE_IOERR_FSYNC, "COMMIT")
         refused = store.commit([append(1, 3, b"two")])
         assert refused is not None
@@ -398,7 +398,7 @@ class FullDiskTests:
             free[0] = 0
             assert served.post("a", b"more").status == 507
             assert wal.stat().st_size == 0
-            assert served.storage._upkeep._tight == set()  # type: ignore[attr-defined]
+            assert served.storage._maintenance._tight == set()  # type: ignore[attr-defined]
 
     def test_the_free_space_is_the_file_system_s(self, directory: Path) -> None:
         """Left to itself the store asks the file system, and finds room."""
@@ -416,7 +416,7 @@ class UpkeepFailureTests:
         served.put("a", b"")
         store = served.storage
         assert isinstance(store, AcidStorage)
-        store._upkeep._limit = 100
+        store._maintenance._limit = 100
         disk.fail(1, sqlite3.SQLITE_FULL, only="PRAGMA wal_checkpoint")
         for _ in range(50):
             assert served.post("a", b"w" * 20_000).status == 204
@@ -436,7 +436,7 @@ class UpkeepFailureTests:
         served.put("b", b"kept")
         store = served.storage
         assert isinstance(store, AcidStorage)
-        store._upkeep._limit = 10 if statement.startswith("PRAGMA") else 10_000
+        store._maintenance._limit = 10 if statement.startswith("PRAGMA") else 10_000
         # The first COMMIT is the deletion's own.
         disk.fail(2 if statement == "COMMIT" else 1, sqlite3.SQLITE_IOERR, only=statement)
         assert served.delete("a").status == 204
@@ -474,11 +474,11 @@ class UpkeepFailureTests:
         disk.fail(1, sqlite3.SQLITE_FULL, only="DELETE FROM chunks")
         assert served.delete("a").status == 204
         assert store.failure is None
-        assert store._upkeep.purging == 1
+        assert store._maintenance.purging == 1
         assert len(failures) == 1
         failures.clear()
         assert served.delete("b").status == 204
-        assert store._upkeep.purging == 0
+        assert store._maintenance.purging == 0
         assert store.problems() == []
 
 

@@ -33,7 +33,7 @@ def opened(directory: Path, reactor: Any) -> tuple[Streams, AcidStorage]:
     store = AcidStorage(str(directory), 4, run, connect=unsynced, recent_bytes=3_000)
     streams = Streams(store, TimerWheel(reactor), StoreLimits(1 << 40, 1 << 40))
     streams.open()
-    store._upkeep._limit = 60
+    store._maintenance._limit = 60
     return streams, store
 
 
@@ -126,7 +126,7 @@ async def test_everything_at_once(tmp_path: Path) -> None:
     clients.writing = False
     assert min(await readers) > 0
     assert await others > 0
-    while store._upkeep.purging:
+    while store._maintenance.purging:
         await create(streams, "nudge")
         await value(streams.delete("nudge"))
         await deferLater(reactor, 0.001)

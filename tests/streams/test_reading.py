@@ -408,9 +408,9 @@ class InsideMessageTests:
         tag = library.get("s", offset(4)).headers["etag"]
         assert library.get("s", offset(3)).headers["etag"] == tag
         assert library.get("s", offset(5), if_none_match=tag).status == 304
-        elsewhere = tag.replace(":3:", ":4:")
-        assert elsewhere != tag
-        assert library.body(library.get("s", offset(4), if_none_match=elsewhere)) == b"def"
+        other_paths = tag.replace(":3:", ":4:")
+        assert other_paths != tag
+        assert library.body(library.get("s", offset(4), if_none_match=other_paths)) == b"def"
 
 
 class CapTests:

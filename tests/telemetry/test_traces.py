@@ -44,7 +44,7 @@ def configured(traces: bool) -> Config:
 
 @frozen
 class FakeSpeaker:
-    """A connection (a ``Speaker``)."""
+    """A connection (a ``ObservedConnection``)."""
 
     http_version: str = "1.1"
     peer: str = "192.0.2.9"

@@ -12,20 +12,20 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from dstreams.config.schema import Proxy
-from dstreams.http.forwarding.accounts import (
+from dstreams.http.forwarding.forwarded import (
     FORWARDED,
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
     X_FORWARDED_PORT,
     X_FORWARDED_PROTO,
-    Account,
+    ForwardedRequest,
     Trusts,
     read_forwarded,
     read_x_forwarded,
 )
 from dstreams.http.forwarding.trust import TrustedProxies
-from dstreams.http.messages import Application, Facts, Request, Response, Via
-from dstreams.runtime.pending import Eventually
+from dstreams.http.messages import Application, HeadCacheEntry, Request, Response, Via
+from dstreams.runtime.pending import Pending
 
 _log = Logger()
 
@@ -40,7 +40,7 @@ _LONGEST_KNOWN = 1024
 
 _X_FORWARDED = (X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO)
 
-Read = Callable[[Mapping[bytes, bytes], Trusts], Account]
+Read = Callable[[Mapping[bytes, bytes], Trusts], ForwardedRequest]
 
 
 @frozen
@@ -75,7 +75,7 @@ class _Seen:
     client: str | None
     identity: str | None
     headers: Mapping[bytes, bytes]
-    facts: Facts = field(factory=Facts)
+    facts: HeadCacheEntry = field(factory=HeadCacheEntry)
 
 
 @define(eq=False)
@@ -102,7 +102,7 @@ class ForwardingApplication:
     _identity: bytes | None = field(init=False)
     _proxies_own: frozenset[bytes] = field(init=False)
     """The headers that only trusted proxies may send."""
-    _accounts: dict[tuple[bytes, ...], Account] = field(factory=dict, init=False)
+    _accounts: dict[tuple[bytes, ...], ForwardedRequest] = field(factory=dict, init=False)
     """Parsed headers by their values. Heads differ in other headers, such as a producer's sequence number."""
     _dropped: int = field(default=0, init=False)
     """The number of requests that lost headers since the last warning."""
@@ -124,7 +124,7 @@ class ForwardingApplication:
         self._see(request)
         return self._inner.judge(request)
 
-    def respond(self, request: Request) -> Eventually[Response]:
+    def respond(self, request: Request) -> Pending[Response]:
         """See :meth:`Application.respond`."""
         self._see(request)
         return self._inner.respond(request)
@@ -172,7 +172,7 @@ class ForwardingApplication:
                 identity = value.decode("utf-8", "replace")
         return _Seen(request.scheme, account.scheme or request.scheme, account.client, identity, headers)
 
-    def _account(self, headers: Mapping[bytes, bytes]) -> Account:
+    def _account(self, headers: Mapping[bytes, bytes]) -> ForwardedRequest:
         key = tuple([headers.get(name, b"") for name in self._family.names])
         account = self._accounts.get(key)
         if account is None:

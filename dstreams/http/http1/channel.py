@@ -51,9 +51,9 @@ from zope.interface import implementer
 
 from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
+from dstreams.http.http1.head_cache import HeadCache
 from dstreams.http.http1.heads import RequestHead
-from dstreams.http.http1.known_heads import Heads
-from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.http1.status_lines import CONTINUE
 from dstreams.http.http1.writer import ResponseWriter
@@ -66,7 +66,7 @@ from dstreams.http.transport.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTE
 from dstreams.http.transport.replies import DateLine, internal_error
 from dstreams.http.transport.sockets import Transport, unsent_bytes
 from dstreams.http.transport.upload_budget import BUSY
-from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.runtime.timers import TimerWheel, slice_end
 
 _log = Logger()
@@ -114,7 +114,7 @@ class HttpChannel(protocol.Protocol):
     _limits: HttpLimits
     _date: DateLine
     _connections: Connections
-    _heads: Heads
+    _head_cache: HeadCache
 
     # Per connection.
     _phase: Phase = field(default=_HEAD, init=False)
@@ -125,7 +125,7 @@ class HttpChannel(protocol.Protocol):
     _large_read: int = field(default=LARGE_READ_BYTES, init=False)
     """Segments that are longer count as a part of the work of a turn."""
     _reader: RequestReader = field(init=False)
-    _outlet: Outlet = field(init=False)
+    _output: OutputBuffer = field(init=False)
     _writer: ResponseWriter = field(init=False)
     _deadline: Deadline = field(init=False)
     _most_unjudged: int = field(init=False)
@@ -144,7 +144,7 @@ class HttpChannel(protocol.Protocol):
 
     # Per request.
     _request: Request | None = field(default=None, init=False)
-    _pending: Deferred[Response] | Decided[Response] | None = field(default=None, init=False)
+    _pending: Deferred[Response] | PendingCommit[Response] | None = field(default=None, init=False)
     """What the application answers when it can."""
     _asked_at: float = field(default=0.0, init=False)
     """When its head was complete; only where an observer wants to know."""
@@ -178,7 +178,7 @@ class HttpChannel(protocol.Protocol):
     @property
     def is_stalled(self) -> bool:
         """Whether the client takes less than it is sent."""
-        return self._outlet.blocked
+        return self._output.blocked
 
     @property
     def http_version(self) -> str:
@@ -208,7 +208,7 @@ class HttpChannel(protocol.Protocol):
         """Close after the answer under way; when there is none, after a request that is still on its way."""
         self.retire()
         self._finishing = True
-        if self._phase is _HEAD and not self._outlet.corked:
+        if self._phase is _HEAD and not self._output.corked:
             self._serve()
 
     def abort(self) -> None:
@@ -229,10 +229,10 @@ class HttpChannel(protocol.Protocol):
         self._scheme = b"https" if secure else b"http"
         self._large_read = LARGE_TLS_READ_BYTES if secure else LARGE_READ_BYTES
         self._peer = _text_address(transport.getPeer())
-        self._reader = RequestReader(self._limits, self._heads)
+        self._reader = RequestReader(self._limits, self._head_cache)
         self._most_unjudged = min(self._limits.drain_bytes, self._application.max_body_bytes)
-        self._outlet = Outlet(transport)
-        self._writer = ResponseWriter(self._outlet, self._date, self._response_ended, self._wheel, self._continue_body)
+        self._output = OutputBuffer(transport)
+        self._writer = ResponseWriter(self._output, self._date, self._response_ended, self._wheel, self._continue_body)
         self._deadline = Deadline(self._wheel, self._deadline_passed)
         # Not only for streamed bodies: a client that sends requests and reads no answers must not fill the
         # transport's buffer either.
@@ -243,10 +243,10 @@ class HttpChannel(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Use what has arrived, as far as it goes."""
-        phase, outlet = self._phase, self._outlet
-        if phase is _HEAD and not self._reader.buffered and not outlet.corked and not outlet.blocked:
+        phase, output = self._phase, self._output
+        if phase is _HEAD and not self._reader.buffered and not output.corked and not output.blocked:
             end = data.find(b"\r\n\r\n") + 4
-            head = self._heads.known.get(data[:end]) or self._heads.recognize(data[:end])
+            head = self._head_cache.known.get(data[:end]) or self._head_cache.recognize(data[:end])
             # What is judged by its head alone isn't served like this: see the top of the module.
             if (
                 head is not None
@@ -260,7 +260,7 @@ class HttpChannel(protocol.Protocol):
             self._drop(len(data))
         elif phase is not _CLOSING and phase is not _CLOSED:
             self._reader.feed(data)
-            if not outlet.corked and not self._postponed:
+            if not output.corked and not self._postponed:
                 self._serve()
         if len(data) > self._large_read and self._wheel.turn_is_over():
             self._postpone()
@@ -272,7 +272,7 @@ class HttpChannel(protocol.Protocol):
             self._lose()
         elif self._phase is _RESPONDING:
             self._give_up_waiting()
-        elif not self._outlet.corked and not self._postponed:
+        elif not self._output.corked and not self._postponed:
             self._serve()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
@@ -301,20 +301,20 @@ class HttpChannel(protocol.Protocol):
 
     def pauseProducing(self) -> None:
         """The client takes less than it is sent."""
-        if not self._outlet.blocked:
-            self._outlet.blocked = True
+        if not self._output.blocked:
+            self._output.blocked = True
             self._blocked_since = self._wheel.seconds()
-            if not self._outlet.corked:
+            if not self._output.corked:
                 self._settle()
 
     def resumeProducing(self) -> None:
         """The client has taken what it was sent."""
-        self._outlet.blocked = False
+        self._output.blocked = False
         self._continue_body()
 
     def _continue_body(self) -> None:
         """Send more of a streamed body, and serve what follows if it ends."""
-        corked = self._outlet.cork()
+        corked = self._output.cork()
         self._writer.resume()
         if not corked:
             self._serve()
@@ -330,17 +330,17 @@ class HttpChannel(protocol.Protocol):
         :param over: says when the time has passed; by default when this turn of the reactor is over.
         :return: whether there is more to do, which was postponed.
         """
-        outlet = self._outlet
-        outlet.corked = True
+        output = self._output
+        output.corked = True
         held_up, more = True, False
         while held_up:
             more = self._take_steps(over or self._wheel.turn_is_over)
-            held_up = outlet.blocked
+            held_up = output.blocked
             # Still corked: a transport that asks for a pause in the middle of this write isn't closed there.
-            outlet.flush()
-            held_up = held_up and not outlet.blocked
-        outlet.corked = False
-        if more and not outlet.blocked:
+            output.flush()
+            held_up = held_up and not output.blocked
+        output.corked = False
+        if more and not output.blocked:
             self._postpone()
             return True
         self._settle()
@@ -351,8 +351,8 @@ class HttpChannel(protocol.Protocol):
 
         It does what :meth:`_serve` would do, and saves 1.1 us of 5.6 (``python -m bench.application``).
         """
-        outlet = self._outlet
-        outlet.corked = True
+        output = self._output
+        output.corked = True
         request = self._request = head.request(self._scheme, self._peer)
         request.body = body
         self._reader.blank_lines = 0
@@ -360,16 +360,16 @@ class HttpChannel(protocol.Protocol):
             self._asked_at = time.perf_counter()
         self._writer.begin(head.method == b"HEAD", head.is_1_0, head.keep_alive and not self._retiring)
         self._respond(request)
-        if self._pending is None or outlet.blocked:
-            outlet.flush()
-            outlet.corked = False
+        if self._pending is None or output.blocked:
+            output.flush()
+            output.corked = False
             self._settle()
         else:
-            outlet.corked = False  # nothing is written, and no deadline runs that means anything now
+            output.corked = False  # nothing is written, and no deadline runs that means anything now
 
     def _take_steps(self, over: Callable[[], bool]) -> bool:
         """Use the input; whether that ended because the time was over."""
-        while not self._outlet.blocked:
+        while not self._output.blocked:
             phase = self._phase
             if phase is _HEAD:
                 goes_on = self._reader.has_more and self._read_head()
@@ -392,7 +392,7 @@ class HttpChannel(protocol.Protocol):
     def _postpone(self) -> None:
         """Continue in the next turns; until then nothing is read, and no time passes for the client."""
         phase = self._phase
-        if self._outlet.blocked or phase is _ENDING or phase is _CLOSING or phase is _CLOSED:
+        if self._output.blocked or phase is _ENDING or phase is _CLOSING or phase is _CLOSED:
             return
         if phase is not _LINGERING:
             self._deadline.move(inf)
@@ -414,7 +414,7 @@ class HttpChannel(protocol.Protocol):
     def _take_step(self) -> bool:
         """Do a part of what was postponed; whether there is more."""
         phase = self._phase
-        if phase is _CLOSED or phase is _CLOSING or self._outlet.blocked:
+        if phase is _CLOSED or phase is _CLOSING or self._output.blocked:
             return False  # what is left is served when the client has taken its answers
         if phase is _LINGERING:
             if self._unread >= 0:
@@ -436,7 +436,7 @@ class HttpChannel(protocol.Protocol):
     def _settle(self) -> None:
         """At the end of a turn: note how long what comes next may take."""
         phase = self._phase
-        if self._reader.trim() and phase is _HEAD and not self._outlet.blocked:
+        if self._reader.trim() and phase is _HEAD and not self._output.blocked:
             if self._finishing or self._reader.ended:
                 self._end_idle()
             else:
@@ -451,7 +451,7 @@ class HttpChannel(protocol.Protocol):
     def _settle_midway(self, phase: Phase) -> None:
         """As :meth:`_settle`, in the middle of a request or a response."""
         limits, now = self._limits, self._wheel.seconds()
-        if self._outlet.blocked:
+        if self._output.blocked:
             self._deadline.move(self._blocked_since + limits.stall_timeout)
         elif phase is _HEAD:
             if self._until == inf:
@@ -468,7 +468,7 @@ class HttpChannel(protocol.Protocol):
             self._deadline.move(now + limits.body_timeout)
         else:
             self._deadline.move(self._until if phase is _DRAINING else inf)
-        self._bound_input(phase is _RESPONDING or self._outlet.blocked)
+        self._bound_input(phase is _RESPONDING or self._output.blocked)
 
     def _bound_input(self, waiting: bool) -> None:
         """Keep what is read ahead within its bound while an answer is awaited or not taken."""
@@ -490,7 +490,7 @@ class HttpChannel(protocol.Protocol):
             self._transport.abortConnection()
         elif phase is _LINGERING or phase is _DRAINING:
             self._lose()
-        elif self._outlet.blocked:
+        elif self._output.blocked:
             self._connections.cut_stalled += 1
             self._transport.abortConnection()
         elif phase is _BODY:
@@ -550,7 +550,7 @@ class HttpChannel(protocol.Protocol):
             self._answer_early(self._busy(request), length if may_drain else None)
             return
         if head.expects_continue and not available:
-            self._outlet.write(CONTINUE)
+            self._output.write(CONTINUE)
         self._reader.begin_body(length, max_bytes)
         self._body_since = self._wheel.seconds()
         self._phase = _BODY
@@ -615,7 +615,7 @@ class HttpChannel(protocol.Protocol):
 
     def _respond(self, request: Request) -> None:
         self._phase = _RESPONDING
-        answer: Eventually[Response]
+        answer: Pending[Response]
         try:
             answer = self._application.respond(request)
         except Exception:
@@ -624,7 +624,7 @@ class HttpChannel(protocol.Protocol):
             self._send(answer)
             return
         self._pending = answer
-        if isinstance(answer, Decided):
+        if isinstance(answer, PendingCommit):
             answer.when(self._answered)
         else:
             answer.addCallbacks(self._answered, self._not_answered).addErrback(_log_failure)
@@ -636,8 +636,8 @@ class HttpChannel(protocol.Protocol):
                 stop_body(response.body)
             return
         self._pending = None
-        outlet = self._outlet
-        corked, outlet.corked = outlet.corked, True
+        output = self._output
+        corked, output.corked = output.corked, True
         self._send(response)
         if not corked:
             self._serve()
@@ -697,7 +697,7 @@ class HttpChannel(protocol.Protocol):
 
     def _time_out(self, detail: str) -> None:
         self._connections.timed_out += 1
-        self._outlet.cork()
+        self._output.cork()
         self._refuse(self._request if self._phase is _BODY else None, 408, detail)
         self._serve()
 
@@ -752,7 +752,7 @@ class HttpChannel(protocol.Protocol):
             self._phase = _DRAINING
         else:
             self._phase = _HEAD
-        if not self._outlet.corked:
+        if not self._output.corked:
             self._serve()
 
     # -- the end
@@ -811,13 +811,15 @@ class HttpChannel(protocol.Protocol):
 class HttpFactory(ConnectionFactory[HttpChannel]):
     """Makes the channels of a listener, and keeps track of them."""
 
-    _heads: Heads | None = None
+    _head_cache: HeadCache | None = None
 
     def make(self) -> HttpChannel:
         """A channel; all of them know the same heads by heart."""
-        if self._heads is None:
-            self._heads = Heads(self._limits)
-        return HttpChannel(self._application, self._wheel, self._limits, self._date, self._connections, self._heads)
+        if self._head_cache is None:
+            self._head_cache = HeadCache(self._limits)
+        return HttpChannel(
+            self._application, self._wheel, self._limits, self._date, self._connections, self._head_cache
+        )
 
     def retire(self) -> None:
         """Give every connection one more answer: it says that the connection closes. New ones are still taken."""

@@ -16,7 +16,7 @@ import re
 from attrs import define, field
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from dstreams.http.messages import Facts, Request
+from dstreams.http.messages import HeadCacheEntry, Request
 from dstreams.http.transport.heads import HOST, HeadFault
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.headers import SINGLETONS
@@ -49,7 +49,7 @@ class RequestHead:
     is_1_0: bool
     keep_alive: bool
     expects_continue: bool
-    facts: Facts = field(factory=Facts)
+    facts: HeadCacheEntry = field(factory=HeadCacheEntry)
 
     def request(self, scheme: bytes, peer: str) -> Request:
         """A request with this head; its ``body`` is empty when none was announced, else ``None``."""

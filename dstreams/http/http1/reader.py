@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import define, field
 
 from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
+from dstreams.http.http1.head_cache import HeadCache
 from dstreams.http.http1.heads import RequestHead, prefix_fault
-from dstreams.http.http1.known_heads import Heads
 from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import MAX_BLANK_LINES, HttpLimits
 
@@ -22,7 +22,7 @@ class RequestReader:
     """
 
     _limits: HttpLimits
-    _heads: Heads
+    _head_cache: HeadCache
     ended: bool = field(default=False, init=False)
     """Whether nothing more will come."""
     body_received: int = field(default=0, init=False)
@@ -68,7 +68,7 @@ class RequestReader:
             return self._incomplete_head()
         self._at = end + 4
         self._scanned = self.blank_lines = 0
-        return self._heads.read(data[start : end + 4])
+        return self._head_cache.read(data[start : end + 4])
 
     def begin_body(self, length: int | None, max_bytes: int) -> None:
         """The head was accepted: from here on the bytes are its body's.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.messages import Frame
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.interface import FileRange
@@ -31,7 +31,7 @@ class ChannelSink:
     :param go_on: has the body resumed; called in a later turn.
     """
 
-    _outlet: Outlet
+    _output: OutputBuffer
     _chunked: bool
     _missing: int | None
     _on_end: Callable[[bool], None]
@@ -56,26 +56,26 @@ class ChannelSink:
                     self.abort()
                     return False
                 self._missing -= len(data)
-            self._outlet.write(data)
+            self._output.write(data)
         return self._takes_more(len(data))
 
     def write_frame(self, frame: Frame) -> bool:
         """See :meth:`Sink.write_frame`."""
         if not (self._chunked and self._open and frame.data):
             return self.write(frame.data)
-        self._outlet.write(frame.chunked)
+        self._output.write(frame.chunked)
         return self._takes_more(len(frame.data))
 
     @property
     def sends_files(self) -> bool:
         """See :meth:`Sink.sends_files`."""
-        return self._missing is not None and self._outlet.sends_files
+        return self._missing is not None and self._output.sends_files
 
     def send_file(self, part: FileRange) -> int:
         """See :meth:`Sink.send_file`."""
         if not self._open or self._missing is None or part.size > self._missing or self._wheel.turn_is_over():
             return 0
-        sent = self._outlet.send_file(part.file.fileno(), part.offset, part.size)
+        sent = self._output.send_file(part.file.fileno(), part.offset, part.size)
         self._missing -= sent
         return sent
 
@@ -89,7 +89,7 @@ class ChannelSink:
             return
         self._open = False
         if self._chunked:
-            self._outlet.write(b"0\r\n\r\n")
+            self._output.write(b"0\r\n\r\n")
         self._on_end(True)
 
     def abort(self) -> None:
@@ -113,7 +113,7 @@ class ChannelSink:
         return True
 
     def _takes_more(self, size: int) -> bool:
-        if self._outlet.blocked:
+        if self._output.blocked:
             self.waiting = True
             return False
         if size >= LARGE_WRITE_BYTES and self._open and self._wheel.turn_is_over():
@@ -129,6 +129,6 @@ class ChannelSink:
 
     def _take_turn(self) -> None:
         self._awaits_turn = False
-        if self.waiting and self._open and not self._outlet.blocked:  # else the transport resumes it
+        if self.waiting and self._open and not self._output.blocked:  # else the transport resumes it
             self._has_turn = True
             self._go_on()

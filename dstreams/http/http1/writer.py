@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.http1.sink import ChannelSink
 from dstreams.http.http1.status_lines import STATUS_LINES, connection_line, unknown_status
 from dstreams.http.messages import Body, Response
@@ -31,7 +31,7 @@ class ResponseWriter:
     :param go_on: calls :meth:`resume` and sends what that yields; called in a later turn.
     """
 
-    _outlet: Outlet
+    _output: OutputBuffer
     _date: DateLine
     _on_end: Callable[[bool], None]
     _wheel: TimerWheel
@@ -120,14 +120,14 @@ class ResponseWriter:
             self.keep_alive = False  # the end of the connection is the end of the body
         else:
             framing, chunked = b"Transfer-Encoding: chunked\r\n", True
-        mark = self._outlet.mark()
+        mark = self._output.mark()
         self._write(response, framing)
         self._body = body
-        self._sink = ChannelSink(self._outlet, chunked, length, self._stream_ended, self._wheel, self._go_on)
+        self._sink = ChannelSink(self._output, chunked, length, self._stream_ended, self._wheel, self._go_on)
         try:
             body.start(self._sink)
         except Exception:
-            if self._body is body and self._outlet.take_back(mark):
+            if self._body is body and self._output.take_back(mark):
                 self._let_go()
                 raise
             self._break_off()
@@ -135,7 +135,7 @@ class ResponseWriter:
     def _write(self, response: Response, framing: bytes, body: bytes = b"") -> None:
         connection = b"" if self.keep_alive and not self._is_1_0 else connection_line(self.keep_alive, self._is_1_0)
         first, date = STATUS_LINES.get(response.status) or unknown_status(response.status), self._date.current()
-        self._outlet.write(b"".join((first, response.head, date, connection, framing, b"\r\n", body)))
+        self._output.write(b"".join((first, response.head, date, connection, framing, b"\r\n", body)))
 
     def _stream_ended(self, complete: bool) -> None:
         self._let_go()

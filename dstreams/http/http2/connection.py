@@ -52,7 +52,7 @@ from dstreams.http.transport.limits import LARGE_TLS_READ_BYTES, STEP_SECONDS, W
 from dstreams.http.transport.replies import BODILESS, DateLine, internal_error
 from dstreams.http.transport.sockets import Transport, unsent_bytes
 from dstreams.http.transport.upload_budget import BUSY
-from dstreams.runtime.pending import Decided, Eventually
+from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.runtime.timers import Timer, TimerWheel, slice_end
 
 _log = Logger()
@@ -496,7 +496,7 @@ class Http2Connection(protocol.Protocol):
             return self._apology(request, "judging a request failed")
 
     def _respond(self, stream: Http2Stream, request: Request) -> None:
-        answer: Eventually[Response]
+        answer: Pending[Response]
         try:
             answer = self._application.respond(request)
         except Exception:
@@ -506,7 +506,7 @@ class Http2Connection(protocol.Protocol):
             return
         stream.pending = answer
         answered = partial(self._answered, stream)
-        if isinstance(answer, Decided):
+        if isinstance(answer, PendingCommit):
             answer.when(answered)
         else:
             answer.addCallbacks(answered, partial(self._not_answered, stream)).addErrback(_log_failure)

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 from dstreams.http.messages import Body, Frame, Request, Response
 from dstreams.http.transport.bodies import ReceivedBody, stop_body
 from dstreams.http.transport.limits import WRITE_PIECE_BYTES
-from dstreams.http.transport.upload_budget import BodyRoom
-from dstreams.runtime.pending import Decided
+from dstreams.http.transport.upload_budget import UploadBudget
+from dstreams.runtime.pending import PendingCommit
 from dstreams.storage.interface import FileRange
 
 _log = Logger()
@@ -47,7 +47,7 @@ class Http2Stream:
     owner: Owner
     id: int
     now: float
-    bodies: BodyRoom
+    bodies: UploadBudget
     request: Request | None = None
 
     asked_at: float = field(default=0.0, init=False)
@@ -57,7 +57,7 @@ class Http2Stream:
     is_reading: bool = field(default=False, init=False)
     """Whether the body of the request is awaited."""
     last_byte: float = field(default=0.0, init=False)
-    pending: Deferred[Response] | Decided[Response] | None = field(default=None, init=False)
+    pending: Deferred[Response] | PendingCommit[Response] | None = field(default=None, init=False)
     """The application's answer, while it isn't there yet."""
     body: Body | None = field(default=None, init=False)
     """The streamed body that is being sent."""

@@ -8,18 +8,18 @@ from dstreams.http.messages import Request, Response
 from dstreams.protocol import headers
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.producers import parse_producer
-from dstreams.runtime.pending import Eventually, then_now
+from dstreams.runtime.pending import Pending, map_result
 from dstreams.streams.appending import Appended, AppendRequest
 
 _NEXT_OFFSET = NO_STORE + b"Stream-Next-Offset: %b\r\n"
 
 
-def append(context: Context, request: Request, name: str) -> Eventually[Response]:
+def append(context: Context, request: Request, name: str) -> Pending[Response]:
     """Append the body, close the stream, or both: 204, and 200 for what a producer stored."""
     body = request.body
     assert body is not None
     appended = context.streams.append(name, request.facts.append or _read(request), body)
-    return _answer(appended) if isinstance(appended, Appended) else then_now(appended, _answer)
+    return _answer(appended) if isinstance(appended, Appended) else map_result(appended, _answer)
 
 
 def judge(context: Context, request: Request, name: str) -> Response | None:

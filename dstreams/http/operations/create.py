@@ -11,14 +11,14 @@ from dstreams.protocol.expiry import parse_expires_at, parse_ttl
 from dstreams.protocol.names import encode_name, parse_name
 from dstreams.protocol.offsets import NOW, format_offset, parse_offset
 from dstreams.protocol.problems import BadRequest
-from dstreams.runtime.pending import Eventually, then_now
+from dstreams.runtime.pending import Pending, map_result
 from dstreams.streams.creating import Created, CreateRequest, ForkRequest
 
 
-def create(context: Context, request: Request, name: str) -> Eventually[Response]:
+def create(context: Context, request: Request, name: str) -> Pending[Response]:
     """Create the stream, or find it as asked for: 201 or 200."""
     created = context.streams.create(_parse(context, request, name))
-    return then_now(created, lambda result: _answer(context, request, result))
+    return map_result(created, lambda result: _answer(context, request, result))
 
 
 def judge(context: Context, request: Request, name: str) -> Response | None:

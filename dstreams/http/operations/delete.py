@@ -5,9 +5,9 @@ from __future__ import annotations
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
-from dstreams.runtime.pending import Eventually, then_now
+from dstreams.runtime.pending import Pending, map_result
 
 
-def delete(context: Context, request: Request, name: str) -> Eventually[Response]:
+def delete(context: Context, request: Request, name: str) -> Pending[Response]:
     """Delete the stream: 204."""
-    return then_now(context.streams.delete(name), lambda _: Response(204, NO_STORE))
+    return map_result(context.streams.delete(name), lambda _: Response(204, NO_STORE))

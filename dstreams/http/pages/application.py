@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from dstreams.http.application import Elsewhere, problem_response
+from dstreams.http.application import OtherPaths, problem_response
 from dstreams.http.messages import Request, Response
 from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.protocol.problems import BY_STATUS
@@ -26,7 +26,7 @@ class PagesApplication:
     :param hosts: the host names under which requests are answered.
     """
 
-    _pages: Elsewhere
+    _pages: OtherPaths
     hosts: AllowedHosts = field(factory=AllowedHosts)
     max_body_bytes: int = MAX_BODY_BYTES
 

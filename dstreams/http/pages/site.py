@@ -36,7 +36,7 @@ def build_pages(*pages: Page) -> IResource:
         page(app)
 
     @app.handle_errors(HTTPException)
-    def elsewhere(request: IRequest, failure: object) -> bytes:
+    def other_paths(request: IRequest, failure: object) -> bytes:
         error = getattr(failure, "value", None)
         if isinstance(error, WrongMethod):
             allow = b", ".join(sorted(method.encode() for method in error.valid_methods or ()))

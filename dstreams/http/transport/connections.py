@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dstreams.http.messages import Observer
-from dstreams.http.transport.upload_budget import BodyRoom
+from dstreams.http.transport.upload_budget import UploadBudget
 from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel
 
 _log = Logger()
@@ -96,7 +96,7 @@ class Connections:
     """
 
     observer: Observer | None = field(default=None, repr=False)
-    bodies: BodyRoom = field(factory=BodyRoom, repr=False)
+    bodies: UploadBudget = field(factory=UploadBudget, repr=False)
     live: set[Connection] = field(factory=set, init=False)
     cut_stalled: int = field(default=0, init=False)
     timed_out: int = field(default=0, init=False)

@@ -13,7 +13,7 @@ from dstreams.http.messages import Application
 from dstreams.http.transport.connections import Connections
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.http.transport.replies import DateLine
-from dstreams.http.transport.upload_budget import BodyRoom
+from dstreams.http.transport.upload_budget import UploadBudget
 from dstreams.runtime.timers import TimerWheel
 
 
@@ -53,7 +53,7 @@ class ConnectionFactory(protocol.Factory, Generic[C]):
         self._wheel = wheel
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)
-        self._connections = connections or Connections(bodies=BodyRoom(self._limits.max_buffered_bytes))
+        self._connections = connections or Connections(bodies=UploadBudget(self._limits.max_buffered_bytes))
         self._retiring = self._refuses = False
 
     def make(self) -> C:

@@ -13,7 +13,7 @@ BUSY: Final = "Too many large request bodies are arriving at the moment"
 
 
 @define(eq=False)
-class BodyRoom:
+class UploadBudget:
     """Counts the received bytes of bodies larger than ``SMALL_BYTES``.
 
     Only received bytes are counted, not announced ones, because an announcement costs a client nothing.

@@ -10,7 +10,7 @@ CRC-32 of its name says, a fork in its source's, so that whatever touches a fami
 
 The way of a group: ``group`` works out on the reactor's thread what to write, ``writer`` writes it in a thread:
 first the statements of all shards, then their commits, those in parallel. Recent bytes stay in memory (``tails``);
-``readers`` and ``source`` fetch older ones in a thread. ``upkeep`` runs checkpoints and clears away what was deleted.
+``readers`` and ``source`` fetch older ones in a thread. ``maintenance`` runs checkpoints and removes deleted streams.
 
 When is a group of several shards half committed? After a crash between two commits: nothing of it had been
 acknowledged, every stream's part is whole, and opening the store settles the one rule that spans shards (see

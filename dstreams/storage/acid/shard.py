@@ -30,7 +30,7 @@ stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is r
 An append that only adds bytes is one new chunk and leaves the stream's row alone: writing the row, too, took as long
 as the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once.
 
-Checkpoints are run by ``upkeep``, never by SQLite in the middle of a commit, where their errors would go unseen.
+Checkpoints are run by ``maintenance``, never by SQLite in the middle of a commit, where their errors would go unseen.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Fetch(Protocol):
 
 
 @define(eq=False, weakref_slot=True)
-class Hold:
+class PinnedBytes:
     """As long as it exists, the chunks of a stream aren't purged."""
 
 
@@ -45,7 +45,7 @@ class StreamBytes:
     _written: int
     _memory: Rope
     _entries: index.Index
-    _hold: Hold | None
+    _hold: PinnedBytes | None
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
         """The bytes from ``start`` up to ``end``."""

@@ -21,12 +21,12 @@ from dstreams.storage.acid.check import problems
 from dstreams.storage.acid.faults import StoreFailed, Undecided, fault
 from dstreams.storage.acid.group import PAGE_BYTES, Group, Planner, home
 from dstreams.storage.acid.layout import Layout, close_all
+from dstreams.storage.acid.maintenance import Maintenance
 from dstreams.storage.acid.readers import Readers
 from dstreams.storage.acid.recovery import Recovery
 from dstreams.storage.acid.shard import Shard
-from dstreams.storage.acid.source import Hold, StreamBytes
+from dstreams.storage.acid.source import PinnedBytes, StreamBytes
 from dstreams.storage.acid.tails import Tail, Tails
-from dstreams.storage.acid.upkeep import Upkeep
 from dstreams.storage.acid.writer import FreeSpace, Writer, free_space
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import DirectoryLock
@@ -97,12 +97,12 @@ class AcidStorage:
     _readers: Readers = field(init=False)
     _tails: Tails = field(init=False)
     _planner: Planner = field(init=False)
-    _upkeep: Upkeep = field(init=False)
+    _maintenance: Maintenance = field(init=False)
     _fork_shards: dict[int, int] = field(init=False)
     # Held by a commit, a slice of upkeep, and at last for ever by close.
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
     _reading: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MAX_READS), init=False)
-    _holds: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
+    _holds: WeakValueDictionary[int, PinnedBytes] = field(factory=WeakValueDictionary, init=False)
     _last_id: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
 
@@ -162,12 +162,12 @@ class AcidStorage:
         self._planner = Planner(catalog, self._shard_count, self._tails, self._fork_shards)
         self._writer = Writer(shards, self._free_space or free_space(self._directory), self._parallel)
         self._readers = Readers(shards, self._connect, layout.cache_bytes)
-        self._upkeep = Upkeep(shards, self._run, self._turn, self._holds.__contains__, self._fail)
+        self._maintenance = Maintenance(shards, self._run, self._turn, self._holds.__contains__, self._fail)
         for number, removed in recovery.to_clear.items():
-            self._upkeep.removed(number, removed)
+            self._maintenance.removed(number, removed)
         for number in recovery.behind:
-            self._upkeep.behind(number)
-        self._upkeep.go_on()
+            self._maintenance.behind(number)
+        self._maintenance.go_on()
 
     def next_stream_id(self) -> int:
         """A number that no stream of this store ever had."""
@@ -189,7 +189,7 @@ class AcidStorage:
             self._fail(str(error))
             raise
         self._keep(group)
-        self._upkeep.go_on()
+        self._maintenance.go_on()
         return None
 
     def _commit(self, changes: Sequence[Change]) -> Deferred[None]:
@@ -204,16 +204,16 @@ class AcidStorage:
         if failure.check(StoreFailed):
             self._fail(failure.getErrorMessage())
         elif failure.check(StorageFull, Undecided):
-            self._upkeep.make_room()
+            self._maintenance.make_room()
         return failure
 
     def _committed(self, _: object) -> None:
-        self._upkeep.go_on()
+        self._maintenance.go_on()
 
     def _fail(self, why: str) -> None:
         if self.failure is None:
             self.failure = f"the store takes no more changes until the server is restarted: {why}"
-            self._upkeep.halt()
+            self._maintenance.halt()
             _log.critical("{why}", why=self.failure)
 
     def _keep(self, group: Group) -> None:
@@ -233,9 +233,9 @@ class AcidStorage:
             if tail is not None:
                 tail.run = run
         for batch in group.batches.values():
-            self._upkeep.written(batch.shard, batch.pages, batch.chunk_count)
+            self._maintenance.written(batch.shard, batch.pages, batch.chunk_count)
             if batch.removed:
-                self._upkeep.removed(batch.shard, batch.removed)
+                self._maintenance.removed(batch.shard, batch.removed)
 
     def _keep_bytes(self, change: Append | Create) -> None:
         state = self._catalog.streams.get(change.stream_id)
@@ -254,7 +254,7 @@ class AcidStorage:
         if tail.written > state.start:
             hold = self._holds.get(stream_id)
             if hold is None:
-                hold = self._holds[stream_id] = Hold()
+                hold = self._holds[stream_id] = PinnedBytes()
         shard = self._fork_shards[stream_id] if state.fork is not None else home(state.name, self._shard_count)
 
         def fetch(question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
@@ -305,7 +305,7 @@ class AcidStorage:
     def close(self) -> Deferred[None] | None:
         """Copy the WALs into the databases, so that the next start is quick, and let go of the directory."""
         self._closing = True
-        done = self._upkeep.stop()
+        done = self._maintenance.stop()
         done.addCallback(lambda _: self._turn.acquire())
         done.addCallback(lambda _: self._run(self._close))
         done.addErrback(lambda failure: _log.failure("closing the shards failed; their WALs have it all", failure))

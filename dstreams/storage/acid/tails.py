@@ -11,7 +11,7 @@ from attrs import define, field
 from dstreams.model.changes import Append, Create
 from dstreams.storage import index
 from dstreams.storage.acid.chunks import OpenRun
-from dstreams.storage.recent import Recent
+from dstreams.storage.recent import RecentBytes
 
 STREAM_SHARE: Final = 4
 """One stream may hold the budget divided by this: a fast one doesn't push out all others."""
@@ -21,7 +21,7 @@ OVERHEAD: Final = 640
 
 
 @define(eq=False)
-class Tail(Recent):
+class Tail(RecentBytes):
     """The newest bytes of one stream, and its open run of small chunks."""
 
     run: OpenRun = field(init=False)

@@ -47,7 +47,7 @@ from dstreams.storage.disk import Disk, is_passing, storage_error
 from dstreams.storage.files.catalog import CatalogFile, Coverage
 from dstreams.storage.files.data_files import DataFiles, Unwritten
 from dstreams.storage.files.journal import Journal, segment_name, segments
-from dstreams.storage.files.spare import Spare
+from dstreams.storage.files.spare import SpareSegment
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.stream_rows import StreamRow, row
 from dstreams.storage.sync import Run
@@ -66,7 +66,7 @@ is in memory too, and is replayed at the next start."""
 
 
 @define(eq=False)
-class Dirty:
+class DirtyStreams:
     """What has changed since the last checkpoint.
 
     Of ``streams`` and ``removed`` only the keys count: they are sets that grow without a long pause.
@@ -95,7 +95,7 @@ class Dirty:
             for stream_id in concerned(change):
                 self.streams[stream_id] = None
 
-    def merge(self, other: Dirty) -> None:
+    def merge(self, other: DirtyStreams) -> None:
         """Take back what a failed checkpoint was to write."""
         for stream_id in other.streams:
             if stream_id not in self.removed:
@@ -125,8 +125,8 @@ class Checkpoints:
     _catalog: Catalog
     _run: Run
     _last_id: Callable[[], int]
-    _spare: Spare
-    dirty: Dirty
+    _spare: SpareSegment
+    dirty: DirtyStreams
     next_unapplied: int
     _leftover: set[int]
     _under_way: Deferred[None] | None = field(default=None, init=False)
@@ -264,7 +264,7 @@ class Checkpoints:
             await self._delete_early()
         position = self.next_unapplied
         await self._begin_segment()
-        dirty, self.dirty = self.dirty, Dirty()
+        dirty, self.dirty = self.dirty, DirtyStreams()
         try:
             await self._write(dirty, position)
         except BaseException:
@@ -278,7 +278,7 @@ class Checkpoints:
         if self._journal.dead is not None:
             raise StorageError(f"no checkpoint is taken since {self._journal.dead}")
 
-    async def _write(self, dirty: Dirty, position: int) -> None:
+    async def _write(self, dirty: DirtyStreams, position: int) -> None:
         rows: list[StreamRow] = []
         written: list[tuple[int, int, int]] = []
         deleted: set[int] = set()
@@ -300,7 +300,7 @@ class Checkpoints:
         self._leftover = removed
 
     def _slices(
-        self, dirty: Dirty, order: Sequence[int], deleted: set[int]
+        self, dirty: DirtyStreams, order: Sequence[int], deleted: set[int]
     ) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
         """What is to be written, a bounded part at a time; a row and its messages are of one moment.
 

@@ -60,7 +60,7 @@ from dstreams.storage.files.verifying import Extent, verify_stream
 from dstreams.storage.index import Index
 from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, Verified
 from dstreams.storage.pieces import Chunk
-from dstreams.storage.recent import Recent
+from dstreams.storage.recent import RecentBytes
 from dstreams.storage.rope import Rope
 from dstreams.storage.sync import Run
 
@@ -118,12 +118,12 @@ class DataFiles:
     damage: DamageLog = field(factory=DamageLog)
     blocks: Blocks = field(factory=lambda: Blocks(MAX_BLOCKS), init=False)
     verified: VerifiedRanges = field(factory=lambda: VerifiedRanges(MAX_RANGES), init=False)
-    _recent: ShardedDict[int, Recent] = field(factory=ShardedDict, init=False)
+    _recent: ShardedDict[int, RecentBytes] = field(factory=ShardedDict, init=False)
     _open: OrderedDict[str, File] = field(factory=OrderedDict, init=False)
     _most_open: int = field(factory=lambda: open_files_allowed(), init=False)  # noqa: PLW0108 (patched by tests)
     _made: set[str] = field(factory=set, init=False)
     # What readers hold of streams that have files, by stream.
-    _held: WeakValueDictionary[int, Hold] = field(factory=WeakValueDictionary, init=False)
+    _held: WeakValueDictionary[int, PinnedBytes] = field(factory=WeakValueDictionary, init=False)
 
     @property
     def open_files(self) -> int:
@@ -139,21 +139,21 @@ class DataFiles:
         shard = self._recent.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK]
         recent = shard.get(change.stream_id)
         if recent is None:
-            recent = shard[change.stream_id] = Recent(start, change.start, number)
+            recent = shard[change.stream_id] = RecentBytes(start, change.start, number)
         recent.append(change.data, change.ends)
 
     def source(self, state: StreamState) -> StreamBytes:
         """The bytes of a stream, up to its tail."""
         recent = self._recent.shards[hash(state.id) >> SHARD_SHIFT & SHARD_MASK].get(state.id)
         if recent is None:
-            recent = Recent(state.start, state.tail, state.messages)
+            recent = RecentBytes(state.start, state.tail, state.messages)
         hold = self._hold(state.id) if recent.number else None
         return StreamBytes(self, state.id, recent, recent.start, recent.written, recent.number, hold)
 
-    def _hold(self, stream_id: int) -> Hold:
+    def _hold(self, stream_id: int) -> PinnedBytes:
         hold = self._held.get(stream_id)
         if hold is None:
-            hold = self._held[stream_id] = Hold()
+            hold = self._held[stream_id] = PinnedBytes()
         return hold
 
     def release(self, stream_id: int) -> bool:
@@ -363,7 +363,7 @@ class VerifiedRanges:
 
 
 @define(eq=False)
-class Hold:
+class PinnedBytes:
     """As long as it exists, somebody may read a stream's files, whether the stream is deleted or not."""
 
 
@@ -373,11 +373,11 @@ class StreamBytes:
 
     _files: DataFiles
     _stream_id: int
-    _recent: Recent
+    _recent: RecentBytes
     _start: int
     _written: int
     _number: int
-    _hold: Hold | None
+    _hold: PinnedBytes | None
     _memory: Rope = field(init=False)
     _entries: Index = field(init=False)
 

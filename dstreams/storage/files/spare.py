@@ -62,7 +62,7 @@ ROOM: Final = 4
 
 
 @define(eq=False)
-class Spare:
+class SpareSegment:
     """Makes the spare and keeps it until it is taken.
 
     :param directory: the journal's.

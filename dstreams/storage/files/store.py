@@ -36,13 +36,13 @@ from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.files.catalog import CatalogFile, check_catalog_wal
-from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.checkpoint import Checkpoints, DirtyStreams
 from dstreams.storage.files.data_files import DataFiles
 from dstreams.storage.files.journal import Batch, Journal, Replay
 from dstreams.storage.files.records import encode
 from dstreams.storage.files.recovery import load_streams, replay_batches, replay_behind, replay_change
 from dstreams.storage.files.reserve import RESERVE_BYTES, Reserve
-from dstreams.storage.files.spare import AFTER_BYTES, PIECE_BYTES, Spare
+from dstreams.storage.files.spare import AFTER_BYTES, PIECE_BYTES, SpareSegment
 from dstreams.storage.interface import ByteSource, Charges, StorageError, StorageFull, Verified
 from dstreams.storage.pieces import gather
 from dstreams.storage.rebuild import Rebuild
@@ -106,7 +106,7 @@ class FileStorage:
     _journal: Journal = field(init=False)
     _files: DataFiles = field(init=False)
     _reserve: Reserve = field(init=False)
-    _spare: Spare = field(init=False)
+    _spare: SpareSegment = field(init=False)
     _checkpoints: Checkpoints = field(init=False)
     _last_id: int = field(default=0, init=False)
 
@@ -177,7 +177,7 @@ class FileStorage:
     def _recover(self, catalog_file: CatalogFile, progress: Progress) -> None:
         """Load the catalog, replay the journal, and make ready to go on behind it."""
         directory, disk = self._directory, self._disk
-        dirty = Dirty()
+        dirty = DirtyStreams()
         covered = catalog_file.coverage()
         found = replay_behind(disk, directory, covered)
         rebuild = Rebuild(self._catalog)
@@ -190,7 +190,7 @@ class FileStorage:
             _log.info("journal syncs: {name}", name=self._syncer.name)
         next_sequence = covered.position if found.last is None else found.last.sequence + 1
         self._journal = Journal(disk, f"{directory}/journal", next_sequence, self._syncer is not None)
-        self._spare = Spare(
+        self._spare = SpareSegment(
             disk, f"{directory}/journal", self._run, self._checkpoint_bytes,
             self._spare_after if self._syncer is not None else None, self._spare_piece,
         )  # fmt: skip
@@ -206,7 +206,7 @@ class FileStorage:
             # A sync that fails for want of a descriptor would be taken for one that has lost something.
             disk.hold_directory(f"{directory}/{folder}")
 
-    def _replay(self, found: Replay, rebuild: Rebuild, dirty: Dirty, progress: Progress) -> None:
+    def _replay(self, found: Replay, rebuild: Rebuild, dirty: DirtyStreams, progress: Progress) -> None:
         def apply(_batch: Batch, change: Change) -> None:
             replay_change(rebuild, self._files, change)
             dirty.note(change)

@@ -19,7 +19,7 @@ from dstreams.http.events import RequestFields
 from dstreams.http.forwarding import application as application_module
 from dstreams.http.forwarding.application import WARNING_SECONDS, ForwardingApplication
 from dstreams.http.http1.channel import HttpChannel
-from dstreams.http.messages import Application, Facts, Request, Via
+from dstreams.http.messages import Application, HeadCacheEntry, Request, Via
 from tests.http.fakes import FakeApplication, FakeTransport
 from tests.http.http2.client import Client
 
@@ -154,7 +154,7 @@ class TrustedTests:
 
     def test_same_head(self) -> None:
         """A head that is known from one peer says nothing about the same head from another."""
-        behind, facts = Behind(), Facts()
+        behind, facts = Behind(), HeadCacheEntry()
         for peer, client in ((PROXY, CLIENT), (STRANGER, STRANGER), ("10.9.9.9", CLIENT), (STRANGER, STRANGER)):
             request = Request(b"GET", b"/echo", b"", ALL, peer=peer, body=b"", facts=facts)
             assert behind.answer(request).peer == client
@@ -246,7 +246,7 @@ class IdentityTests:
     def test_both_kinds_of_connection(self) -> None:
         """The same head in the clear gives no identity, whatever it gave over TLS."""
         behind = Behind(evolve(X_FORWARDED, identity=IDENTITY), mutual_tls=True)
-        facts = Facts()
+        facts = HeadCacheEntry()
         for scheme, identity in ((b"https", "CN=alice"), (b"http", None), (b"https", "CN=alice")):
             request = Request(b"GET", b"/echo", b"", ALL, scheme=scheme, peer=PROXY, body=b"", facts=facts)
             via = behind.answer(request).via

@@ -1291,7 +1291,7 @@ class FactoryTests:
         """No cycle of references keeps a closed connection in memory until the garbage collector comes."""
         connected = Connected()
         connected.send(asked)
-        parts = [connected.channel, connected.channel._writer, connected.channel._outlet, connected.channel._deadline]
+        parts = [connected.channel, connected.channel._writer, connected.channel._output, connected.channel._deadline]
         left = [weakref.ref(part) for part in parts if hasattr(type(part), "__weakref__")]
         assert left
         gc.disable()

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstreams.http.http1 import channel, framing
-from dstreams.http.http1.known_heads import Heads
+from dstreams.http.http1.head_cache import HeadCache
 from dstreams.http.messages import Response
 from dstreams.http.transport.limits import HttpLimits
 from tests.http.fakes import (
@@ -111,7 +111,11 @@ class Outcome:
 
 
 def run(
-    segments: list[bytes], *, ends: bool = False, heads: Heads | None = None, turns: Iterable[int] | None = None
+    segments: list[bytes],
+    *,
+    ends: bool = False,
+    head_cache: HeadCache | None = None,
+    turns: Iterable[int] | None = None,
 ) -> Outcome:
     """Give a channel the segments; answers that take time come when nothing else happens.
 
@@ -122,8 +126,8 @@ def run(
     """
     connected = Connected(FakeApplication(max_body_bytes=50), LIMITS, busy=turns is not None)
     passing = itertools.cycle(turns or [0])
-    if heads is not None:
-        connected.channel._heads = connected.channel._reader._heads = heads
+    if head_cache is not None:
+        connected.channel._head_cache = connected.channel._reader._head_cache = head_cache
     waiting = connected.application.waiting
     for segment in segments:
         connected.channel.dataReceived(segment)
@@ -190,13 +194,13 @@ class SegmentationTests:
         """A head that was read before changes nothing: not for a whole request in a segment, nor for a cut one."""
         data, other = FORMS[form], get(b"/nothing")
         for requests in ([data], [data, data], [other, data, other]):
-            heads = Heads(LIMITS)
+            head_cache = HeadCache(LIMITS)
             whole = run([b"".join(requests)])
             for _ in range(2):
-                assert run(requests, heads=heads) == whole
+                assert run(requests, head_cache=head_cache) == whole
                 for place in range(1, len(data)):
                     pieces = [*requests[:-1], *cut(requests[-1], [place])]
-                    assert run(pieces, heads=heads) == whole
+                    assert run(pieces, head_cache=head_cache) == whole
 
     @given(
         st.lists(st.sampled_from(sorted(FORMS)), min_size=1, max_size=4),

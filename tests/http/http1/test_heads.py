@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.http.http1.heads import HeadFault, parse_head, prefix_fault
+from dstreams.http.http1.heads import parse_head, prefix_fault
+from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import HttpLimits
 
 LIMITS = HttpLimits()

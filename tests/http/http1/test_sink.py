@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from dstreams.http.http1.outlet import Outlet
+from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.http1.sink import LARGE_WRITE_BYTES, ChannelSink
 from dstreams.http.messages import Frame
 from dstreams.runtime.timers import SLICE_SECONDS, TimerWheel
@@ -37,10 +37,10 @@ def part(size: int) -> FileRange:
 
 def sink_on(
     transport: object, missing: int | None = 20, *, chunked: bool = False, wheel: TimerWheel | None = None
-) -> tuple[ChannelSink, Outlet]:
-    outlet = Outlet(transport)  # type: ignore[arg-type]
-    sink = ChannelSink(outlet, chunked, missing, lambda _: None, wheel or TimerWheel(Clock()), lambda: None)
-    return sink, outlet
+) -> tuple[ChannelSink, OutputBuffer]:
+    output = OutputBuffer(transport)  # type: ignore[arg-type]
+    sink = ChannelSink(output, chunked, missing, lambda _: None, wheel or TimerWheel(Clock()), lambda: None)
+    return sink, output
 
 
 class SendFileTests:
@@ -65,13 +65,13 @@ class SendFileTests:
     def test_waits_for_what_was_written_before(self) -> None:
         """Nothing overtakes what is held back, or waits in the transport."""
         transport = Sending()
-        sink, outlet = sink_on(transport)
-        outlet.cork()
+        sink, output = sink_on(transport)
+        output.cork()
         sink.write(b"head")
         assert sink.send_file(part(5)) == 0
-        outlet.flush()
+        output.flush()
         assert sink.send_file(part(5)) == 5
-        outlet.blocked = True
+        output.blocked = True
         assert sink.send_file(part(5)) == 0
         assert transport.value() == b"head....."
 
@@ -103,8 +103,8 @@ class TurnTests:
     def setup_method(self) -> None:
         self.clock, self.time, self.calls = Clock(), 0.0, 0
         self.wheel = TimerWheel(self.clock, stopwatch=lambda: self.time)
-        self.outlet = Outlet(Sending())  # type: ignore[arg-type]
-        self.sink = ChannelSink(self.outlet, True, None, lambda _: None, self.wheel, self.count)
+        self.output = OutputBuffer(Sending())  # type: ignore[arg-type]
+        self.sink = ChannelSink(self.output, True, None, lambda _: None, self.wheel, self.count)
 
     def count(self) -> None:
         self.calls += 1
@@ -150,10 +150,10 @@ class TurnTests:
 
     def test_drained_client_waits_for_its_turn(self) -> None:
         """A transport that has sent everything resumes the body in a later turn, if this one is over."""
-        self.outlet.blocked = True
+        self.output.blocked = True
         assert not self.sink.write(b"x")
         self.end_turn()
-        self.outlet.blocked = False
+        self.output.blocked = False
         assert not self.sink.wants_resumption()
         assert not self.sink.wants_resumption()
         self.next_turn()
@@ -168,7 +168,7 @@ class TurnTests:
         if ends:
             self.sink.finish()
         else:
-            self.outlet.blocked = True
+            self.output.blocked = True
         self.next_turn()
         assert not self.calls
 

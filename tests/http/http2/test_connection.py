@@ -35,7 +35,7 @@ from dstreams.http.http2.stream import Http2Stream
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.http.transport.connections import Connections
 from dstreams.http.transport.limits import HttpLimits
-from dstreams.http.transport.upload_budget import BodyRoom
+from dstreams.http.transport.upload_budget import UploadBudget
 from dstreams.runtime.timers import TimerWheel
 from tests.http.fakes import LARGE, FakeApplication, FakeTransport, LiveBody
 from tests.http.http2.client import Client, Fields
@@ -893,7 +893,7 @@ class BodyRoomTests:
     def client(self, room: int) -> Client:
         """A client of a server with so much room."""
         clock, application = Clock(), FakeApplication(max_body_bytes=10**6)
-        self.connections = Connections(bodies=BodyRoom(room))
+        self.connections = Connections(bodies=UploadBudget(room))
         factory = Http2Factory(application, TimerWheel(clock, stopwatch=clock.seconds), connections=self.connections)
         return Client(application, clock=clock, factory=factory)
 
@@ -913,7 +913,7 @@ class BodyRoomTests:
 
     def test_short_frames(self) -> None:
         """A body takes about as much memory as is counted of it, however short its frames are."""
-        body = Http2Stream(cast("Any", None), 1, 0.0, BodyRoom())
+        body = Http2Stream(cast("Any", None), 1, 0.0, UploadBudget())
         tracemalloc.start()
         try:
             for number in range(50_000):

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from dstreams.config import Config
 from dstreams.http.assembly import http_limits, http_settings
-from dstreams.http.transport.upload_budget import SMALL_BYTES, BodyRoom
+from dstreams.http.transport.upload_budget import SMALL_BYTES, UploadBudget
 
 KB = 1024
 
@@ -17,7 +17,7 @@ class BodyRoomTests:
 
     def test_begin(self) -> None:
         """A body may begin to arrive when it is small, has no known length, or has room for all of it."""
-        room = BodyRoom(1000 * KB)
+        room = UploadBudget(1000 * KB)
         assert room.hold(0, 900 * KB) == 900 * KB
         assert room.admits(100 * KB)
         assert not room.admits(100 * KB + 1)
@@ -27,7 +27,7 @@ class BodyRoomTests:
 
     def test_grow(self) -> None:
         """What comes is counted from when it is more than a little, and no longer once the body is complete."""
-        room = BodyRoom(1000 * KB)
+        room = UploadBudget(1000 * KB)
         assert room.hold(0, SMALL_BYTES) == 0
         assert room.used == 0
         held = room.hold(0, SMALL_BYTES + 1)
@@ -38,7 +38,7 @@ class BodyRoomTests:
 
     def test_no_room(self) -> None:
         """A body that grows beyond what there may be isn't counted any more; others go on."""
-        room = BodyRoom(1000 * KB)
+        room = UploadBudget(1000 * KB)
         one, other = room.hold(0, 500 * KB), room.hold(0, 400 * KB)
         assert room.hold(one, 601 * KB) == -1
         assert (room.used, room.refused) == (400 * KB, 1)

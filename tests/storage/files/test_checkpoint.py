@@ -17,7 +17,7 @@ from dstreams.protocol.producers import Producer
 from dstreams.storage.files import checkpoint
 from dstreams.storage.files import store as store_module
 from dstreams.storage.files.catalog import CatalogFile
-from dstreams.storage.files.checkpoint import Checkpoints, Dirty
+from dstreams.storage.files.checkpoint import Checkpoints, DirtyStreams
 from dstreams.storage.files.segments import segments
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import StreamRow
@@ -74,7 +74,7 @@ def data_files(script: Script) -> list[str]:
 class DirtyTests:
     def test_what_changed(self) -> None:
         """Every change names the streams and producers whose rows have to be written."""
-        dirty = Dirty()
+        dirty = DirtyStreams()
         config = StreamConfig(DEFAULT)
         for change in (
             Create(1, "a", config, None, b"", (), False, 0.0),
@@ -91,7 +91,7 @@ class DirtyTests:
 
     def test_failed_checkpoint_is_taken_back(self) -> None:
         """What a failed checkpoint was to write is written by the next, unless it was deleted meanwhile."""
-        failed, since = Dirty(), Dirty()
+        failed, since = DirtyStreams(), DirtyStreams()
         for change in (an_append(1, "p"), an_append(2, "q"), Delete((7,), (), 0.0)):
             failed.note(change)
         for change in (an_append(1, "r"), Delete((2,), (), 0.0)):

@@ -15,7 +15,7 @@ from dstreams.storage.files import spare
 from dstreams.storage.files.checkpoint import Checkpoints
 from dstreams.storage.files.journal import Journal
 from dstreams.storage.files.segments import segments
-from dstreams.storage.files.spare import ROOM, Spare
+from dstreams.storage.files.spare import ROOM, SpareSegment
 from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 from tests.crash.machine import DIRECTORY, Threads
 from tests.crash.script import Script
@@ -475,13 +475,13 @@ class Held:
 
     platter: Platter = field(factory=Platter)
     threads: Threads = field(factory=Threads)
-    spare: Spare = field(init=False)
+    spare: SpareSegment = field(init=False)
     mount: Mount = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.mount = Mount(self.platter)
         self.mount.make_directories(FOLDER)
-        self.spare = Spare(self.mount, FOLDER, self.threads.run, 1000, 100, 100)
+        self.spare = SpareSegment(self.mount, FOLDER, self.threads.run, 1000, 100, 100)
 
     def run(self) -> None:
         while self.threads:
@@ -551,7 +551,7 @@ class SpareTests:
 
     def test_seldom_checkpoints(self) -> None:
         """However far apart checkpoints are, a spare isn't longer than a bound."""
-        assert Spare(Mount(Platter()), FOLDER, Threads().run, 1 << 40).size == spare.MAX_BYTES
+        assert SpareSegment(Mount(Platter()), FOLDER, Threads().run, 1 << 40).size == spare.MAX_BYTES
 
     def test_failure_of_another_kind(self) -> None:
         """A thread that can't be had leaves nobody waiting."""

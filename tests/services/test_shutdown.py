@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dstreams.services.patience import Patience
+from dstreams.services.shutdown import ShutdownDeadline
 
 
 class PatienceTests(SynchronousTestCase):
@@ -14,11 +14,11 @@ class PatienceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.patience = Patience(self.clock)
+        self.shutdown = ShutdownDeadline(self.clock)
 
     def wait_for(self, event: Deferred[None]) -> Deferred[bool]:
         """Wait for five seconds."""
-        return Deferred.fromCoroutine(self.patience.wait_for(event, 5))
+        return Deferred.fromCoroutine(self.shutdown.wait_for(event, 5))
 
     def test_the_event_comes(self) -> None:
         """The wait ends with the event, and leaves no timer."""
@@ -33,7 +33,7 @@ class PatienceTests(SynchronousTestCase):
         """What has happened already isn't waited for, not even without patience."""
         event: Deferred[None] = Deferred()
         event.callback(None)
-        self.patience.lose()
+        self.shutdown.lose()
         assert self.successResultOf(self.wait_for(event)) is True
 
     def test_time_is_over(self) -> None:
@@ -57,8 +57,8 @@ class PatienceTests(SynchronousTestCase):
     def test_lost(self) -> None:
         """Lost patience ends every wait, those that are yet to begin too."""
         waits = [self.wait_for(Deferred()) for _ in range(2)]
-        self.patience.lose()
+        self.shutdown.lose()
         waits.append(self.wait_for(Deferred()))
         assert [self.successResultOf(wait) for wait in waits] == [False, False, False]
-        self.successResultOf(Deferred.fromCoroutine(self.patience.wait(5)))
+        self.successResultOf(Deferred.fromCoroutine(self.shutdown.wait(5)))
         assert self.clock.getDelayedCalls() == []

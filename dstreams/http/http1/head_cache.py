@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define, field
 
 from dstreams.http.http1.heads import RequestHead, parse_head
-from dstreams.http.messages import Facts
+from dstreams.http.messages import HeadCacheEntry
 from dstreams.http.transport.limits import MAX_KNOWN_BYTES, MAX_KNOWN_FIELDS_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.protocol.headers import LAST_EVENT_ID_KEY, PRODUCER_SEQ_KEY, is_plain_integer
 
@@ -39,17 +39,17 @@ class _Memory:
     """
 
     _room: int = MAX_KNOWN_BYTES
-    heads: OrderedDict[bytes, RequestHead] = field(factory=OrderedDict, init=False)
+    by_bytes: OrderedDict[bytes, RequestHead] = field(factory=OrderedDict, init=False)
     _size: int = field(default=0, init=False)
 
     def add(self, key: bytes, head: RequestHead) -> None:
         """Remember a head; one that is very long isn't."""
-        if len(key) > MAX_KNOWN_HEAD_BYTES or key in self.heads:
+        if len(key) > MAX_KNOWN_HEAD_BYTES or key in self.by_bytes:
             return
-        self.heads[key] = head
+        self.by_bytes[key] = head
         self._size += _size(key)
         while self._size > self._room:
-            self._size -= _size(self.heads.popitem(last=False)[0])
+            self._size -= _size(self.by_bytes.popitem(last=False)[0])
 
 
 def _size(key: bytes) -> int:
@@ -58,7 +58,7 @@ def _size(key: bytes) -> int:
 
 
 @define(eq=False)
-class Heads:
+class HeadCache:
     """Reads heads, and remembers them and what was found out about them.
 
     Looking one up takes 0.2 us, reading it 5.6 and finding out what it means 4 more; where only the line is another,
@@ -79,7 +79,7 @@ class Heads:
     """So long a head may be without another look at the limits."""
 
     def __attrs_post_init__(self) -> None:
-        self.known = self._whole.heads
+        self.known = self._whole.by_bytes
         limits = self._limits
         self._longest = min(MAX_KNOWN_HEAD_BYTES, limits.max_request_line_bytes, limits.max_head_bytes)
 
@@ -103,7 +103,7 @@ class Heads:
         series, digits = cut
         if not is_plain_integer(digits):
             return None
-        first = self._series.heads.get(series)
+        first = self._series.by_bytes.get(series)
         if first is None:
             like = self._by_fields(series)
             if like is None:
@@ -120,7 +120,7 @@ class Heads:
         if line is None:
             return None
         method, path, query = line.groups(b"")
-        like = self._fields.heads.get(method + head[line.end() :])
+        like = self._fields.by_bytes.get(method + head[line.end() :])
         if like is None:
             return None
         return RequestHead(
@@ -132,7 +132,7 @@ class Heads:
             False,
             like.keep_alive,
             like.expects_continue,
-            Facts(lines=like.facts.lines, append=like.facts.append),
+            HeadCacheEntry(lines=like.facts.lines, append=like.facts.append),
         )
 
     def _read(self, head: bytes) -> RequestHead:
@@ -179,5 +179,7 @@ def _numbered(first: RequestHead, digits: bytes) -> RequestHead:
         first.is_1_0,
         first.keep_alive,
         first.expects_continue,
-        Facts(facts.operation, facts.name, facts.lines, None if append is None else append.numbered(int(digits))),
+        HeadCacheEntry(
+            facts.operation, facts.name, facts.lines, None if append is None else append.numbered(int(digits))
+        ),
     )

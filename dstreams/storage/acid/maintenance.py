@@ -45,7 +45,7 @@ class _Stopped(Exception):
 
 
 @define(eq=False)
-class Upkeep:
+class Maintenance:
     """Looks after the shards.
 
     :param run: runs work in a thread.

@@ -11,7 +11,7 @@ from dstreams.http.transport.sockets import Transport
 
 
 @define(eq=False)
-class Outlet:
+class OutputBuffer:
     """Joins what is written in one turn, and knows whether the client keeps up.
 
     :param transport: where the bytes go.

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.forwarding.accounts import MAX_PROXIES, Account, read_forwarded, read_x_forwarded
+from dstreams.http.forwarding.forwarded import MAX_PROXIES, read_forwarded, read_x_forwarded
+from dstreams.http.forwarding.forwarded import ForwardedRequest as Forwarded
 from dstreams.http.forwarding.trust import TrustedProxies
 
 TRUSTS = TrustedProxies.parse(["10.0.0.0/8", "fd00::/8"]).trusts
@@ -92,11 +93,11 @@ class XForwardedUrlTests:
 
     def test_port(self) -> None:
         """``X-Forwarded-Port`` changes nothing: what has a port of its own has it in the host."""
-        assert read_x_forwarded({b"x-forwarded-port": b"8443"}, TRUSTS) == Account()
+        assert read_x_forwarded({b"x-forwarded-port": b"8443"}, TRUSTS) == Forwarded()
 
     def test_other_family(self) -> None:
         """``Forwarded`` isn't looked at."""
-        assert read_x_forwarded({b"forwarded": b"for=203.0.113.7;proto=https;host=a"}, TRUSTS) == Account()
+        assert read_x_forwarded({b"forwarded": b"for=203.0.113.7;proto=https;host=a"}, TRUSTS) == Forwarded()
 
 
 class ForwardedTests:
@@ -105,40 +106,40 @@ class ForwardedTests:
     @pytest.mark.parametrize(
         ("value", "account"),
         [
-            (b"for=203.0.113.7;proto=https;host=a.example", Account("203.0.113.7", b"https", b"a.example")),
-            (b'for="[2001:db8::1]:4711";host="a.example:8443"', Account("2001:db8::1", None, b"a.example:8443")),
+            (b"for=203.0.113.7;proto=https;host=a.example", Forwarded("203.0.113.7", b"https", b"a.example")),
+            (b'for="[2001:db8::1]:4711";host="a.example:8443"', Forwarded("2001:db8::1", None, b"a.example:8443")),
             # The client's own element is the outermost trusted proxy's; those to its left are the client's word.
             (
                 b"for=198.51.100.6;proto=http;host=evil.test,for=203.0.113.7;proto=https;host=a.example,for=10.1.1.1",
-                Account("203.0.113.7", b"https", b"a.example"),
+                Forwarded("203.0.113.7", b"https", b"a.example"),
             ),
             (
                 b"for=203.0.113.7;proto=https;host=a.example, for=10.0.0.5;proto=http;host=inner",
-                Account("203.0.113.7", b"https", b"a.example"),
+                Forwarded("203.0.113.7", b"https", b"a.example"),
             ),
             # What it lacks is taken from the next proxy, never from the client.
             (
                 b"for=1.1.1.1;host=evil.example, for=203.0.113.7, for=10.0.0.5;proto=https",
-                Account("203.0.113.7", b"https"),
+                Forwarded("203.0.113.7", b"https"),
             ),
             # Whom a proxy doesn't name, it hides; nothing to the left counts.
-            (b"for=198.51.100.66;host=evil.example, for=unknown;proto=https", Account(None, b"https")),
-            (b"for=198.51.100.66, proto=https", Account(None, b"https")),
-            (b"for=198.51.100.66, for=_hidden", Account("_hidden")),
-            (b"for=198.51.100.66, for=unknown, for=10.0.0.5", Account("10.0.0.5")),
-            (b'for=203.0.113.7;proto=javascript;host="a/b"', Account("203.0.113.7")),
-            (b"for=203.0.113.7;proto=HTTPS", Account("203.0.113.7", b"https")),
-            (b"", Account()), (b"nonsense", Account()), (b'for=203.0.113.7, for="', Account()),
+            (b"for=198.51.100.66;host=evil.example, for=unknown;proto=https", Forwarded(None, b"https")),
+            (b"for=198.51.100.66, proto=https", Forwarded(None, b"https")),
+            (b"for=198.51.100.66, for=_hidden", Forwarded("_hidden")),
+            (b"for=198.51.100.66, for=unknown, for=10.0.0.5", Forwarded("10.0.0.5")),
+            (b'for=203.0.113.7;proto=javascript;host="a/b"', Forwarded("203.0.113.7")),
+            (b"for=203.0.113.7;proto=HTTPS", Forwarded("203.0.113.7", b"https")),
+            (b"", Forwarded()), (b"nonsense", Forwarded()), (b'for=203.0.113.7, for="', Forwarded()),
         ],
     )  # fmt: skip
-    def test_account(self, value: bytes, account: Account) -> None:
+    def test_account(self, value: bytes, account: Forwarded) -> None:
         """Read from the right, as far as trusted proxies have written it."""
         assert read_forwarded({b"forwarded": value}, TRUSTS) == account
 
     def test_other_family(self) -> None:
         """The ``X-Forwarded`` headers aren't looked at."""
         others = {b"x-forwarded-for": b"203.0.113.7", b"x-forwarded-host": b"a", b"x-forwarded-proto": b"https"}
-        assert read_forwarded(others, TRUSTS) == Account()
+        assert read_forwarded(others, TRUSTS) == Forwarded()
 
     @given(
         ANYTHING,
@@ -155,4 +156,4 @@ class ForwardedTests:
     def test_spoofing(self, sent: bytes, added: bytes) -> None:
         """Whatever a client sends, it can hide what the proxies say but never say anything in their place."""
         account = read_forwarded({b"forwarded": sent + b", " + added}, TRUSTS)
-        assert account in (Account(), Account(REAL, b"https", b"a.example"))
+        assert account in (Forwarded(), Forwarded(REAL, b"https", b"a.example"))

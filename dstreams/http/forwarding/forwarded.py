@@ -30,7 +30,7 @@ Trusts = Callable[[str], bool]
 
 
 @frozen
-class Account:
+class ForwardedRequest:
     """What trusted headers say; ``None`` for what they do not say, or say in an invalid form.
 
     :param client: the client's IP address, or the identifier that a proxy uses for it.
@@ -43,24 +43,24 @@ class Account:
     authority: bytes | None = None
 
 
-NOTHING = Account()
+NOTHING = ForwardedRequest()
 
 
-def read_x_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
+def read_x_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> ForwardedRequest:
     """Read ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
 
     For ``-Proto`` and ``-Host`` the last value is used: some proxies replace these headers and some append to them, and
     there is no way to tell how many have appended.
     """
     hops = reversed(headers.get(X_FORWARDED_FOR, b"").split(b","))
-    return Account(
+    return ForwardedRequest(
         _client(map(bytes.strip, hops), trusts),
         _scheme(_last(headers, X_FORWARDED_PROTO)),
         _authority(_last(headers, X_FORWARDED_HOST)),
     )
 
 
-def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
+def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> ForwardedRequest:
     """Read ``Forwarded`` (RFC 7239); a malformed header says nothing.
 
     Scheme and authority come from the element that identifies the client, which the outermost trusted proxy wrote, or
@@ -79,7 +79,7 @@ def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trusts) -> Account:
         client = address
         if not trusts(address):
             break
-    return Account(client, scheme, authority)
+    return ForwardedRequest(client, scheme, authority)
 
 
 def _client(hops: Iterable[bytes], trusts: Trusts) -> str | None:

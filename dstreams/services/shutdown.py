@@ -10,7 +10,7 @@ from dstreams.runtime.timers import Scheduler
 
 
 @define(eq=False)
-class Patience:
+class ShutdownDeadline:
     """Waits that end at their deadline, or all at once when :meth:`lose` is called.
 
     :param clock: measures the waits.
