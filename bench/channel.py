@@ -56,7 +56,7 @@ class _Application:
     def __init__(self, waiting: list[Deferred[Response]] | None = None) -> None:
         self._waiting = waiting
 
-    def judge(self, request: Request) -> Response | None:  # noqa: ARG002
+    def validate_head(self, request: Request) -> Response | None:  # noqa: ARG002
         return None
 
     def respond(self, request: Request) -> Response | Deferred[Response]:

@@ -82,7 +82,7 @@ class Requests:
             load = drive(server, self, max(run.seconds, self.least_seconds), _FIRST, CELL_BYTES * 3 // 4)
             cpu_seconds = server.cpu_seconds() - cpu_before
             server.check_alive()
-        return judge(self, load, cpu_seconds)
+        return validate_head(self, load, cpu_seconds)
 
     def prepare(self, server: RunningServer, step: Step) -> None:
         """Create the streams, and check that requests get the right responses.
@@ -129,7 +129,7 @@ class Load:
         return self.requests / self.seconds
 
 
-def judge(workload: Requests, load: Load, cpu_seconds: float) -> Figures:
+def validate_head(workload: Requests, load: Load, cpu_seconds: float) -> Figures:
     """Return the figures of a run.
 
     :raise LoadFailure: if there was any error, because rejecting a request is often faster than processing it.

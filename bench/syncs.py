@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bench.load import CELL_BYTES, Requests, drive, judge
+from bench.load import CELL_BYTES, Requests, drive, validate_head
 from bench.servers import running
 from bench.workload import SHARED, Figures, LoadFailure, Measure, Run
 
@@ -94,7 +94,7 @@ class AppendsPerSync:
             run.step("counting")
             log = run.directory / "syncs.log"
             load = drive(server, self.load, _SECONDS, 0, CELL_BYTES, wrapper=counter(server.process.pid, log))
-            judge(self.load, load, 0.0)
+            validate_head(self.load, load, 0.0)
             count = count_syncs(log.read_text())
         if not count:
             raise LoadFailure("it didn't sync at all")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-HEALTH_PATHS = ("/health", "/healthz", "/readyz")
+READY_PATH = "/readyz"
+"""The path that tells whether the server is ready for traffic."""
+
+HEALTH_PATHS = ("/health", "/healthz", READY_PATH)
 """The paths of the health checks."""
 
 METRICS_PATH = "/metrics"

@@ -15,13 +15,10 @@ from dstreams.http.context import Context, HttpSettings
 from dstreams.http.forwarding.application import ForwardingApplication
 from dstreams.http.instruments import Instruments, build_instruments
 from dstreams.http.messages import Application
-from dstreams.http.mounted import MountedSite
 from dstreams.http.pages.application import PagesApplication
-from dstreams.http.pages.health import health
 from dstreams.http.pages.hosts import AllowedHosts
-from dstreams.http.pages.listing import listing
-from dstreams.http.pages.metrics import metrics
-from dstreams.http.pages.site import build_pages
+from dstreams.http.pages.listing import listing_pages
+from dstreams.http.pages.status import health_pages, metrics_pages
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.clocks import Clocks
@@ -118,15 +115,11 @@ def assemble(
 ) -> Assembly:
     """Build a server over ``storage``. Nothing is opened and nothing runs yet.
 
-    This imports klein, which installs the default reactor if none is installed, so call it after choosing a reactor.
-
     :param scheduler: the reactor, or a Clock in tests.
     :param ready: whether the server is ready for traffic, for ``/readyz``.
     :param syncs: the durations of the storage's syncs, for ``/metrics``.
     :param wheel: the timers; by default new ones that use the scheduler.
     """
-    from twisted.web.server import Site
-
     clocks = clocks or Clocks()
     wheel = wheel or TimerWheel(scheduler)
     streams = Streams(storage, wheel, store_limits(config), clocks, config.storage.scrub_bytes_per_second)
@@ -142,14 +135,13 @@ def assemble(
             "live_readers": counted.live_readers,
         }
 
-    own = [health(ready, status)]
-    exposed = [] if instruments.exposition is None else [metrics(instruments.exposition)]
+    health = health_pages(ready, status)
+    metrics = {} if instruments.exposition is None else metrics_pages(instruments.exposition)
     admin = None
     if config.admin.endpoint is not None:
-        admin_pages = build_pages(*own, *exposed, listing(config.admin.base_path, streams))
-        admin, exposed = PagesApplication(MountedSite(Site(admin_pages)), AllowedHosts(config.admin.allowed_hosts)), []
-    pages = MountedSite(Site(build_pages(*own, *exposed)))
-    application: Application = StreamApplication(context, pages)
+        listing = listing_pages(config.admin.base_path, streams)
+        admin, metrics = PagesApplication(health | metrics | listing, AllowedHosts(config.admin.allowed_hosts)), {}
+    application: Application = StreamApplication(context, health | metrics)
     if config.proxy.enabled:
         mutual_tls = config.transport.mode == "mtls"
         application = ForwardingApplication(application, config.proxy, mutual_tls, wheel.seconds)

@@ -14,8 +14,7 @@ from attrs import define, field
 from twisted.logger import LogEvent, LogLevel
 
 from dstreams.http.messages import ObservedConnection, Refusal, Request, Response, Via
-from dstreams.protocol.names import NameLimits, parse_name
-from dstreams.protocol.problems import ProtocolError
+from dstreams.http.routes import LONG_POLL, OTHER, PAGES, SUBSCRIBE
 from dstreams.telemetry.fields import REQUESTS, Common, Fields
 from dstreams.telemetry.levels import LevelFilter
 
@@ -31,8 +30,6 @@ _CLIENTS_FAULTS: Final = {501, 505}
 
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """W3C Trace Context, section 3.2.2."""
-
-_NO_LIMITS: Final = NameLimits(1 << 31, 1 << 31)
 
 
 def least_status(levels: LevelFilter) -> int:
@@ -100,17 +97,16 @@ class RequestFields:
     def _describe_head(self, request: Request, operation: str, version: str) -> dict[str, object]:
         path, headers = request.path, request.headers
         fields: dict[str, object] = {"ds.operation": operation, "ds.storage.backend": self._storage}
-        if operation == "poll":
+        if operation == LONG_POLL.name:
             fields["ds.live_mode"] = "long-poll"
-        elif operation == "subscribe":
+        elif operation == SUBSCRIBE.name:
             fields["ds.live_mode"] = "sse"
         fields["http.request.method"] = request.method.decode("latin-1")
-        if path.startswith(self._prefix) and operation not in ("health", "readiness", "metrics"):
+        if path.startswith(self._prefix) and path not in PAGES:
             fields["http.route"] = self._route
-            name = _stream_name(path[len(self._prefix) :])
-            if name is not None:
-                fields["ds.stream_id"] = name
-        elif operation != "request":
+            if request.facts.name:
+                fields["ds.stream_id"] = request.facts.name
+        elif operation != OTHER:
             fields["http.route"] = path.decode("latin-1")
         fields["url.path"] = (request.root + path).decode("latin-1")
         if request.query:
@@ -124,16 +120,6 @@ class RequestFields:
         if parent is not None:
             fields["trace.id"] = parent[1].decode("ascii")
         return fields
-
-
-def _stream_name(raw: bytes) -> str | None:
-    """Return the decoded name, or ``None`` if the path is not a stream's."""
-    if raw.isalnum():
-        return raw.decode("ascii")
-    try:
-        return parse_name(raw, _NO_LIMITS)
-    except ProtocolError:
-        return None
 
 
 def _describe_via(via: Via, fields: dict[str, object]) -> None:

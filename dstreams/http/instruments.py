@@ -60,8 +60,8 @@ def build_instruments(
     traces = _traces(config)
     reporters = _reporters(config, RequestFields(prefix, storage.name), traces)
     if not config.observability.metrics:
-        return Instruments(RequestObserver(prefix, reporters) if reporters else None, traces=traces)
-    observer = RequestObserver(prefix, reporters)
+        return Instruments(RequestObserver(reporters) if reporters else None, traces=traces)
+    observer = RequestObserver(reporters)
     sources = Sources(
         storage=storage.name,
         build={

@@ -9,8 +9,8 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 
@@ -20,6 +20,10 @@ from dstreams.runtime.pending import Pending
 from dstreams.storage.interface import FileRange
 from dstreams.streams.appending import AppendRequest
 
+if TYPE_CHECKING:
+    # Routes name operations, and these import this module.
+    from dstreams.http.routes import Route
+
 
 @define(eq=False)
 class HeadCacheEntry:
@@ -28,7 +32,7 @@ class HeadCacheEntry:
     Clients that append to one stream, or request its state, send the same head again and again. Every fact is ``None``,
     or empty, until it is needed.
 
-    :param operation: the operation that answers; ``name`` is the stream's name for it.
+    :param route: the operation that answers; ``name`` is the stream's name, empty if there is none.
     :param lines: the header lines that every response to this head carries.
     :param append: the parsed headers of an append.
     :param query: the parsed query of a read.
@@ -36,7 +40,7 @@ class HeadCacheEntry:
     :param forwarded: the request as a trusted proxy reports it.
     """
 
-    operation: Callable[[Any, Request, str], Pending[Response]] | None = None
+    route: Route | None = None
     name: str = ""
     lines: bytes = b""
     append: AppendRequest | None = None
@@ -64,7 +68,7 @@ class Request:
     """One HTTP request.
 
     A request exists as soon as its head is complete. ``body`` is ``None`` until the whole body has arrived, so that an
-    application can validate the head early (see :meth:`Application.judge`).
+    application can validate the head early (see :meth:`Application.validate_head`).
 
     :param method: the method, upper-case: ``b"GET"``.
     :param path: the path as sent, still percent-encoded, without the query; starts with ``/``.
@@ -190,11 +194,6 @@ class Refusal(Response):
     cause: BaseException | None = None
 
 
-@define(eq=False)
-class PageResponse(Response):
-    """A response that is not about a stream: health, metrics and other pages."""
-
-
 class ObservedConnection(Protocol):
     """A connection, as observers of requests see it."""
 
@@ -230,7 +229,7 @@ class Application(Protocol):
     max_body_bytes: int
     """Maximum size in bytes of a request body that is buffered, for every request."""
 
-    def judge(self, request: Request) -> Response | None:
+    def validate_head(self, request: Request) -> Response | None:
         """Validate a request by its head alone, while the body is still arriving.
 
         It must return the response that :meth:`respond` would return, or ``None`` if that depends on the body.

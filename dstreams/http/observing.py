@@ -13,27 +13,11 @@ from typing import Final, Protocol
 from attrs import define, field
 from twisted.logger import Logger
 
-from dstreams.config.paths import HEALTH_PATHS, METRICS_PATH
 from dstreams.http.messages import ObservedConnection, Refusal, Request, Response
-from dstreams.protocol.problems import ProtocolError
-from dstreams.protocol.queries import Live, parse_read_query
+from dstreams.http.routes import OTHER
 from dstreams.telemetry.histograms import SECONDS, Histogram
 
 _log = Logger()
-
-METHODS: Final = {b"GET": "read", b"HEAD": "head", b"PUT": "create", b"POST": "append", b"DELETE": "delete"}
-"""The operation of each method on a stream."""
-
-LIVE: Final = {Live.LONG_POLL: "poll", Live.SSE: "subscribe"}
-"""The operation of a GET that waits for new data."""
-
-_PAGES: Final = {path.encode(): "health" for path in HEALTH_PATHS} | {
-    b"/readyz": "readiness",
-    METRICS_PATH.encode(): "metrics",
-}
-
-OPERATIONS: Final = (*METHODS.values(), *LIVE.values(), "preflight", "health", "readiness", "metrics", "request")
-"""All operations; ``request`` is any request that is none of the others."""
 
 ABANDONED: Final = 0
 """The status that stands for a client that disconnected before the response was ready."""
@@ -66,8 +50,8 @@ class Observed:
     """Cached data about requests with one head, because most of them get the same kind of response.
 
     :param status: the status of the last ordinary response; ``times`` is the histogram for such responses.
-    :param is_told: whether witnesses receive these requests.
-    :param description: cached by witnesses.
+    :param is_told: whether reporters receive these requests.
+    :param description: cached by reporters.
     """
 
     status: int
@@ -79,12 +63,8 @@ class Observed:
 
 @define(eq=False)
 class RequestObserver:
-    """Counts requests, and passes them to witnesses (an ``Observer``).
+    """Counts requests, and passes them to reporters (an ``Observer``)."""
 
-    :param prefix: the first part of a stream's path.
-    """
-
-    _prefix: bytes
     _reporters: tuple[Reporter, ...] = ()
     _least_status: int = field(init=False)
     times: dict[tuple[str, int], Histogram] = field(factory=dict, init=False)
@@ -117,19 +97,19 @@ class RequestObserver:
     def abandoned(self, request: Request, asked_at: float, connection: ObservedConnection) -> None:
         """Count a request whose client has disconnected."""
         elapsed = perf_counter() - asked_at
-        operation = self._operation(request)
+        operation = _operation(request)
         self._times(operation, ABANDONED).observe(elapsed)
         self._tell(request, None, operation, elapsed, connection)
 
     def _unreadable(self, response: Response, connection: ObservedConnection) -> None:
         """Count a request that could not be read. Its duration is unknown."""
-        self._times("request", response.status).observe(0.0)
+        self._times(OTHER, response.status).observe(0.0)
         self._note_error(response)
-        self._tell(None, response, "request", None, connection)
+        self._tell(None, response, OTHER, None, connection)
 
     def _observe(self, request: Request, response: Response) -> Observed:
         """Determine how a response is counted, and cache this for an ordinary response."""
-        operation, status = self._operation(request), response.status
+        operation, status = _operation(request), response.status
         observed = Observed(status, self._times(operation, status), operation, status >= self._least_status)
         if type(response) is Response and status < 400:
             request.facts.observed = observed
@@ -147,23 +127,6 @@ class RequestObserver:
             times = self.times[operation, status] = Histogram()
         return times
 
-    def _operation(self, request: Request) -> str:
-        path, method = request.path, request.method
-        if method == b"OPTIONS":
-            return "preflight"
-        if path in _PAGES:
-            return _PAGES[path]
-        if not path.startswith(self._prefix) or method not in METHODS:
-            return "request"
-        if method == b"GET" and request.query:
-            try:
-                live = parse_read_query(request.query).live
-            except ProtocolError:
-                live = None
-            if live is not None:
-                return LIVE[live]
-        return METHODS[method]
-
     def _tell(
         self,
         request: Request | None,
@@ -179,3 +142,9 @@ class RequestObserver:
                     reporter.tell(request, response, operation, elapsed, connection)
                 except Exception:
                     _log.failure("telling of a request failed")
+
+
+def _operation(request: Request) -> str:
+    """Return the name of the operation that has answered a request."""
+    route = request.facts.route
+    return OTHER if route is None else route.name

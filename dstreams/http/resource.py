@@ -53,7 +53,7 @@ class StreamsResource(Resource):
         if repeated:
             response = self._application.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
         elif len(asked.body) > self._application.max_body_bytes:
-            response = self._application.judge(asked) or self._application.refuse(
+            response = self._application.validate_head(asked) or self._application.refuse(
                 asked, 413, f"A request body may have {self._application.max_body_bytes} bytes at most"
             )
         else:

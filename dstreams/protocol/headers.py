@@ -118,7 +118,7 @@ def is_closed(headers: Mapping[bytes, bytes]) -> bool:
 
     :param headers: the request's headers by lower-case name. Any other value counts as no header.
     """
-    value = headers.get(b"stream-closed")
+    value = headers.get(STREAM_CLOSED_KEY)
     return value is not None and value.lower() == b"true"
 
 

@@ -13,6 +13,9 @@ from dstreams.protocol.problems import InvalidOffset, printable
 NOW: Final = -1
 """What ``parse_offset(b"now")`` gives: the tail at the time of the request."""
 
+OFFSET_FORMAT: Final = b"0000000000000000_%016d"
+"""The form of an offset, for a position from 0 to 10**16 - 1."""
+
 _PREFIX: Final = b"0000000000000000_"
 _LENGTH: Final = 33
 
@@ -23,7 +26,7 @@ def format_offset(position: int) -> bytes:
     :param position: bytes from the start of the stream, from 0 to 10**16 - 1.
     :return: the 33-byte token.
     """
-    return b"0000000000000000_%016d" % position
+    return OFFSET_FORMAT % position
 
 
 def parse_offset(raw: bytes) -> int:

@@ -7,8 +7,24 @@ from typing import Final
 
 from attrs import define
 
-from dstreams.protocol.headers import MAX_INTEGER, PRODUCER_EPOCH, PRODUCER_SEQ, parse_integer
+from dstreams.protocol.headers import (
+    MAX_INTEGER,
+    PRODUCER_EPOCH,
+    PRODUCER_EPOCH_KEY,
+    PRODUCER_EXPECTED_SEQ,
+    PRODUCER_ID_KEY,
+    PRODUCER_RECEIVED_SEQ,
+    PRODUCER_SEQ,
+    PRODUCER_SEQ_KEY,
+    parse_integer,
+)
 from dstreams.protocol.problems import BadRequest, ProducerFenced, SequenceConflict
+
+_EPOCH_LINE: Final = PRODUCER_EPOCH + b": %d\r\n"
+ACCEPTED_LINES: Final = _EPOCH_LINE + PRODUCER_SEQ + b": %d\r\n"
+"""The header lines that acknowledge a batch, for its epoch and sequence number."""
+
+_GAP_LINES: Final = PRODUCER_EXPECTED_SEQ + b": %d\r\n" + PRODUCER_RECEIVED_SEQ + b": %d\r\n"
 
 MAX_ID_BYTES: Final = 512
 """The longest producer id: it is kept per stream for as long as the stream lives."""
@@ -35,9 +51,9 @@ def parse_producer(headers: Mapping[bytes, bytes]) -> Producer | None:
     :return: the producer, or ``None`` when the request has none of the three headers.
     :raises BadRequest: only some of them are present, or one is invalid.
     """
-    name = headers.get(b"producer-id")
-    epoch = headers.get(b"producer-epoch")
-    seq = headers.get(b"producer-seq")
+    name = headers.get(PRODUCER_ID_KEY)
+    epoch = headers.get(PRODUCER_EPOCH_KEY)
+    seq = headers.get(PRODUCER_SEQ_KEY)
     if name is None or epoch is None or seq is None:
         if name is None and epoch is None and seq is None:
             return None
@@ -98,17 +114,21 @@ def check(producer: Producer, last: tuple[int, int]) -> bool:
             return True
         raise _gap(last_seq + 1, seq)
     if epoch < last_epoch:
-        raise ProducerFenced(
-            f"The producer's epoch {epoch} has been replaced by epoch {last_epoch}.",
-            b"Producer-Epoch: %d\r\n" % last_epoch,
-        )
+        raise fenced(epoch, last_epoch)
     if seq != 0:
         raise BadRequest(f"A new producer epoch must begin with Producer-Seq 0, not {seq}.")
     return True
 
 
+def fenced(epoch: int, last_epoch: int) -> ProducerFenced:
+    """Return the error for a batch whose epoch is older than the producer's last one (PROTOCOL 5.2.1)."""
+    return ProducerFenced(
+        f"The producer's epoch {epoch} has been replaced by epoch {last_epoch}.", _EPOCH_LINE % last_epoch
+    )
+
+
 def _gap(expected: int, received: int) -> SequenceConflict:
     return SequenceConflict(
         f"Expected Producer-Seq {expected}, received {received}.",
-        b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (expected, received),
+        _GAP_LINES % (expected, received),
     )

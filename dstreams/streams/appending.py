@@ -20,12 +20,12 @@ from dstreams.protocol.content_types import media_type
 from dstreams.protocol.json_mode import split_messages
 from dstreams.protocol.json_slices import Messages
 from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.positions import position_lines
 from dstreams.protocol.problems import (
     BadRequest,
     ContentTypeMismatch,
     EmptyArray,
     EmptyBody,
-    ProducerFenced,
     SequenceConflict,
     StreamClosed,
     TooManyProducers,
@@ -84,7 +84,9 @@ class Appended:
     stored: bool
 
 
-def judge(state: StreamState, request: AppendRequest, length: int | None, most_producers: int) -> Appended | None:
+def validate_head(
+    state: StreamState, request: AppendRequest, length: int | None, most_producers: int
+) -> Appended | None:
     """Decide what the head decides.
 
     :param length: the body's length in bytes, ``None`` while that isn't known.
@@ -126,7 +128,7 @@ def plan(
     :return: the change to commit, or the answer where nothing changes.
     :raise ProtocolError: when it is refused.
     """
-    answer = judge(state, request, len(body), most_producers)
+    answer = validate_head(state, request, len(body), most_producers)
     if answer is not None:
         return answer
     start, closes = state.tail, request.closes
@@ -183,10 +185,7 @@ def _judge_on_closed(state: StreamState, request: AppendRequest, length: int | N
             return Appended(state.tail, True, producer, False)
         last = state.producer(producer.id)
         if last is not None and producer.epoch < last[0]:
-            raise ProducerFenced(
-                f"Epoch {producer.epoch} has been superseded by epoch {last[0]}",
-                b"Producer-Epoch: %d\r\n" % last[0],
-            )
+            raise producers.fenced(producer.epoch, last[0])
     elif request.closes:
         if length is None:
             return None
@@ -194,7 +193,7 @@ def _judge_on_closed(state: StreamState, request: AppendRequest, length: int | N
             return Appended(state.tail, True, None, False)
     raise StreamClosed(
         f"The stream was closed at {format_offset(state.tail).decode()}",
-        b"Stream-Closed: true\r\nStream-Next-Offset: %b\r\n" % format_offset(state.tail),
+        position_lines(state.tail, closed=True),
     )
 
 

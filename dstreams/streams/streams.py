@@ -245,7 +245,7 @@ class Streams:
 
     # --- operations ----------------------------------------------------------------------------------
 
-    def judge_append(self, name: str, request: AppendRequest, length: int | None) -> Appended | None:
+    def validate_append_head(self, name: str, request: AppendRequest, length: int | None) -> Appended | None:
         """Decide about an append whose body is still arriving; ``None`` when there is nothing to say yet.
 
         :param length: the body's length in bytes, ``None`` when its end alone will tell.
@@ -254,7 +254,7 @@ class Streams:
         if self._commits.under_way is not None:
             return None
         state = self._to_write(name)
-        answer = appending.judge(state, request, length, self._limits.producers)
+        answer = appending.validate_head(state, request, length, self._limits.producers)
         if answer is None and length and not state.config.content_type.is_json:
             self._usage.admit_append(state, length, 1, request.producer, request.stream_seq)
         return answer
@@ -277,7 +277,7 @@ class Streams:
         if state is None or state.soft_deleted or state.config.expires:
             state = self._to_write(name)
         if len(body) > SPLIT_AT_ONCE_BYTES and messages is None and state.config.content_type.is_json:
-            known = appending.judge(state, request, len(body), self._limits.producers)
+            known = appending.validate_head(state, request, len(body), self._limits.producers)
             return known or self._split(body, lambda found: self._append(name, request, body, found))
         change = appending.plan(state, request, body, self._clocks.wall(), self._limits.producers, messages)
         if isinstance(change, Appended):
@@ -288,8 +288,8 @@ class Streams:
             self._expiry.renew(state)
         return self._commit(Appended(change.start + size, change.closes, producer, count > 0), change, cost)
 
-    def judge_create(self, request: CreateRequest) -> Created | None:
-        """Decide about a create whose body is still arriving; as :meth:`judge_append`."""
+    def validate_create_head(self, request: CreateRequest) -> Created | None:
+        """Decide about a create whose body is still arriving; as :meth:`validate_append_head`."""
         if self._commits.under_way is not None:
             return None
         existing = self._writable(request.name)

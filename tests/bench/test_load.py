@@ -16,7 +16,7 @@ import pytest
 
 from bench.client import append_once, create_streams, expect_success, fill_stream
 from bench.comparison import CATCH_UP_SMALL, appends
-from bench.load import CELL_BYTES, Load, Requests, drive, judge, limit, parse_load
+from bench.load import CELL_BYTES, Load, Requests, drive, limit, parse_load, validate_head
 from bench.servers import Launch, Mode, RunningServer, Server, Target
 from bench.workload import CPU, RATE, LoadFailure
 
@@ -48,25 +48,25 @@ class ParseTests:
 class JudgeTests:
     def test_clean(self) -> None:
         """A run in which all went well has a rate and what each request took of the processor."""
-        figures = judge(appends(100, 1), Load(1000, 0.5, 100, 200, 300), 0.02)
+        figures = validate_head(appends(100, 1), Load(1000, 0.5, 100, 200, 300), 0.02)
         assert figures[RATE.key] == 2000
         assert figures[CPU.key] == pytest.approx(20.0)
 
     def test_errors(self) -> None:
         """One request that was refused makes a run void, however many were answered."""
         with pytest.raises(LoadFailure, match="1 x refused"):
-            judge(appends(100, 1), Load(10_000, 1.0, 100, 200, 300, 0, {"refused": 1}), 0.5)
+            validate_head(appends(100, 1), Load(10_000, 1.0, 100, 200, 300, 0, {"refused": 1}), 0.5)
 
     def test_nothing_answered(self) -> None:
         """A run without an answer is void, not a rate of zero."""
         with pytest.raises(LoadFailure, match="nothing was answered"):
-            judge(appends(100, 1), Load(0, 1.0, 0, 0, 0), 0.5)
+            validate_head(appends(100, 1), Load(0, 1.0, 0, 0, 0), 0.5)
 
     def test_part_of_the_stream(self) -> None:
         """Reads that brought less than the whole stream each are void."""
-        judge(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_400), 0.5)
+        validate_head(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_400), 0.5)
         with pytest.raises(LoadFailure, match="not the whole stream"):
-            judge(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_399), 0.5)
+            validate_head(CATCH_UP_SMALL, Load(10, 1.0, 0, 0, 0, 102_399), 0.5)
 
 
 class LimitTests:

@@ -171,14 +171,14 @@ def run(template: Template, seed: int, scratch: Path) -> str:
     shutil.copytree(template.directory, directory)
     try:
         path = damage(directory, random)
-        return _judge(template, directory, path)
+        return _validate_head(template, directory, path)
     except Failed as failure:
         raise Failed(f"{template.mode}, seed {seed}: {failure}") from failure
     finally:
         shutil.rmtree(directory)
 
 
-def _judge(template: Template, directory: Path, path: Path) -> str:
+def _validate_head(template: Template, directory: Path, path: Path) -> str:
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         try:

@@ -57,7 +57,7 @@ class FakeApplication:
     bodies: list[LiveBody] = field(factory=list)
     next_body: LiveBody | None = None
 
-    def judge(self, request: Request) -> Response | None:
+    def validate_head(self, request: Request) -> Response | None:
         assert request.body is None
         self.judged.append(request.path)
         if request.path == b"/broken-judge":

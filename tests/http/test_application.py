@@ -15,6 +15,8 @@ from dstreams.http import application as application_module
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import HttpSettings
 from dstreams.http.messages import Request, Response
+from dstreams.http.pages.page import Page
+from dstreams.http.routes import Route
 from dstreams.protocol.names import NameLimits
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
@@ -46,19 +48,18 @@ class RoutingTests:
         assert reply.status == 404
         assert reply.code == "NOT_FOUND"
 
-    def test_handed_on(self) -> None:
-        """Where something else is mounted, it answers, and its answers carry the common headers too."""
+    def test_pages(self) -> None:
+        """A page answers at its path, with the common headers too; it is only read."""
         engine = Engine()
-
-        class Other:
-            def respond(self, request: Request) -> Response | Deferred[Response]:
-                return Response(200, b"X-Path: %b\r\n" % request.path, b"ok")
-
-        application = StreamApplication(engine.context, Other())
-        for path in (b"/", b"/healthz", b"/v1/stream", b"/metrics"):
+        paths = (b"/", b"/healthz", b"/v1/stream", b"/metrics", b"/v1/stream/page")
+        page = Page(lambda request: Response(200, b"X-Path: %b\r\n" % request.path, b"ok"))
+        application = StreamApplication(engine.context, dict.fromkeys(paths, page))
+        for path in paths:
             reply = Reply(application.respond(Request(b"GET", path, b"", {}, body=b"")))
             assert reply.headers["x-path"] == path.decode()
             assert reply.headers["x-content-type-options"] == "nosniff"
+            reply = Reply(application.respond(Request(b"POST", path, b"", {}, body=b"")))
+            assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
         missing = Reply(application.respond(Request(b"GET", b"/v1/stream/x", b"", {}, body=b"")))
         assert missing.status == 404
         assert "x-path" not in missing.headers
@@ -81,7 +82,7 @@ class RoutingTests:
         reply = ask(engine, method, path)
         assert (reply.status, reply.problem["detail"]) == (404, "There is nothing at this path")
         assert ask(engine, "PUT", path + "/x").status == 201
-        assert engine.application.judge(Request(b"PUT", path.encode(), b"", {}, 5)) is None
+        assert engine.application.validate_head(Request(b"PUT", path.encode(), b"", {}, 5)) is None
 
     @pytest.mark.parametrize("name", ["__ds", "__ds/subscriptions/x", "%5F%5Fds/x", "__ds%2Fx"])
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE"])
@@ -91,7 +92,7 @@ class RoutingTests:
         request = engine.request(method, name, b"x", content_type="text/plain")
         assert Reply(engine.application.respond(request)).code == "NOT_FOUND"
         request.body = None
-        early = engine.application.judge(request)
+        early = engine.application.validate_head(request)
         assert early is None or early.status == 404
         assert engine.fork("f", name).status == 404
 
@@ -107,7 +108,7 @@ class RoutingTests:
         reply = engine.ask(method, "s")
         assert (reply.status, reply.code) == (405, "METHOD_NOT_ALLOWED")
         assert reply.headers["allow"] == "GET, HEAD, PUT, POST, DELETE, OPTIONS"
-        early = engine.application.judge(engine.request(method, "s", None))
+        early = engine.application.validate_head(engine.request(method, "s", None))
         assert early is not None
         assert early.head == reply.response.head
 
@@ -254,12 +255,12 @@ class ProblemTests:
         def broken(*_: object) -> Response:
             raise RuntimeError("/var/lib/secret")
 
-        monkeypatch.setitem(application_module.OPERATIONS, b"GET", broken)
-        monkeypatch.setitem(application_module.JUDGES, b"POST", broken)
+        monkeypatch.setitem(application_module.METHODS, b"GET", Route("read", broken))
+        monkeypatch.setitem(application_module.METHODS, b"POST", Route("append", broken, broken))
         reply = engine.get("s")
         self.check(reply, 500, "INTERNAL_ERROR", "/v1/stream/s")
         assert b"secret" not in reply.body
-        assert engine.application.judge(engine.request("POST", "s", None)) is None
+        assert engine.application.validate_head(engine.request("POST", "s", None)) is None
         assert len(failures) == 2
         assert all("secret" in failure for failure in failures)
         failures.clear()
@@ -715,7 +716,7 @@ class AnyInputTests:
             content_length=len(body) if known else None,
             body=None,
         )
-        early = engine.application.judge(request)
+        early = engine.application.validate_head(request)
         request.body = body
         outcome = engine.application.respond(request)
         if isinstance(outcome, Deferred):

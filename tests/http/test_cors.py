@@ -204,7 +204,7 @@ class PreflightTests:
     def test_early(self) -> None:
         """A preflight isn't judged by its head: it is answered when it is complete."""
         engine = Engine()
-        assert engine.application.judge(engine.request("OPTIONS", "s", None)) is None
+        assert engine.application.validate_head(engine.request("OPTIONS", "s", None)) is None
 
 
 class NameTests:

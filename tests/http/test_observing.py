@@ -11,8 +11,9 @@ from twisted.python.failure import Failure
 
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.http2.connection import Http2Factory
-from dstreams.http.messages import ObservedConnection, Request, Response
-from dstreams.http.observing import ABANDONED, OPERATIONS, RequestObserver
+from dstreams.http.messages import HeadCacheEntry, ObservedConnection, Request, Response
+from dstreams.http.observing import ABANDONED, RequestObserver
+from dstreams.http.routes import OPERATIONS, READ
 from dstreams.http.transport.connections import Connections
 from dstreams.http.transport.limits import WRITE_PIECE_BYTES
 from tests.engine import DelayedStorage, Engine, FailingStorage
@@ -66,7 +67,7 @@ class Server:
     factory: HttpFactory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.observer = RequestObserver(PREFIX, (self.reporter,))
+        self.observer = RequestObserver((self.reporter,))
         self.factory = HttpFactory(self.engine.application, self.engine.wheel, connections=Connections(self.observer))
 
     def connect(self) -> Connected:
@@ -267,8 +268,9 @@ class WitnessTests:
     def test_several(self) -> None:
         """One witness's wish for silence doesn't silence another."""
         quiet, curious = FakeWitness(500), FakeWitness()
-        observer = RequestObserver(PREFIX, (quiet, curious))
-        observer.answered(Request(b"GET", b"/v1/stream/s", b"", {}), Response(200), 0.0, FakeSpeaker())
+        observer = RequestObserver((quiet, curious))
+        asked = Request(b"GET", b"/v1/stream/s", b"", {}, facts=HeadCacheEntry(READ))
+        observer.answered(asked, Response(200), 0.0, FakeSpeaker())
         assert (quiet.told, curious.told) == ([], [("read", 200, "1.1")])
 
     def test_a_witness_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +288,7 @@ class Http2Tests:
 
     def connect(self, engine: Engine) -> tuple[Http2Client, FakeWitness]:
         reporter = FakeWitness()
-        connections = Connections(RequestObserver(PREFIX, (reporter,)))
+        connections = Connections(RequestObserver((reporter,)))
         factory = Http2Factory(engine.application, engine.wheel, connections=connections)
         return Http2Client(factory=factory, clock=engine.clock), reporter
 
@@ -331,7 +333,7 @@ class ResourceTests:
 
     def observed(self, engine: Engine | None = None) -> tuple[Client, FakeWitness]:
         client, reporter = Client(engine or Engine()), FakeWitness()
-        client.channel.site.resource._observer = RequestObserver(PREFIX, (reporter,))
+        client.channel.site.resource._observer = RequestObserver((reporter,))
         return client, reporter
 
     def test_told(self) -> None:

@@ -90,7 +90,7 @@ def same(early: Response, final: Response) -> bool:
 def judged(engine: Engine, request: Request, length: int | None) -> Response | None:
     """What the head alone decides, with the length known or not."""
     head = Request(request.method, request.path, request.query, request.headers, content_length=length)
-    return engine.application.judge(head)
+    return engine.application.validate_head(head)
 
 
 class JudgeTests:

@@ -387,9 +387,9 @@ class OutcomesThatRestOnChangesInFlightTests:
         engine, storage = with_stream()
         engine.close("s")
         asked = engine.request("POST", "s", None, content_type="text/plain")
-        assert engine.application.judge(asked) is None
+        assert engine.application.validate_head(asked) is None
         storage.finish()
-        answer = engine.application.judge(asked)
+        answer = engine.application.validate_head(asked)
         assert answer is not None
         assert answer.status == 409
 

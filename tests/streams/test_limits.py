@@ -44,7 +44,7 @@ def settle(engine: Engine, *replies: Reply) -> list[int]:
 def same_early(engine: Engine, request: Request) -> Reply:
     """The answer to a request; it must be the one that its head alone gets."""
     head = Request(request.method, request.path, request.query, request.headers, request.content_length)
-    early, final = engine.application.judge(head), engine.application.respond(request)
+    early, final = engine.application.validate_head(head), engine.application.respond(request)
     assert early is not None
     assert isinstance(final, Response)
     assert (early.status, early.head, early.body) == (final.status, final.head, final.body)

@@ -106,7 +106,7 @@ class ForkTests:
         assert (refused.status, refused.problem["code"]) == (409, "FORK_TOO_DEEP")
         assert "at the end of 3 forks" in str(refused.problem["detail"])
         request = engine.request("PUT", "4", None, stream_forked_from="/v1/stream/3")
-        early = engine.application.judge(request)
+        early = engine.application.validate_head(request)
         assert early is not None
         assert early.status == 409
         assert engine.fork("3", "2").status == 200

@@ -119,10 +119,10 @@ class ForwardingApplication:
         self._proxies_own = frozenset((*_X_FORWARDED, FORWARDED, *filter(None, [self._identity])))
         self._warn_at = self._now()
 
-    def judge(self, request: Request) -> Response | None:
-        """See :meth:`Application.judge`."""
+    def validate_head(self, request: Request) -> Response | None:
+        """See :meth:`Application.validate_head`."""
         self._see(request)
-        return self._inner.judge(request)
+        return self._inner.validate_head(request)
 
     def respond(self, request: Request) -> Pending[Response]:
         """See :meth:`Application.respond`."""

@@ -17,7 +17,7 @@ A client that sends a lot at once gets its share of each turn of the reactor: wh
 (``TimerWheel.turn_is_over``) is postponed. Then nothing more is read, and the connection continues in the next
 turns, in short steps that alternate with those of all others that wait (``TimerWheel.in_slices``).
 
-Where a body isn't wanted the request is judged by its head (``Application.judge``), and what remains of the
+Where a body isn't wanted the request is judged by its head (``Application.validate_head``), and what remains of the
 body is dropped: a connection that is closed with unread bytes is reset, and the reset destroys the answer.
 
 The same bytes get the same answers however they are cut. Therefore, whether a connection survives an early
@@ -533,7 +533,7 @@ class HttpChannel(protocol.Protocol):
     def _begin_body(self, head: RequestHead, request: Request) -> None:
         """A head is complete whose body isn't, or is large, or is asked for: judge it, then read the body."""
         length, max_bytes, available = head.content_length, self._application.max_body_bytes, self._reader.available
-        early = self._judge(request)
+        early = self._validate_head(request)
         if early is not None:
             may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
             self._answer_early(early, length if may_drain else None)
@@ -607,9 +607,9 @@ class HttpChannel(protocol.Protocol):
 
     # -- asking the application
 
-    def _judge(self, request: Request) -> Response | None:
+    def _validate_head(self, request: Request) -> Response | None:
         try:
-            return self._application.judge(request)
+            return self._application.validate_head(request)
         except Exception:
             return self._apology("judging a request failed")
 

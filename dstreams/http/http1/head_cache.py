@@ -179,7 +179,5 @@ def _numbered(first: RequestHead, digits: bytes) -> RequestHead:
         first.is_1_0,
         first.keep_alive,
         first.expects_continue,
-        HeadCacheEntry(
-            facts.operation, facts.name, facts.lines, None if append is None else append.numbered(int(digits))
-        ),
+        HeadCacheEntry(facts.route, facts.name, facts.lines, None if append is None else append.numbered(int(digits))),
     )

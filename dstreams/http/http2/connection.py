@@ -389,7 +389,7 @@ class Http2Connection(protocol.Protocol):
     def _begin_body(self, stream: Http2Stream, request: Request) -> None:
         """A head that announces a body is complete: judge it, then let the body come."""
         length, most = request.content_length, self._application.max_body_bytes
-        early = self._judge(request)
+        early = self._validate_head(request)
         if early is not None:
             self._answer(stream, early)
         elif length is not None and length > most:
@@ -489,9 +489,9 @@ class Http2Connection(protocol.Protocol):
 
     # -- asking the application
 
-    def _judge(self, request: Request) -> Response | None:
+    def _validate_head(self, request: Request) -> Response | None:
         try:
-            return self._application.judge(request)
+            return self._application.validate_head(request)
         except Exception:
             return self._apology(request, "judging a request failed")
 

@@ -6,12 +6,10 @@ from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
 from dstreams.protocol import headers
-from dstreams.protocol.offsets import format_offset
-from dstreams.protocol.producers import parse_producer
+from dstreams.protocol.positions import position_lines
+from dstreams.protocol.producers import ACCEPTED_LINES, parse_producer
 from dstreams.runtime.pending import Pending, map_result
 from dstreams.streams.appending import Appended, AppendRequest
-
-_NEXT_OFFSET = NO_STORE + b"Stream-Next-Offset: %b\r\n"
 
 
 def append(context: Context, request: Request, name: str) -> Pending[Response]:
@@ -22,9 +20,11 @@ def append(context: Context, request: Request, name: str) -> Pending[Response]:
     return _answer(appended) if isinstance(appended, Appended) else map_result(appended, _answer)
 
 
-def judge(context: Context, request: Request, name: str) -> Response | None:
+def validate_append(context: Context, request: Request, name: str) -> Response | None:
     """Answer from the head alone where that is possible."""
-    appended = context.streams.judge_append(name, request.facts.append or _read(request), request.content_length)
+    appended = context.streams.validate_append_head(
+        name, request.facts.append or _read(request), request.content_length
+    )
     return None if appended is None else _answer(appended)
 
 
@@ -41,11 +41,8 @@ def _read(request: Request) -> AppendRequest:
 
 
 def _answer(appended: Appended) -> Response:
-    head = _NEXT_OFFSET % format_offset(appended.tail)
-    if appended.closed:
-        head += b"Stream-Closed: true\r\n"
+    head = NO_STORE + position_lines(appended.tail, closed=appended.closed)
     producer = appended.producer
     if producer is None:
         return Response(204, head)
-    head += b"Producer-Epoch: %d\r\nProducer-Seq: %d\r\n" % (producer.epoch, producer.seq)
-    return Response(200 if appended.stored else 204, head)
+    return Response(200 if appended.stored else 204, head + ACCEPTED_LINES % (producer.epoch, producer.seq))

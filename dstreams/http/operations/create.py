@@ -9,7 +9,8 @@ from dstreams.protocol import headers
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.expiry import parse_expires_at, parse_ttl
 from dstreams.protocol.names import encode_name, parse_name
-from dstreams.protocol.offsets import NOW, format_offset, parse_offset
+from dstreams.protocol.offsets import NOW, parse_offset
+from dstreams.protocol.positions import position_lines
 from dstreams.protocol.problems import BadRequest
 from dstreams.runtime.pending import Pending, map_result
 from dstreams.streams.creating import Created, CreateRequest, ForkRequest
@@ -21,9 +22,9 @@ def create(context: Context, request: Request, name: str) -> Pending[Response]:
     return map_result(created, lambda result: _answer(context, request, result))
 
 
-def judge(context: Context, request: Request, name: str) -> Response | None:
+def validate_create(context: Context, request: Request, name: str) -> Response | None:
     """Answer from the head alone where that is possible."""
-    created = context.streams.judge_create(_parse(context, request, name))
+    created = context.streams.validate_create_head(_parse(context, request, name))
     return None if created is None else _answer(context, request, created)
 
 
@@ -74,9 +75,7 @@ def _source_name(context: Context, request: Request, path: bytes) -> str:
 
 
 def _answer(context: Context, request: Request, created: Created) -> Response:
-    head = b"%bStream-Next-Offset: %b\r\n" % (created.content_type.line, format_offset(created.tail))
-    if created.closed:
-        head += b"Stream-Closed: true\r\n"
+    head = created.content_type.line + position_lines(created.tail, closed=created.closed)
     if created.fresh:
         head += b"Location: %b\r\n" % _location(context, request, created.name)
     return Response(201 if created.fresh else 200, NO_STORE + head)

@@ -10,26 +10,27 @@ from twisted.internet.defer import Deferred
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
+from dstreams.http.operations.queries import read_query
 from dstreams.http.operations.slices import answer
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
-from dstreams.protocol.offsets import NOW, format_offset
+from dstreams.protocol.offsets import NOW
+from dstreams.protocol.positions import position_lines
 from dstreams.protocol.problems import ProtocolError
 from dstreams.runtime.pending import then
 from dstreams.runtime.timers import Timer
 
 
-def long_poll(
-    context: Context, request: Request, state: StreamState, offset: int, cursor: int | None
-) -> Response | Deferred[Response]:
-    """Answer with what lies after ``offset``; wait for it when that is the tail.
+def long_poll(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
+    """Return the messages after the requested offset; if it is the tail, wait for more.
 
-    :param offset: a position, or ``NOW``.
-    :param cursor: the cursor that the client sent back.
-    :return: 200 with messages; 204 when the time is up or nothing more will come. A Deferred fails with 404
+    :return: 200 with messages; 204 after the time-out, or if the stream is closed. A Deferred fails with 404
         or 410 as soon as the stream is gone.
     """
-    poll = _LongPoll(context, request, state.id, state.tail if offset == NOW else offset, cursor)
+    query = read_query(request)
+    state = context.streams.find(name)
+    offset = query.offset or 0
+    poll = _LongPoll(context, request, state.id, state.tail if offset == NOW else offset, query.cursor)
     if poll.position != state.tail or state.closed or context.streams.ending:
         found = poll.answer(state, on_boundary=False)
         context.streams.renew(state)
@@ -117,9 +118,5 @@ def nothing_new(state: StreamState, cursor: int | None) -> Response:
 
     :param cursor: the next cursor; ``None`` for none. A closed stream has none.
     """
-    head = NO_STORE + b"Stream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % format_offset(state.tail)
-    if state.closed:
-        head += b"Stream-Closed: true\r\n"
-    elif cursor is not None:
-        head += b"Stream-Cursor: %d\r\n" % cursor
-    return Response(204, head)
+    cursor = None if state.closed else cursor
+    return Response(204, NO_STORE + position_lines(state.tail, closed=state.closed, up_to_date=True, cursor=cursor))

@@ -1,4 +1,4 @@
-"""GET: read from an offset, at once or by waiting (PROTOCOL 5.6 to 5.8)."""
+"""GET: read from an offset (PROTOCOL 5.6)."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from twisted.internet.defer import Deferred
 from dstreams.http import caching
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
-from dstreams.http.operations.long_poll import long_poll
+from dstreams.http.operations.queries import read_query
 from dstreams.http.operations.slices import answer
-from dstreams.http.operations.sse import follow
 from dstreams.model.state import StreamState
 from dstreams.protocol.json_mode import wrap
-from dstreams.protocol.offsets import NOW, format_offset
-from dstreams.protocol.queries import Live, parse_read_query
+from dstreams.protocol.offsets import NOW
+from dstreams.protocol.positions import position_lines
 from dstreams.streams.reading import Slice
 
 
 def read(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
-    """Read, in the mode that the query names."""
-    query = request.facts.query
-    if query is None:
-        query = request.facts.query = parse_read_query(request.query)
+    """Return the messages after the requested offset, without waiting for more."""
+    query = request.facts.query or read_query(request)
     state = context.streams.find(name)
     offset = query.offset or 0
-    if query.live is Live.LONG_POLL:
-        return long_poll(context, request, state, offset, query.cursor)
-    if query.live is Live.SSE:
-        return follow(context, request, state, offset, query.cursor)
     if offset == NOW:
         context.streams.renew(state)
         return _tail_only(state)
@@ -40,11 +33,9 @@ def read(context: Context, request: Request, name: str) -> Response | Deferred[R
 
 def _tail_only(state: StreamState) -> Response:
     """``offset=now`` without waiting: where the tail is, and no messages (PROTOCOL 8)."""
-    head = b"%b%bStream-Next-Offset: %b\r\nStream-Up-To-Date: true\r\n" % (
-        caching.NO_STORE,
-        state.config.content_type.line,
-        format_offset(state.tail),
+    head = (
+        caching.NO_STORE
+        + state.config.content_type.line
+        + position_lines(state.tail, closed=state.closed, up_to_date=True)
     )
-    if state.closed:
-        head += b"Stream-Closed: true\r\n"
     return Response(200, head, wrap(b"") if state.config.content_type.is_json else b"")

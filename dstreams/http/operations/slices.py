@@ -13,7 +13,7 @@ from dstreams.http.messages import Request, Response, Sink
 from dstreams.protocol.etags import format_etag, matches
 from dstreams.protocol.headers import IF_NONE_MATCH_KEY
 from dstreams.protocol.json_mode import wrap
-from dstreams.protocol.offsets import format_offset
+from dstreams.protocol.positions import position_lines
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.reading import Slice
 
@@ -37,17 +37,11 @@ def answer(
     :param cursor: the ``Stream-Cursor`` of a live answer.
     """
     etag = format_etag(found.stream_id, found.start, found.end, found.closed)
-    head = b"%bStream-Next-Offset: %b\r\nETag: %b\r\n" % (
+    head = b"%b%bETag: %b\r\n" % (
         caching.for_read(context, found.config),
-        format_offset(found.end),
+        position_lines(found.end, closed=found.closed, up_to_date=found.up_to_date, cursor=cursor),
         etag,
     )
-    if found.up_to_date:
-        head += b"Stream-Up-To-Date: true\r\n"
-    if found.closed:
-        head += b"Stream-Closed: true\r\n"
-    if cursor is not None:
-        head += b"Stream-Cursor: %d\r\n" % cursor
     known = request.headers.get(IF_NONE_MATCH_KEY)
     if known is not None and matches(known, etag):
         return Response(304, head)

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from dstreams.http.context import Context
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.http.operations.long_poll import nothing_new
+from dstreams.http.operations.queries import read_query
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.headers import LAST_EVENT_ID_KEY
@@ -69,21 +70,19 @@ _HEAD_OF_EVENT_ID = _HEAD + b"no-store, no-transform\r\n"
 """The response depends on more than the URL, so a cache must not store it under the URL."""
 
 
-def follow(
-    context: Context, request: Request, state: StreamState, offset: int, cursor: int | None
-) -> Response | Deferred[Response]:
+def subscribe(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
     """Send all messages after an offset, then those that are appended.
 
     The offset is the request's ``Last-Event-ID`` if it has one, since a browser that reconnects repeats the URL
     of its first request and adds that header.
 
-    :param offset: the offset in the URL: a position, or ``NOW``.
-    :param cursor: the cursor that the client sent back.
     :return: 200 with events; 204 if the ``Last-Event-ID`` is the tail of a closed stream. Browsers reconnect after
         the end of every event stream and stop at a 204.
     :raise InvalidOffset: (or the Deferred fails) when the offset is beyond the stream's tail.
     """
-    head = _HEAD_OF_URL
+    query = read_query(request)
+    state = context.streams.find(name)
+    head, offset = _HEAD_OF_URL, query.offset or 0
     resumed = _last_event_id(request)
     if resumed is not None:
         head, offset = _HEAD_OF_EVENT_ID, resumed
@@ -97,7 +96,7 @@ def follow(
     # answered from the message's start.
     checked = context.streams.read(state, position, EVENT_BYTES)
     context.streams.renew(state)
-    return then(checked, lambda found: Response(200, head, SseReader(context, state, found.start, cursor)))
+    return then(checked, lambda found: Response(200, head, SseReader(context, state, found.start, query.cursor)))
 
 
 def _last_event_id(request: Request) -> int | None:

@@ -1,5 +1,1 @@
-"""The resources other than streams: health, metrics and the listing of streams.
-
-Each module adds its routes to a klein application; :func:`~dstreams.http.pages.site.build_pages` combines the pages
-that a listener serves.
-"""
+"""Everything that is served and is not a stream: health, readiness, metrics and the listing for operators."""

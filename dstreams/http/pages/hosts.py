@@ -32,22 +32,22 @@ class AllowedHosts:
     """
 
     _names: frozenset[str] = field(converter=_comparable, default=())
-    _judges: bool = field(init=False)
+    _checks: bool = field(init=False)
 
-    @_judges.default
-    def _judges_all(self) -> bool:
+    @_checks.default
+    def _checks_all(self) -> bool:
         return bool(self._names)
 
     def bound(self, address: IAddress) -> None:
         """Note the address that the listener is bound to."""
         host: str | None = getattr(address, "host", None)
         if host is not None and is_loopback(host):
-            self._judges = True
+            self._checks = True
 
-    def refusal(self, request: Request) -> Misdirected | None:
+    def check(self, request: Request) -> Misdirected | None:
         """Return why a request is rejected, or ``None``. One without ``Host`` (HTTP/1.0) comes from no browser."""
         header = request.headers.get(b"host")
-        if not self._judges or header is None:
+        if not self._checks or header is None:
             return None
         host = host_of(header.decode("latin-1"))
         if host is not None and (is_loopback(host) or host in self._names):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import urllib.parse
+from typing import Final
 
-from dstreams.http.pages.site import READ, answer_json
+from twisted.internet.defer import Deferred
+
+from dstreams.http.messages import Request, Response
+from dstreams.http.pages.page import Page, json_response
 from dstreams.model.state import StreamState
 from dstreams.protocol.expiry import format_expires_at
 from dstreams.protocol.offsets import format_offset
 from dstreams.protocol.problems import BadRequest, printable
 from dstreams.runtime.pending import then
-from dstreams.streams.listing import Page as Found
+from dstreams.streams import listing
 from dstreams.streams.streams import Streams
-
-if TYPE_CHECKING:
-    from klein import Klein
-    from twisted.internet.defer import Deferred
-    from twisted.web.iweb import IRequest
-
-    from dstreams.http.pages.site import Page
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
@@ -27,25 +24,23 @@ MAX_LIMIT: Final = 1000
 _KNOWN: Final = frozenset((b"prefix", b"after", b"limit"))
 
 
-def listing(base_path: str, streams: Streams) -> Page:
+def listing_pages(base_path: str, streams: Streams) -> dict[bytes, Page]:
     """Return the page that lists ``streams``.
 
     :param base_path: the value of ``admin.base_path``.
     """
 
-    def add(app: Klein) -> None:
-        @app.route(base_path.rstrip("/") + "/streams", methods=READ)
-        def page(request: IRequest) -> bytes | Deferred[bytes]:
-            parameters = _parameters(request)
-            limit = _limit(parameters.get(b"limit"))
-            after = _text(b"after", parameters[b"after"]) if b"after" in parameters else None
-            found = streams.page(_text(b"prefix", parameters.get(b"prefix", b"")), after, limit)
-            return then(found, lambda page: answer_json(request, _document(page)))
+    def show(request: Request) -> Response | Deferred[Response]:
+        parameters = _parameters(request)
+        limit = _limit(parameters.get(b"limit"))
+        after = _text(b"after", parameters[b"after"]) if b"after" in parameters else None
+        found = streams.page(_text(b"prefix", parameters.get(b"prefix", b"")), after, limit)
+        return then(found, lambda page: json_response(_document(page)))
 
-    return add
+    return {f"{base_path.rstrip('/')}/streams".encode(): Page(show)}
 
 
-def _document(page: Found) -> dict[str, object]:
+def _document(page: listing.Page) -> dict[str, object]:
     return {"streams": [describe(state) for state in page.streams], "next": page.after}
 
 
@@ -69,14 +64,16 @@ def describe(state: StreamState) -> dict[str, object]:
     }
 
 
-def _parameters(request: IRequest) -> dict[bytes, bytes]:
+def _parameters(request: Request) -> dict[bytes, bytes]:
     parameters: dict[bytes, bytes] = {}
-    for name, values in (request.args or {}).items():
+    # Latin-1 maps every byte to one character, so that no value is changed before it is checked.
+    query = urllib.parse.parse_qsl(request.query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    for name, value in ((name.encode("latin-1"), value.encode("latin-1")) for name, value in query):
         if name not in _KNOWN:
             raise BadRequest(f"Unknown parameter {printable(name)}; a listing has prefix, after and limit.")
-        if len(values) > 1:
+        if name in parameters:
             raise BadRequest(f"The parameter {printable(name)} is repeated.")
-        parameters[name] = values[0]
+        parameters[name] = value
     return parameters
 
 

@@ -165,9 +165,9 @@ class Maintenance:
         if self._stopped:
             raise _Stopped
         done: Deferred[_T] = self._run(work, *arguments)
-        return done.addErrback(self._judge)
+        return done.addErrback(self._validate_head)
 
-    def _judge(self, failure: Failure) -> Failure:
+    def _validate_head(self, failure: Failure) -> Failure:
         assert failure.value is not None
         error = fault(failure.value, "upkeep of the shards")
         if isinstance(error, StoreFailed):

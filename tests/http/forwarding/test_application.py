@@ -133,7 +133,7 @@ class TrustedTests:
         """A request is judged and then answered, or refused: all see the same."""
         behind = Behind()
         request = Request(b"GET", b"/echo", b"", {b"x-forwarded-for": b"10.0.0.9"}, peer=PROXY)
-        behind.application.judge(request)
+        behind.application.validate_head(request)
         request.body = b""
         behind.application.respond(request)
         behind.application.refuse(request, 400, "")

@@ -232,7 +232,7 @@ class FieldsTests:
         asked = AppendRequest(b"text/plain", False, None, None)
         first.facts.name, first.facts.lines, first.facts.append = "a", b"X: y\r\n", asked
         second = head_cache.read(b"POST /b HTTP/1.1\r\n" + FIELDS).facts
-        assert (second.name, second.operation, second.observed) == ("", None, None)
+        assert (second.name, second.route, second.observed) == ("", None, None)
         assert (second.lines, second.append) == (b"X: y\r\n", asked)
 
     def test_methods(self) -> None:

@@ -12,17 +12,21 @@ from twisted.internet.interfaces import IAddress
 from dstreams.http.messages import Request, Response
 from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.hosts import AllowedHosts
+from dstreams.http.pages.page import Page
 
 LOOPBACK: IAddress = IPv4Address("TCP", "127.0.0.1", 9090)
 
 
 @define(eq=False)
-class Pages:
-    """Answers everything."""
+class Metrics:
+    """A page that notes its requests."""
 
     asked: list[Request] = field(factory=list)
 
-    def respond(self, request: Request) -> Response:
+    def pages(self) -> dict[bytes, Page]:
+        return {b"/metrics": Page(self._show)}
+
+    def _show(self, request: Request) -> Response:
         self.asked.append(request)
         return Response(200)
 
@@ -51,7 +55,7 @@ class AllowedHostsTests:
     )
     def test_loopback(self, host: bytes | None) -> None:
         """On a loopback address it answers under the names that are always this machine's."""
-        application = PagesApplication(Pages())
+        application = PagesApplication(Metrics().pages())
         application.hosts.bound(LOOPBACK)
         assert status(application, host) == 200
 
@@ -69,8 +73,8 @@ class AllowedHostsTests:
     )
     def test_rebinding(self, host: bytes) -> None:
         """There it answers nothing under other names, and says in one sentence why; the pages aren't asked."""
-        pages = Pages()
-        application = PagesApplication(pages)
+        metrics = Metrics()
+        application = PagesApplication(metrics.pages())
         application.hosts.bound(IPv6Address("TCP", "::1", 9090))
         response = application.respond(Request(b"GET", b"/metrics", b"a=b", {b"host": host}))
         assert isinstance(response, Response)
@@ -85,12 +89,12 @@ class AllowedHostsTests:
             "detail": "The admin listener doesn't answer under this name: see the key admin.allowed_hosts",
             "instance": "/metrics?a=b",
         }
-        assert pages.asked == []
+        assert metrics.asked == []
 
     @pytest.mark.parametrize("address", [IPv4Address("TCP", "0.0.0.0", 1), UNIXAddress(b"/run/a"), None])
     def test_elsewhere(self, address: IAddress | None) -> None:
         """On other addresses any name will do."""
-        application = PagesApplication(Pages())
+        application = PagesApplication(Metrics().pages())
         if address is not None:
             application.hosts.bound(address)
         assert status(application, b"evil.example") == 200
@@ -98,7 +102,7 @@ class AllowedHostsTests:
     @pytest.mark.parametrize("address", [LOOPBACK, IPv4Address("TCP", "10.0.0.1", 1), UNIXAddress(b"/run/a")])
     def test_listed(self, address: IAddress) -> None:
         """Where names are listed, they and this machine's are the only ones on any address."""
-        application = PagesApplication(Pages(), AllowedHosts(("Metrics.example.org", "10.1.2.3")))
+        application = PagesApplication(Metrics().pages(), AllowedHosts(("Metrics.example.org", "10.1.2.3")))
         application.hosts.bound(address)
         hosts = (b"metrics.example.org.:80", b"10.1.2.3:9090", b"localhost", b"evil.example", b"10.1.2.4")
         assert [status(application, host) for host in hosts] == [200, 200, 200, 421, 421]

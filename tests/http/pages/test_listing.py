@@ -7,13 +7,10 @@ import urllib.parse
 
 import pytest
 from attrs import define, field
-from twisted.web.server import Site
 
 from dstreams.http.messages import Request
-from dstreams.http.mounted import MountedSite
 from dstreams.http.pages.application import PagesApplication
-from dstreams.http.pages.listing import listing
-from dstreams.http.pages.site import build_pages
+from dstreams.http.pages.listing import listing_pages
 from tests.engine import WALL, Engine, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
@@ -28,8 +25,7 @@ class Admin:
     application: PagesApplication = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        pages = build_pages(listing(self.base_path, self.engine.streams))
-        self.application = PagesApplication(MountedSite(Site(pages)))
+        self.application = PagesApplication(listing_pages(self.base_path, self.engine.streams))
 
     def get(self, path: str, method: str = "GET", /, **query: str) -> Reply:
         encoded = urllib.parse.urlencode(query).encode()
