@@ -90,25 +90,25 @@ class _After(Enum):
 _IN_ARRAY: Final = {
     _After.NOTHING: b"[",
     _After.COMMA: b"[0,",
-    _After.VALUE: b"[0",
+    _After.VALUE: b'[""',
     _After.IN_STRING: b'["',
 }
 _IN_OBJECT: Final = {
     _After.NOTHING: b"{",
     _After.COMMA: b'{"":0,',
-    _After.VALUE: b'{"":0',
+    _After.VALUE: b'{"":""',
     _After.KEY: b'{""',
     _After.COLON: b'{"":',
     _After.IN_STRING: b'{"":"',
     _After.IN_KEY: b'{"',
 }
-_AT_TOP: Final = {_After.NOTHING: b"", _After.VALUE: b"0", _After.IN_STRING: b'"'}
+_AT_TOP: Final = {_After.NOTHING: b"", _After.VALUE: b'""', _After.IN_STRING: b'"'}
 """What stands for the text before a group, by its innermost bracket."""
 
 _COMPLETIONS: Final = (
     (_After.VALUE, b""),
     (_After.KEY, b":0"),
-    (_After.COLON, b"0"),
+    (_After.COLON, b'""'),
 )
 """What completes a group that ends behind a token, by what that token was."""
 

@@ -28,6 +28,10 @@ class DamageLog:
         """How many streams have one."""
         return len(self._known)
 
+    def is_known(self, stream_id: int) -> bool:
+        """Whether damage of a stream was found; if there are more than are told apart, it is assumed of all."""
+        return stream_id in self._known or len(self._known) >= MAX_STREAMS
+
     def note(self, error: StorageDamaged) -> None:
         """Count a damaged place, and log the first of its stream."""
         known = self._known.get(error.stream_id)

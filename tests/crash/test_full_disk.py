@@ -79,6 +79,34 @@ class FullDiskTests:
         script.settle()
         assert len(script.refusals) == 1
 
+    def test_a_checkpoint_waits_for_the_last_room(self, durable: bool) -> None:
+        """A checkpoint that is to make room begins its segment only after the group that found none is written."""
+        script, capacity = filled(durable)
+        process = script.process
+        state = process.streams.find("a")
+        reader = process.store.source(state)
+        capacity.size = None
+        script.delete("a")  # its files stay, since they are read
+        script.settle()
+        capacity.size = capacity.used
+        queued: list[int] = []
+
+        def fault(step: Step) -> Fault | None:
+            if step.kind == "write" and "/journal/" in step.path and capacity.size and capacity.used < capacity.size:
+                queued.append(len(process.threads))
+            return capacity(step)
+
+        process.mount.fault = fault
+        script.delete("b")
+        assert queued[0] == 0
+        script.settle()
+        assert not script.refusals
+        del reader
+        script.end(lose_power=Random(0))
+        capacity.size = None
+        script.begin()
+        script.check(power_lost=True)
+
     def test_files_that_went_early(self, durable: bool) -> None:
         """Between the early end of a stream's files and the checkpoint a crash loses nothing."""
         for steps in range(1, 40):
@@ -96,6 +124,34 @@ class FullDiskTests:
             script.begin()
             script.check(power_lost=True)
             script.end()
+
+    def test_start_without_a_reserve(self, durable: bool) -> None:
+        """A start takes the room of what a failed checkpoint has written when there is no reserve to give up."""
+        script, capacity = filled(durable)
+        capacity.size = None
+        script.create("c", body=b"c" * 5000)
+        script.append("b", b"more" * 500)
+        script.create("d", body=b"d" * 5000)
+        script.settle()
+        script.process.mount.fault = lambda step: Fault(ENOSPC) if "catalog" in step.path else None
+        script.checkpoint()  # the files are written, the catalog isn't
+        script.process.mount.fault = capacity
+        script.delete("d")
+        script.settle()
+        assert not script.refusals
+        script.process.store._reserve.release()
+        script.end()
+        before = capacity.used
+        capacity.size = capacity.used
+        script.begin(lambda step: capacity(step) if "/journal/" in step.path else None)
+        assert capacity.used < before - 12_000
+        script.check()
+        capacity.size = None
+        script.process.store.checkpoint()
+        script.settle()
+        script.end()
+        script.begin()
+        script.check()
 
     def test_the_room_is_used_up(self, durable: bool) -> None:
         """Without a reserve even a delete is refused, and nothing else goes wrong."""

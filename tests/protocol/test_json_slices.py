@@ -98,7 +98,25 @@ class SameAsInOneGoTests:
             size = data.draw(st.integers(0, 3))
             raw[place : place + size] = data.draw(
                 st.sampled_from(
-                    [b"", b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b" ", b"1", b"\xff", b"\xc3", b"\x00"]
+                    [
+                        b"",
+                        b"[",
+                        b"]",
+                        b"{",
+                        b"}",
+                        b",",
+                        b":",
+                        b'"',
+                        b"\\",
+                        b" " * 50,
+                        b"1",
+                        b"-",
+                        b".",
+                        b"e8",
+                        b"\xff",
+                        b"\xc3",
+                        b"\x00",
+                    ]
                 )
             )
         assert outcome(split, bytes(raw), window) == outcome(split_messages, bytes(raw))
@@ -151,6 +169,26 @@ class SameAsInOneGoTests:
     @pytest.mark.parametrize("window", [24, 40, 1000])
     def test_bodies_with_mistakes(self, body: bytes, window: int) -> None:
         """Known mistakes are found in every window."""
+        assert outcome(split, body, window) == outcome(split_messages, body)
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "[]BeBBB",
+            "[1]B.5BBB",
+            '["LLLL",{"a":-B1}]',
+            '[{"a":["LB.5B"]}]',
+            '[{"a":["L"B.5B]}]',
+            '[{"a":{"b":-B}}]',
+            '{"a":-BBBBtrue}',
+            "[1BE5]",
+            "[0Bx]",
+        ],
+    )
+    @pytest.mark.parametrize("window", [24, 40, 64 * 1024])
+    def test_number_in_two_pieces(self, pattern: str, window: int) -> None:
+        """Blanks inside a number aren't swallowed with the text that a group leaves out."""
+        body = pattern.replace("B", " " * 20_000).replace("L", "x" * 20_000).encode()
         assert outcome(split, body, window) == outcome(split_messages, body)
 
     @pytest.mark.parametrize("window", [24, 100])

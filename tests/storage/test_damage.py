@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from dstreams.model.state import StreamState
+from dstreams.storage import damage
 from dstreams.storage.check import check_files
+from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import read_manifest
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import runs, verifying
@@ -229,26 +231,62 @@ class AnswerTests:
         assert [formatEvent(event) for event in events if "damaged" not in formatEvent(event)] == []
 
     def test_sent_by_the_kernel(self, store: Store) -> None:
-        """What the kernel sends has been verified since the start; damaged ranges never are."""
+        """What the kernel sends has been verified since the start; of a damaged stream it sends nothing."""
+        engine = store.engine
+        for name in ("large", "damaged"):
+            engine.put(name)
+            for _ in range(300):
+                engine.post(name, b"x" * 1000)
+        now(store.storage.checkpoint())
+        store.spoil(store.file("damaged", "data"), 200_000)
+        again = store.reopened()
+        for name in ("large", "damaged"):
+            source = again.storage.source(again.state(name))
+            assert source.in_file(0, 300_000) is None
+            for begin in range(0, 200_000, 10_000):
+                again.read(name, begin, begin + 10_000)
+            found = source.in_file(0, 300_000)
+            assert found is not None
+            assert found.size == 200_000
+        assert again.read("damaged", 200_000, 210_000) is None
+        assert source.in_file(0, 300_000) is None
+        again.close()
+
+    def test_found_by_a_scrub(self, store: Store) -> None:
+        """What was verified before isn't sent by the kernel any more when a scrub has found damage."""
         engine = store.engine
         engine.put("large")
         for _ in range(300):
             engine.post("large", b"x" * 1000)
         now(store.storage.checkpoint())
-        store.spoil(store.file("large", "data"), 200_000)
-        again = store.reopened()
-        source = again.storage.source(again.state("large"))
+        source = store.storage.source(store.state("large"))
+        assert store.read("large", 0, 300_000) == b"x" * 300_000
+        assert source.in_file(0, 300_000) is not None
+        store.spoil(store.file("large", "data"), 150_000)
+        for error in store.scrub():
+            store.storage.damage.note(error)
         assert source.in_file(0, 300_000) is None
-        for begin in range(0, 300_000, 10_000):
-            again.read("large", begin, begin + 10_000)
-        found = source.in_file(0, 300_000)
-        assert found is not None
-        assert 190_000 <= found.size <= 200_000
-        assert source.in_file(200_000, 300_000) is None
-        after = source.in_file(210_000, 300_000)
-        assert after is not None
-        assert after.size == 90_000
-        again.close()
+        assert store.read("large", 0, 300_000) is None
+
+    def test_more_streams_than_are_told_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the log of damage is full, every stream counts as damaged: what is read is verified then."""
+        monkeypatch.setattr(damage, "MAX_STREAMS", 2)
+        log = DamageLog()
+        for stream_id in (1, 2, 3):
+            assert log.is_known(stream_id) == (stream_id == 3)
+            log.note(StorageDamaged("x", stream_id, "place"))
+        assert log.is_known(9)
+
+    def test_damage_at_the_beginning_of_a_large_answer(self, store: Store) -> None:
+        """The first piece is read before the head leaves, so that the answer is a 500."""
+        engine = store.engine
+        engine.put("large")
+        for _ in range(800):
+            engine.post("large", b"x" * 1000)
+        now(store.storage.checkpoint())
+        store.spoil(store.file("large", "data"), 10)
+        reply = engine.get("large")
+        assert (reply.status, reply.code) == (500, "DATA_DAMAGED")
 
     def test_appends_go_on(self, store: Store) -> None:
         """A stream with damage takes appends, which can be read, and checkpoints write them."""

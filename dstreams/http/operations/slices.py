@@ -14,6 +14,7 @@ from dstreams.protocol.etags import format_etag, matches
 from dstreams.protocol.headers import IF_NONE_MATCH_KEY
 from dstreams.protocol.json_mode import wrap
 from dstreams.protocol.positions import position_lines
+from dstreams.runtime.pending import then
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.reading import Slice
 
@@ -47,9 +48,10 @@ def answer(
         return Response(304, head)
     content_type, size = found.config.content_type, found.end - found.start
     head += content_type.line
+    # The first piece is read before the head is sent, so that damage in it is answered with 500.
+    data = found.read(found.start, found.end if size <= PIECE_BYTES else found.start + PIECE_BYTES) if size else b""
     if size > PIECE_BYTES:
-        return Response(200, head, SliceBody(found, content_type.is_json))
-    data = found.read(found.start, found.end) if size else b""
+        return then(data, lambda first: Response(200, head, SliceBody(found, content_type.is_json, first)))
     if isinstance(data, bytes):
         return Response(200, head, wrap(data) if content_type.is_json else data)
     return data.addCallback(lambda stored: Response(200, head, wrap(stored) if content_type.is_json else stored))
@@ -61,10 +63,13 @@ class SliceBody:
 
     In JSON mode the stored form, every message followed by a comma, becomes an array: a bracket before it,
     and one in place of the last comma.
+
+    :param first: its first bytes.
     """
 
     _slice: Slice
     _is_json: bool
+    _first: bytes
     _position: int = field(init=False)
     _sink: Sink | None = field(default=None, init=False)
     _fetching: bool = field(default=False, init=False)
@@ -81,7 +86,9 @@ class SliceBody:
     def start(self, sink: Sink) -> None:
         """Send the first piece, and as many more as the client takes."""
         self._sink = sink
-        self.resume()
+        first, self._first = self._first, b""
+        if self._send(first, self._position + len(first)):
+            self.resume()
 
     def resume(self) -> None:
         """Send on until the client is slower than we are."""
@@ -103,8 +110,8 @@ class SliceBody:
     def _send_file(self, sink: Sink) -> int:
         """Send what lies in a file without reading it, as far as the client takes it.
 
-        The first piece is written, with the head before it. So is the last one, which may have to be changed, and one
-        where the client takes no more, since the transport tells when that is sent.
+        The last piece is written, because it may have to be changed, and so is one where the client takes no more,
+        since the transport tells when that is sent.
 
         :return: how much is to be written next.
         """
@@ -113,7 +120,7 @@ class SliceBody:
             part = self._slice.in_file(self._position, min(self._position + FILE_BYTES, last))
             if part is None:
                 break
-            sent = sink.send_file(part) if self._position > self._slice.start else 0
+            sent = sink.send_file(part)
             if not sent:
                 return COPIED_BYTES
             self._position += sent

@@ -253,6 +253,26 @@ class DataFiles:
             for path in self.paths(stream_id):
                 self._disk.unlink(path)
 
+    def free_uncovered(self, deleted: Iterable[int]) -> None:
+        """Free the space of bytes that the journal has as well, and of deleted streams.
+
+        A checkpoint that failed on a full disk leaves such bytes; the next one writes them again. Call it only at a
+        start, when the whole journal is durable and nothing reads the files.
+
+        :param deleted: streams whose deletion is in the journal.
+        """
+        unneeded = list(deleted)
+        for stream_id, recent in self._recent.items():
+            data_path, index_path, _ = self.paths(stream_id)
+            if recent.written == recent.start:
+                unneeded.append(stream_id)
+                continue
+            for path, size in (data_path, recent.written - recent.start), (index_path, ENTRY_BYTES * recent.number):
+                file = self._disk.open(path, create=True)
+                if file.size() > size:
+                    file.truncate(size)
+        self.remove(unneeded)
+
     def paths(self, stream_id: int) -> tuple[str, str, str]:
         """The data file, the index file and the file of checksums of a stream."""
         name = f"{stream_id:016x}"
@@ -431,7 +451,7 @@ class StreamBytes:
 
     def in_file(self, start: int, end: int) -> FileRange | None:
         """Where the bytes from ``start`` on lie, if they were verified; else they have to be read."""
-        if start >= self._written:
+        if start >= self._written or self._files.damage.is_known(self._stream_id):
             return None
         wanted = min(end, self._written)
         end = min(wanted, self._files.verified.end(self._stream_id, start))

@@ -35,7 +35,7 @@ Room behind the end
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -164,12 +164,15 @@ class Journal:
         """Whether no batch is in the newest segment."""
         return self._file is not None and self.next_sequence == self._first
 
-    def begin(self, found: Replay, spare: File | None = None, grown: int = 0) -> None:
+    def begin(
+        self, found: Replay, spare: File | None = None, grown: int = 0, make_room: Callable[[], object] | None = None
+    ) -> None:
         """Begin to write behind what was read (J5), which counts as growth until the next :meth:`begin_segment`.
 
         :param found: read to its end.
         :param spare: as for :meth:`begin_segment`.
         :param grown: as how much it counts at least.
+        :param make_room: called on a full disk, when everything that was read is durable; then it is tried once more.
         :raise OSError:
         :raise StorageError: when that can't be made durable, or no segment can be begun.
         """
@@ -190,7 +193,14 @@ class Journal:
             if behind or name in found.beyond or name.endswith(_NEW):
                 self._disk.unlink(f"{self._directory}/{name}")
         self._disk.sync_directory(self._directory)
-        self.begin_segment(found.last if self._synced else None, spare)
+        carried = found.last if self._synced else None
+        try:
+            self.begin_segment(carried, spare)
+        except StorageFull:
+            if make_room is None:
+                raise
+            make_room()
+            self.begin_segment(carried)
         self._before = max(found.size, grown)
 
     def _set_aside(self, found: Replay) -> None:

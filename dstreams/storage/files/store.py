@@ -196,7 +196,8 @@ class FileStorage:
         )  # fmt: skip
         # Else the journal of a server that is always killed before its next checkpoint would grow without bound.
         grown = self._checkpoint_bytes if len(found.read) > MANY_SEGMENTS else 0
-        self._journal.begin(found, self._spare.adopt(), grown)
+        make_room = partial(self._files.free_uncovered, dirty.removed)
+        self._journal.begin(found, self._spare.adopt(), grown, make_room)
         self._checkpoints = Checkpoints(
             disk, directory, self._journal, self._files, catalog_file, self._catalog, self._run, self._newest_id,
             self._spare, dirty, next_sequence, catalog_file.removed(),
@@ -240,20 +241,29 @@ class FileStorage:
             write = partial(self._journal.append, payload, length)
             # All other writers wait until the thread has finished.
             self._checkpoints.journal_busy = True
-            return self._run(write).addBoth(self._written_in_thread, changes, write)
+            return self._run(write).addBoth(self._written, changes, write)
         try:
             self._journal.append(payload, length)
         except StorageFull:
-            if not self._find_room(changes, partial(self._journal.append, payload, length)):
-                raise
+            # A checkpoint that starts now to make room must not switch segments until the group's sync has begun.
+            self._checkpoints.journal_busy = True
+            done = self._written(Failure(), changes, partial(self._journal.append, payload, length))
+            if isinstance(done, Failure):
+                done.raiseException()
+            return done
         if self._syncer is None:
             self._keep(changes)
             return None
         return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
 
-    def _written_in_thread(
+    def _written(
         self, result: object, changes: Sequence[Change], write: Callable[[], object]
     ) -> Deferred[None] | Failure | None:
+        """Continue after a write while the journal is reserved for it; on a full disk write again after making room.
+
+        :param result: a ``Failure`` if the write failed.
+        :param write: writes the group to the journal.
+        """
         try:
             if isinstance(result, Failure) and not (result.check(StorageFull) and self._find_room(changes, write)):
                 return result
