@@ -59,7 +59,7 @@ _ADVANCE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_a
 _SELECT_PRODUCERS = "SELECT stream_id, producer, epoch, seq, crc FROM producers ORDER BY stream_id"
 
 _COUNT = "SELECT count(*), coalesce(sum(crc), 0) FROM "
-_STREAMS_AMONG = _COUNT + "streams WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 (all of it stands here)
+_STREAMS_AMONG = _COUNT + "streams WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 (the whole statement is here)
 _PRODUCERS_OF = _COUNT + "producers WHERE stream_id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _PRODUCERS_AMONG = (
     _COUNT + "producers WHERE (stream_id, producer) IN"  # noqa: S608

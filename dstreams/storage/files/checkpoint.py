@@ -135,7 +135,7 @@ class Checkpoints:
     _leftover: set[int]
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _waiting: Waiters = field(factory=Waiters, init=False)
-    # Growth of the journal, in bytes, at which the spare segment is looked after next.
+    # Growth of the journal, in bytes, at which the spare segment is checked next.
     _look_at: int = field(default=0, init=False)
     # Growth of the journal, in bytes, at which a failed checkpoint is retried.
     _retry_at: int = field(default=0, init=False)

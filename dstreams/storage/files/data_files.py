@@ -220,8 +220,8 @@ class DataFiles:
         write_all(file, sums, SUM_BYTES * place)
         end = SUM_BYTES * place + len(sums)
         if size > end:
-            # Entries that a crash left there end after the old tail, but perhaps not after the new one: that would make
-            # them valid.
+            # Entries that a crash left there end after the old tail, but perhaps not after the new one. They would then
+            # seem valid.
             file.truncate(end)
 
     def written(self, stream_id: int, size: int, count: int) -> None:

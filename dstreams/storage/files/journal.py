@@ -10,9 +10,9 @@ Where the log ends
     end in ``.damaged``, because it may have been acknowledged.)
 
     There is one exception: the missing batch is known to have been durable, because a later batch has flag 1, a
-    checkpoint covers it, or a row of the catalog is newer. Then it is damaged, not torn. This is corruption, and the
-    journal refuses to open. A segment without a valid header, and a gap between the catalog and the oldest segment, are
-    corruption too.
+    checkpoint covers it, or rows of the catalog include it or a later one. Then it is damaged, not torn. This is
+    corruption, and the journal refuses to open. A segment without a valid header, and a gap between the catalog and the
+    oldest segment, are corruption too.
 
 Invariants
     J1. The header and the directory entry of a segment are durable before a batch is written into it.

@@ -1,4 +1,4 @@
-"""The modes ``file-fast`` and ``file-durable``: a journal makes commits durable, and data files are read.
+"""The modes ``file-fast`` and ``file-durable``: the journal makes commits durable, and reads use data files.
 
 A commit is one batch in the journal: written in ``file-fast``, written and synced in ``file-durable``. Its messages
 stay in memory until a checkpoint writes them into the data files. The modules ``journal``, ``data_files`` and
