@@ -1,1 +1,1 @@
-"""Where committed changes live: the interface that the engine commits to and reads from, and its backends."""
+"""Storage of committed changes: the interface that the engine commits to and reads from, and its backends."""

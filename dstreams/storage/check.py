@@ -1,13 +1,18 @@
-"""Verifying a data directory offline, and giving up what can't be saved.
+"""Checks a data directory offline, and repairs a damaged journal.
 
-A check of the file modes reads everything and writes nothing: the catalog's own integrity, every stream's data and
-index file against its checksums and the catalog, every batch of the journal, the rows of the catalog against these (see
-``comparing``), and that each fork has its source. One of ``acid`` reads everything, too; a database with a WAL is
-copied first, since SQLite might write to it.
+A check of the file modes reads everything and writes nothing. It verifies:
 
-A repair handles one kind of damage: a journal that breaks off in the middle. It sets aside (never deletes) the segments
-from the damage on, so that the store can be opened with what precedes it. Other damage needs a backup, or the loss of a
-stream that the operator deletes.
+- the integrity of the catalog database;
+- the data and index file of every stream, against their checksums and the catalog;
+- every batch of the journal;
+- the rows of the catalog, against these batches (see ``comparing``);
+- that each fork has its source.
+
+A check of ``acid`` reads everything too. It copies a database that has a WAL first, because SQLite might write to it.
+
+A repair handles one kind of damage: a damaged batch in the middle of the journal. It sets aside (never deletes) the
+segments from the damage on, so that the store can be opened with everything before it. For other damage, the operator
+has to restore a backup or delete the stream.
 """
 
 from __future__ import annotations
@@ -44,14 +49,14 @@ from dstreams.storage.sync import run_inline
 
 @define(eq=False)
 class Report:
-    """What a check has found.
+    """The result of a check.
 
-    :param problems: one line for everything that is wrong.
-    :param streams: how many streams there are.
-    :param data_bytes: how many stored bytes they have of their own.
-    :param batches: how many batches of the journal the catalog doesn't cover yet.
-    :param broken: where the journal breaks off, if it does.
-    :param dropped: what a repair would give up, in words.
+    :param problems: one line for each problem.
+    :param streams: the number of streams.
+    :param data_bytes: the number of their own stored bytes, without those that forks inherit.
+    :param batches: the number of journal batches that the catalog does not cover yet.
+    :param broken: the damage in the journal, or ``None``.
+    :param dropped: descriptions of what a repair would discard.
     """
 
     problems: list[str] = field(factory=list)
@@ -63,7 +68,7 @@ class Report:
 
 
 def check_files(directory: str, progress: Progress, disk: Disk | None = None) -> Report:
-    """Check a store of the file modes, without writing to it. Nobody may be using it: hold its lock.
+    """Check a store of the file modes, without writing to it. The caller holds its lock, so that it is not in use.
 
     :param directory: the data directory.
     """
@@ -91,7 +96,7 @@ def _check_files(directory: str, progress: Progress, disk: Disk, copies: Copies)
     except StorageError as error:
         report.problems.append(str(error))
     except Exception as error:
-        # Whatever a damaged file makes of it: this is a check.
+        # Damaged files can cause any exception, and a check has to report them.
         report.problems.append(f"{directory} can't be checked any further: {type(error).__name__}: {error}")
     finally:
         with suppress(Exception):
@@ -104,7 +109,7 @@ def _check_files(directory: str, progress: Progress, disk: Disk, copies: Copies)
 
 
 def check_acid(directory: str, manifest: Mapping[str, Any], progress: Progress) -> Report:
-    """Check a store of the mode ``acid``, without writing to it. Nobody may be using it: hold its lock.
+    """Check a store of the mode ``acid``, without writing to it. The caller holds its lock, so that it is not in use.
 
     :param manifest: the members of its ``store.json``.
     """
@@ -136,8 +141,8 @@ def check_acid(directory: str, manifest: Mapping[str, Any], progress: Progress) 
 def repair_files(directory: str, report: Report, disk: Disk | None = None) -> list[str]:
     """Set aside the journal from its damage on.
 
-    :param report: of a check made just before.
-    :return: what was done, one line each.
+    :param report: the report of a check that was made just before.
+    :return: descriptions of the changes, one line each.
     """
     disk = disk or OsDisk()
     broken = report.broken
@@ -156,7 +161,7 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
             file.truncate(broken.offset)
             file.sync()
             done.append(f"{path} was cut at byte {broken.offset}; the whole of it is in {path}{ASIDE}")
-    # What a checkpoint covers isn't lost with its segment: the log goes on behind both.
+    # A checkpoint may cover batches after the damage; these are not lost. The journal continues after both.
     journal.begin_anew(disk, folder, broken.resume, broken.seen)
     return done
 
@@ -164,7 +169,10 @@ def repair_files(directory: str, report: Report, disk: Disk | None = None) -> li
 def _check_streams(
     disk: Disk, directory: str, catalog_file: CatalogFile, rebuild: Rebuild, report: Report, progress: Progress
 ) -> dict[int, list[str]]:
-    """Every stream of the catalog against its files: what is wrong, by stream."""
+    """Check every stream of the catalog against its files.
+
+    :return: the problems, by stream id.
+    """
     found: dict[int, list[str]] = {}
     files = DataFiles(disk, f"{directory}/data", run_inline)
 
@@ -181,7 +189,7 @@ def _check_streams(
 
 
 def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]:
-    """What is wrong with one stream's files."""
+    """Return the problems of one stream's files."""
     extent = Extent(state.id, state.start, state.tail, state.messages)
     steps = verify_stream(disk, files.paths(state.id), extent)
     return [f"stream {state.name!r}: {error}" for step in steps for error in step.damaged]
@@ -190,7 +198,7 @@ def _check_stream(disk: Disk, files: DataFiles, state: StreamState) -> list[str]
 def _check_journal(
     disk: Disk, directory: str, covered: Coverage, rebuild: Rebuild, report: Report, progress: Progress
 ) -> None:
-    """Every batch that the catalog doesn't cover, and the rows against all batches that are still there."""
+    """Check every batch that the catalog does not cover, and compare the rows with all batches that still exist."""
     comparison = RowComparison(covered, rebuild.catalog.streams)
     counted = -1
 

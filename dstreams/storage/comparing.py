@@ -1,8 +1,8 @@
-"""Comparing what the rows of streams say with each other, and with the changes of the journal.
+"""Compares the rows of streams with each other, and with the changes in the journal.
 
-A row of a catalog is the state of its stream after some change: after the last one below the checkpoint's position, or
-a later one, since rows are taken while requests go on. The journal still holds some of these changes. So there has to
-be one after which the stream is what the row says.
+A row of a catalog is the state of its stream after a certain change. That is the last change below the checkpoint's
+position or a later one, because rows are copied while requests are served. The journal still holds some of these
+changes, so the row must match the state of the stream after one of them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from dstreams.storage.files.catalog import Coverage
 class RowComparison:
     """Compares the rows of a catalog with the journal.
 
-    :param covered: up to which batch the rows tell of all changes, and up to which of some.
-    :param streams: the states that the rows say. A state may be altered after the first change of its stream has been
-        given to :meth:`note`.
+    :param covered: the batch up to which the rows include all changes, and the one up to which they include some.
+    :param streams: the states according to the rows. A state may be modified after the first change of its stream has
+        been passed to :meth:`note`.
     """
 
     _covered: Coverage
     _streams: Mapping[int, StreamState]
     _rows: dict[int, _Row] = field(factory=dict, init=False)
-    # Streams that the journal tells of and that have no row, by what it says of them first.
+    # Streams in the journal without a row, with a description of the first change of each.
     _missing: dict[int, str] = field(factory=dict, init=False)
     _created: set[int] = field(factory=set, init=False)
 
     def note(self, sequence: int, change: Change) -> None:
-        """A change of the journal, in order; before it is applied to the state.
+        """Process a change of the journal. Call this in order, before the change is applied to the state.
 
         :param sequence: the number of its batch.
         """
@@ -54,7 +54,7 @@ class RowComparison:
                 self._note_missing(sequence, change)
                 return
             if sequence >= self._covered.seen:
-                return  # the journal goes on behind the row, and replaying it shows whether that fits
+                return  # the row is older than this change, so replaying the change shows whether they fit
             row = self._rows[stream_id] = _Row(state)
         if sequence < self._covered.seen:
             row.note(sequence, change, is_covered=is_covered)
@@ -67,7 +67,7 @@ class RowComparison:
             self._missing[change.stream_id] = f"the stream {name}{change.stream_id} of the journal's batch {sequence}"
 
     def problems(self) -> Iterator[str]:
-        """What doesn't fit, a sentence each; asked when all changes are noted."""
+        """Return a sentence for each mismatch. Call this after all changes have been passed to :meth:`note`."""
         for what in self._missing.values():
             yield f"{what} has no row in catalog.db"
         for row in self._rows.values():
@@ -76,7 +76,7 @@ class RowComparison:
 
 @define(eq=False)
 class _Known:
-    """What the journal says of a stream; ``None`` where it doesn't say anything."""
+    """The state of a stream according to the journal; ``None`` where the journal contains no information."""
 
     sequence: int = 0
     created: Create | None = None
@@ -90,7 +90,7 @@ class _Known:
     soft_deleted: bool = False
 
     def apply(self, sequence: int, change: Append | Create | SoftDelete | Touch) -> None:
-        """Take a change in."""
+        """Apply a change."""
         self.sequence = sequence
         if isinstance(change, Append):
             self.tail, self.updated_at = change.start + len(change.data), change.at
@@ -110,31 +110,31 @@ class _Known:
 
 
 class _Row:
-    """One stream's row, and the changes that the journal has of it.
+    """One stream's row, and its changes in the journal.
 
-    :param state: what the row says.
+    :param state: the state according to the row.
     """
 
     def __init__(self, state: StreamState) -> None:
         self._row, self._producers = state.overlay(), dict(state.producers or {})
         self._known = _Known()
         self._is_first = True
-        # The row says what the stream is after some change.
+        # Whether the row matches the state of the stream after a change.
         self._fits = False
         self._differences = [f"its tail is {state.tail}, at which no append of the journal ends"]
 
     @property
     def problems(self) -> list[str]:
-        """What doesn't fit."""
+        """A sentence for each mismatch."""
         if self._fits:
             return []
         return [f"the row of the stream {self._row.name!r} in catalog.db doesn't fit the journal: {each}"
                 for each in self._differences]  # fmt: skip
 
     def note(self, sequence: int, change: Append | Create | SoftDelete | Touch, *, is_covered: bool) -> None:
-        """The next change.
+        """Process the next change.
 
-        :param is_covered: whether the row has to tell of it.
+        :param is_covered: whether the row must include it.
         """
         if self._is_first and not is_covered and not isinstance(change, Create):
             self._fits = not isinstance(change, Append) or change.start == self._row.tail
@@ -189,9 +189,9 @@ def _expiry(config: StreamConfig) -> tuple[int | None, float | None]:
 
 
 def contradictions(catalog: Catalog) -> Iterator[str]:
-    """What the states of streams say that can't be true, a sentence each.
+    """Return a sentence for each contradiction within or between the states of streams.
 
-    :param catalog: complete, with the counts of forks; that each fork has its source is known.
+    :param catalog: a complete catalog, with the counts of forks. Each of its forks has its source.
     """
     for state in catalog.streams.values():
         if catalog.names.get(state.name) is not state:

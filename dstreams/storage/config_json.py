@@ -1,4 +1,4 @@
-"""A stream's configuration and fork point as JSON members, in the journal and in stored rows."""
+"""Converts a stream's configuration and fork point to JSON members, for the journal and for stored rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _T = TypeVar("_T")
 
 
 class MalformedRecord(ValueError):
-    """Bytes that no version of this module wrote."""
+    """The bytes were not written by any version of this module."""
 
 
 def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, object]:
-    """What a stream was created with, as JSON members; absent ones are left out."""
+    """Return the parameters of a stream's creation as JSON members; absent ones are omitted."""
     members: dict[str, object] = {"type": config.content_type.value}
     if config.ttl is not None:
         members["ttl"] = config.ttl
@@ -35,9 +35,9 @@ def config_members(config: StreamConfig, fork: ForkPoint | None) -> dict[str, ob
 
 
 def members_config(members: object) -> tuple[StreamConfig, ForkPoint | None]:
-    """The inverse of :func:`config_members`; other members are ignored.
+    """Return the values from which :func:`config_members` made the members; other members are ignored.
 
-    :raise MalformedRecord:
+    :raise MalformedRecord: if a member is missing or invalid.
     """
     try:
         content_type = parse_content_type(member(members, "type", str).encode("latin-1"))
@@ -58,7 +58,7 @@ def members_config(members: object) -> tuple[StreamConfig, ForkPoint | None]:
 
 
 def member(members: object, name: str, kind: type[_T]) -> _T:
-    """A member of a JSON object that has to be there."""
+    """Return a required member of a JSON object."""
     value = optional(members, name, kind)
     if value is None:
         raise MalformedRecord(f"a stream has no {name!r}")
@@ -66,11 +66,11 @@ def member(members: object, name: str, kind: type[_T]) -> _T:
 
 
 def optional(members: object, name: str, *kinds: type[_T]) -> _T | None:
-    """A member of a JSON object, ``None`` when it is null or isn't there."""
+    """Return a member of a JSON object, or ``None`` if it is null or missing."""
     if not isinstance(members, dict):
         raise MalformedRecord("a stream's JSON is no object")
     value = members.get(name)
-    # Exactly: a bool is an int elsewhere.
+    # isinstance would accept a bool as an int.
     if value is not None and type(value) not in kinds:
         raise MalformedRecord(f"a stream's {name!r} is {value!r}")
     return cast("_T | None", value)

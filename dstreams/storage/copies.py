@@ -1,4 +1,4 @@
-"""Reading SQLite databases without writing to them, which SQLite itself can't promise where there is a WAL."""
+"""Reads SQLite databases without writing to them, which SQLite itself cannot guarantee if there is a WAL."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dstreams.storage.stream_rows import Connection, connect
 
 @define(eq=False)
 class Copies:
-    """Private copies of databases, as long as it is entered.
+    """Private copies of databases, which exist during the ``with`` statement.
 
-    They are made in the directory for temporary files (``TMPDIR``), and need as much room there as their originals.
+    They are made in the directory for temporary files (``TMPDIR``) and need as much space there as their originals.
     """
 
     _directory: TemporaryDirectory[str] = field(factory=lambda: TemporaryDirectory(prefix="durable-streams-"))
@@ -34,7 +34,7 @@ class Copies:
         self._directory.cleanup()
 
     def connect(self, path: str) -> Connection:
-        """Open a copy of a database and of its WAL, as far as they exist (a ``Connect``)."""
+        """Open a copy of a database and of its WAL, if they exist (a ``Connect``)."""
         self._count += 1
         copy = os.path.join(self._directory.name, f"{self._count}.db")
         if os.path.exists(path):
@@ -44,7 +44,7 @@ class Copies:
         return connect(copy)
 
     def connect_unchanged(self, path: str) -> Connection:
-        """Open a database itself, when it has no WAL and nobody changes it; else a copy (a ``Connect``)."""
+        """Open a database itself if it has no WAL, else a copy (a ``Connect``). No process may change it meanwhile."""
         wal = path + "-wal"
         if os.path.exists(wal) and os.path.getsize(wal):
             return self.connect(path)

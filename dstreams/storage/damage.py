@@ -1,4 +1,4 @@
-"""Damage in what is stored: bytes that aren't those that were written, or are missing."""
+"""Counts and logs damage in stored data: bytes that are missing or differ from those written."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from dstreams.storage.interface import StorageDamaged
 _log = Logger()
 
 MAX_STREAMS: Final = 10_000
-"""Of how many damaged streams the places are told apart; those of others count once each time they are read."""
+"""Maximum number of damaged streams whose places are remembered, and of places for each of them.
+
+Places beyond these limits count again each time they are read.
+"""
 
 
 @define(eq=False)
 class DamageLog:
-    """The damage found since the start, by reads and by scrubs. The first of each stream is logged."""
+    """The damage found since the start, by reads and by scrubs. The first place of each stream is logged."""
 
     places: int = field(default=0, init=False)
-    """How many damaged places were found."""
+    """The number of damaged places found."""
     _known: dict[int, set[str]] = field(factory=dict, init=False)
 
     @property
     def streams(self) -> int:
-        """How many streams have one."""
+        """The number of damaged streams, at most ``MAX_STREAMS``."""
         return len(self._known)
 
     def is_known(self, stream_id: int) -> bool:
@@ -33,7 +36,7 @@ class DamageLog:
         return stream_id in self._known or len(self._known) >= MAX_STREAMS
 
     def note(self, error: StorageDamaged) -> None:
-        """Count a damaged place, and log the first of its stream."""
+        """Count a damaged place, and log it if it is the first of its stream."""
         known = self._known.get(error.stream_id)
         if known is None:
             _log.error(
@@ -50,5 +53,5 @@ class DamageLog:
             self.places += 1
 
     def forget(self, stream_id: int) -> None:
-        """A stream is deleted, and its damage with it."""
+        """Discard the damage of a deleted stream."""
         self._known.pop(stream_id, None)

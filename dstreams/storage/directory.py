@@ -1,7 +1,8 @@
-"""A data directory: whose it is, and what is in it.
+"""The lock and the manifest of a data directory.
 
-``store.json`` says which layout and format the directory has; it is written once, when the store is made. Its member
-``crc`` is the CRC-32 of the others. ``lock`` is held as long as a process uses the store and names that process.
+``store.json``, the manifest, contains the layout and the format of the directory. It is written once, when the store is
+created. Its member ``crc`` is the CRC-32 of the others. The file ``lock`` is locked while a process uses the store, and
+contains the number of that process.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ MANIFEST = "store.json"
 LOCK = "lock"
 
 FORMAT: Final = 4
-"""The format of both layouts: whatever changes in a table or in a file, it goes up. A store of another one is refused,
-since it might open and fail at the first write of a row that has changed."""
+"""The format of both layouts; every change of a table or a file increments it.
+
+A store of another format is rejected. Otherwise it might open, and then fail at the first write of a changed row.
+"""
 
 
 def other_format(where: str, found: object) -> StorageError:
-    """The error for a store whose format this version doesn't read.
+    """Return the error for a store whose format this version does not read.
 
-    :param where: the file that says so.
-    :param found: its format.
+    :param where: the file that contains the format.
+    :param found: the format.
     """
     return StorageError(
         f"{where}: the store has format {found!r}, and this version reads format {FORMAT!r}. Move it: run"
@@ -40,9 +43,9 @@ def other_format(where: str, found: object) -> StorageError:
 
 
 class DirectoryInUse(StorageError):
-    """Another process holds a data directory's lock.
+    """Another process holds the lock of a data directory.
 
-    :param owner: that process, as far as it is known.
+    :param owner: the number of that process, or "unknown".
     """
 
     def __init__(self, directory: str, owner: str) -> None:
@@ -56,15 +59,15 @@ class DirectoryInUse(StorageError):
 
 @define(eq=False)
 class DirectoryLock:
-    """Keeps other processes out of a data directory, until it is released or the process ends."""
+    """Prevents other processes from using a data directory, until it is released or the process ends."""
 
     _descriptor: int = field(default=-1, init=False)
 
     def acquire(self, directory: str) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
-        :raise DirectoryInUse: when another process has it.
-        :raise StorageError: when the directory can't be used.
+        :raise DirectoryInUse: if another process holds it.
+        :raise StorageError: if the directory cannot be used.
         """
         path = os.path.join(directory, LOCK)
         try:
@@ -87,14 +90,14 @@ class DirectoryLock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError:
-            pass  # a full disk: the number is for people, the lock doesn't need it
+            pass  # for example a full disk; the number is only for error messages, the lock works without it
 
     def acquire_to_read(self, directory: str) -> None:
-        """Keep servers out as long as the directory is read; nothing is written, so others may read it as well.
+        """Acquire a shared lock, which excludes servers but not other readers, because nothing is written.
 
-        A copy that has no lock file, or one where this process may not open it, is read without.
+        If there is no lock file, as in a copy, or this process may not open it, the directory is read without a lock.
 
-        :raise DirectoryInUse: when a server has the lock.
+        :raise DirectoryInUse: if a server holds the lock.
         """
         try:
             descriptor = os.open(os.path.join(directory, LOCK), os.O_RDONLY | os.O_CLOEXEC)
@@ -107,18 +110,18 @@ class DirectoryLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lock, if it is held."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def _lock(descriptor: int, kind: int, directory: str) -> None:
-    """Lock a data directory's lock file, without waiting; the descriptor is closed if that fails.
+    """Lock the lock file of a data directory, without waiting. If that fails, close the descriptor.
 
     :param kind: ``LOCK_EX`` or ``LOCK_SH``.
-    :raise DirectoryInUse: when another process has a lock that excludes this one.
-    :raise OSError: when the file can't be locked.
+    :raise DirectoryInUse: if another process holds a lock that excludes this one.
+    :raise OSError: if the file cannot be locked.
     """
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -132,10 +135,10 @@ def _lock(descriptor: int, kind: int, directory: str) -> None:
 
 
 def check_idle(directory: str) -> None:
-    """See that no server uses a directory now; one that isn't there is used by none.
+    """Check that no server uses a directory at the moment. A directory without a lock file passes.
 
-    :raise DirectoryInUse:
-    :raise StorageError: when the directory can't be used.
+    :raise DirectoryInUse: if a server uses it.
+    :raise StorageError: if the directory cannot be used.
     """
     if os.path.exists(os.path.join(directory, LOCK)):
         lock = DirectoryLock()
@@ -144,11 +147,11 @@ def check_idle(directory: str) -> None:
 
 
 def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool:
-    """See that a directory holds the store that is asked for; make it one when it is empty.
+    """Check that a directory holds the expected store; create that store if the directory is empty.
 
     :param expected: the members of ``store.json``; all must agree.
     :return: whether the store is new.
-    :raise StorageError: when it is another one; the text names the difference.
+    :raise StorageError: if it holds another store or other files; the text names the difference.
     """
     path = f"{directory}/{MANIFEST}"
     if MANIFEST in disk.list(directory):
@@ -166,9 +169,9 @@ def check_manifest(disk: Disk, directory: str, expected: dict[str, Any]) -> bool
 
 
 def read_manifest(disk: Disk, directory: str) -> dict[str, Any]:
-    """What kind of store a directory holds: the members of its ``store.json``.
+    """Return the members of a directory's ``store.json``, which describe its store.
 
-    :raise StorageError: when it holds none, one of another format, or the file is damaged.
+    :raise StorageError: if the directory holds no store or one of another format, or the file is damaged.
     """
     if MANIFEST not in disk.list(directory):
         raise StorageError(f"{directory} is not a data directory: it has no {MANIFEST}")
@@ -180,16 +183,16 @@ def read_manifest(disk: Disk, directory: str) -> dict[str, Any]:
 
 
 def _sync_way(disk: Disk, directory: str) -> None:
-    """Make sure that a power loss doesn't take the directory itself, whoever has made it and those above it."""
+    """Sync all directories above a directory, so that the directory itself survives a power loss."""
     above = os.path.abspath(directory)
     while above != os.path.dirname(above):
         above = os.path.dirname(above)
-        with suppress(PermissionError):  # one that may not even be read wasn't made by us
+        with suppress(PermissionError):  # a directory that this process may not read was not created by it
             disk.sync_directory(above)
 
 
 def write_members(disk: Disk, directory: str, name: str, members: dict[str, Any]) -> None:
-    """Write a small JSON file with a checksum, durably: after a crash it is there as a whole or not at all."""
+    """Write a small JSON file with a checksum, durably. After a crash the file is complete or does not exist."""
     path = f"{directory}/{name}"
     new = disk.open(path + ".new", create=True)
     new.truncate(0)
@@ -200,9 +203,9 @@ def write_members(disk: Disk, directory: str, name: str, members: dict[str, Any]
 
 
 def read_members(disk: Disk, path: str) -> dict[str, Any]:
-    """What :func:`write_members` wrote.
+    """Return the members that :func:`write_members` wrote.
 
-    :raise StorageError: when the file is damaged.
+    :raise StorageError: if the file is damaged.
     """
     file = disk.open(path, write=False)
     try:
@@ -212,7 +215,7 @@ def read_members(disk: Disk, path: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StorageError(f"{path} is damaged: it holds no object; restore it from a backup")
     checksum = found.pop("crc", None)
-    # Other formats are reported as such; formats 1 and 2 had no checksum.
+    # Formats 1 and 2 had no checksum. The caller reports them as other formats, not as damage.
     other = checksum is None and found.get("format", FORMAT) != FORMAT
     if checksum != _checksum(found) and not other:
         raise StorageError(f"{path} is damaged: its checksum is wrong; restore it from a backup")

@@ -1,7 +1,7 @@
-"""What the file modes ask of a disk.
+"""The file system operations that the storage uses.
 
-Everything that decides about durability goes through here, so that tests can put a disk in its place that
-forgets what was not synced, tears what was being written, fills up, or fails.
+Every operation on which durability depends goes through this module. Tests replace it with a disk that loses unsynced
+writes, tears writes in progress, fills up, or fails.
 """
 
 from __future__ import annotations
@@ -22,54 +22,57 @@ from dstreams.storage.pieces import Chunk
 
 
 class File(Protocol):
-    """An open file. Closed when the last reference to it goes."""
+    """An open file. It is closed when the last reference to it is dropped."""
 
     path: str
 
     def fileno(self) -> int:
-        """The descriptor, or -1 when there is none behind it."""
+        """Return the descriptor, or -1 if the file has none."""
 
     def size(self) -> int:
-        """Its length in bytes."""
+        """Return the length in bytes."""
 
     def pwrite(self, data: bytes, offset: int) -> int:
-        """Write at ``offset``; returns how much was written, which may be less."""
+        """Write at ``offset`` and return the number of bytes written, which may be less than the length of ``data``."""
 
     def pwritev(self, pieces: Sequence[Chunk], offset: int) -> int:
-        """As :meth:`pwrite`, of several pieces that follow each other."""
+        """Write several consecutive pieces; otherwise as :meth:`pwrite`."""
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Read at ``offset``; fewer bytes only at the end of the file."""
+        """Read at ``offset``. Fewer bytes than ``size`` are returned only at the end of the file."""
 
     def pread_nowait(self, size: int, offset: int) -> bytes | None:
-        """As :meth:`pread`, but ``None`` when it would have to wait for the disk."""
+        """Read as :meth:`pread` does, but return ``None`` if that would have to wait for the disk."""
 
     def truncate(self, size: int) -> None:
-        """Cut the file."""
+        """Set the length of the file."""
 
     def sync(self) -> None:
-        """Make its bytes survive a power loss. An error is final: the same call again would lie."""
+        """Make the bytes survive a power loss.
+
+        An error is final: a second call may succeed although the bytes are lost.
+        """
 
 
 class Disk(Protocol):
-    """A part of a file system. Paths are as the caller gives them."""
+    """A part of a file system. Paths are used as passed."""
 
     def open(self, path: str, *, create: bool = False, write: bool = True) -> File:
-        """Open a file; with ``create``, one that doesn't exist yet is made."""
+        """Open a file; with ``create``, create it if it does not exist."""
 
     def make_directories(self, path: str) -> None: ...
 
     def list(self, path: str) -> list[str]:
-        """The names in a directory, sorted; empty when there is none."""
+        """Return the names in a directory, sorted; none if the directory does not exist."""
 
     def unlink(self, path: str) -> None:
-        """Remove a file. Harmless when there is none."""
+        """Remove a file, if it exists."""
 
     def rename(self, source: str, target: str) -> None:
-        """Put a file in the place of another, at once or not at all."""
+        """Rename a file atomically, replacing any file of the new name."""
 
     def hold_directory(self, path: str) -> None:
-        """Keep a directory open, so that it can be synced when the process has no descriptor left."""
+        """Keep a directory open, so that it can be synced even if the process has no descriptor left."""
 
     def sync_directory(self, path: str) -> None:
         """Make the entries of a directory survive a power loss."""
@@ -78,13 +81,13 @@ class Disk(Protocol):
         """Make everything written to the file system that holds ``path`` survive a power loss."""
 
     def free_bytes(self, path: str) -> int:
-        """How much room the file system that holds ``path`` has for us."""
+        """Return the number of free bytes, for this process, in the file system that holds ``path``."""
 
 
 def storage_error(error: OSError, doing: str) -> StorageError:
-    """An operating system's error as the storage's own.
+    """Convert an error of the operating system to a :class:`StorageError`.
 
-    :param doing: what was tried, for the log.
+    :param doing: the attempted operation, for the log.
     """
     full = error.errno in _FULL
     return (StorageFull if full else StorageError)(f"{doing}: {error}")
@@ -95,14 +98,14 @@ _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)
 
 
 def is_passing(error: OSError) -> bool:
-    """Whether the same call may succeed later: room, descriptors or memory are short. Else the disk is broken."""
+    """Whether the same call may succeed later, because space, descriptors or memory are short. Else the disk failed."""
     return error.errno in _FULL or error.errno in _SCARCE
 
 
 def write_all(file: File, data: bytes, offset: int) -> None:
-    """Write all of ``data``; a short write goes on until the system says why.
+    """Write all of ``data``. After a short write, continue until all is written or the system reports an error.
 
-    :raise OSError:
+    :raise OSError: if the data cannot be written.
     """
     written = file.pwrite(data, offset)
     while written < len(data):
@@ -113,9 +116,9 @@ def write_all(file: File, data: bytes, offset: int) -> None:
 
 
 def copy_file(disk: Disk, source: str, target: str) -> None:
-    """Copy a file, and make the copy's bytes durable.
+    """Copy a file, and make the bytes of the copy durable.
 
-    :raise OSError:
+    :raise OSError: if that fails.
     """
     reading, writing = disk.open(source, write=False), disk.open(target, create=True)
     writing.truncate(0)
@@ -127,16 +130,16 @@ def copy_file(disk: Disk, source: str, target: str) -> None:
 
 
 COPY_BYTES = 1024 * 1024
-"""How much of a file is copied at a time."""
+"""Maximum number of bytes that are copied at a time."""
 
 MAX_PIECES = 1024
-"""How many pieces a system takes at a time: IOV_MAX of Linux, macOS and the BSDs."""
+"""Maximum number of pieces in one system call: IOV_MAX of Linux, macOS and the BSDs."""
 
 
 def write_pieces(file: File, pieces: Sequence[Chunk], offset: int) -> None:
-    """Write pieces that follow each other, without joining them.
+    """Write consecutive pieces without joining them.
 
-    :raise OSError:
+    :raise OSError: if they cannot be written.
     """
     for begin in range(0, len(pieces), MAX_PIECES):
         some = pieces[begin : begin + MAX_PIECES]
@@ -147,16 +150,19 @@ def write_pieces(file: File, pieces: Sequence[Chunk], offset: int) -> None:
 
 
 MAX_OPEN_FILES = 256
-"""How many files of streams stay open for the next read."""
+"""Maximum number of stream files that stay open for the next read."""
 
 
 def open_files_for(descriptors: int) -> int:
-    """How many files of streams may stay open when the process may have so many descriptors."""
+    """Return how many stream files may stay open.
+
+    :param descriptors: maximum number of descriptors of the process.
+    """
     return min(MAX_OPEN_FILES, descriptors // 4)
 
 
 def open_files_allowed() -> int:
-    """The same for this process, as its limit is now."""
+    """Return how many stream files may stay open under the current descriptor limit of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else open_files_for(soft)
 
@@ -170,7 +176,7 @@ class OsFile:
 
     path: str
     _descriptor: int
-    # Cleared when the file system doesn't know it (tmpfs: EOPNOTSUPP).
+    # None if the file system does not support the flag (tmpfs: EOPNOTSUPP).
     _nowait: int | None = field(default=_NOWAIT, init=False)
 
     def __del__(self) -> None:
@@ -195,7 +201,7 @@ class OsFile:
     def pread(self, size: int, offset: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         while 0 < len(data) < size:
-            # A short read is normal, e.g. at a page that isn't there yet; only an empty one is the end.
+            # A short read is normal, for example at a page that is not cached yet. Only an empty one is the end.
             more = os.pread(self._descriptor, size - len(data), offset + len(data))
             if not more:
                 break
@@ -207,7 +213,7 @@ class OsFile:
             return None
         buffer = bytearray(size)
         try:
-            # RWF_NOWAIT: what is in the page cache, without a thread (2 us against 40 for a thread's round trip).
+            # RWF_NOWAIT reads only the page cache, without a thread (2 us, against 40 for a thread's round trip).
             got = os.preadv(self._descriptor, [buffer], offset, self._nowait)
         except BlockingIOError:
             return None
@@ -225,7 +231,7 @@ class OsFile:
         if sys.platform == "darwin":
             import fcntl
 
-            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync is no barrier there
+            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync does not flush the drive's cache on macOS
         else:
             os.fdatasync(self._descriptor)
 
@@ -270,8 +276,8 @@ class OsDisk:
                 os.close(descriptor)
 
     def sync_all(self, path: str) -> None:
-        # Kept open: the kernel reports a write that failed to every descriptor that was open then, but to a new one
-        # only if nobody was told before. Another process on this file system may have been.
+        # The directory stays open. The kernel reports a failed write to every descriptor that was open at the time, but
+        # to a new descriptor only if the error has not been reported before, perhaps to another process.
         self.hold_directory(path)
         _syncfs(self._directories[path])
 
@@ -285,7 +291,7 @@ class OsDisk:
 
 
 def _syncfs(descriptor: int) -> None:
-    """Sync the file system of an open file; the whole machine's where the system can't do one alone."""
+    """Sync the file system of an open file; all file systems if the operating system cannot sync a single one."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if function is None:
         os.sync()

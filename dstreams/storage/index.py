@@ -1,10 +1,10 @@
-"""The index of message ends: where a read may begin and end.
+"""The index of message ends: the positions where a read may begin and end.
 
-An entry is the absolute position of a message's end, shifted left by one bit; the lowest bit says that this message
+An entry is the absolute position of a message's end, shifted left by one bit. The lowest bit is set if this message
 is the last of its append (the data boundary of PROTOCOL 4.2). Entries ascend. In memory they are an array, on disk
 unsigned 64-bit little-endian numbers without gaps.
 
-The queries below need no more than a sequence: they serve both.
+The queries below need only a sequence, so they work on both forms.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from attrs import define, field
 from dstreams.model.ends import ManyEnds
 
 APPEND_END: Final = 1
-"""The bit that marks the last message of an append."""
+"""The bit of an entry that marks the last message of an append."""
 
 PACKED_AT_ONCE: Final = 32 * 1024
-"""How many entries of a large append are computed in one go."""
+"""Maximum number of entries of a large append that are computed at a time."""
 
 
 def entries(ends: Sequence[int]) -> Iterable[int]:
-    """The index entries of one append's messages."""
+    """Return the index entries of one append's messages."""
     last = len(ends) - 1
     return (end << 1 | (APPEND_END if index == last else 0) for index, end in enumerate(ends))
 
@@ -51,10 +51,10 @@ def extend(index: Index, ends: Sequence[int]) -> Index:
 
 @define(eq=False)
 class LargeAppend:
-    """The entries of some or all messages of one large append, computed when they are asked for.
+    """The entries of some or all messages of one large append, computed on demand.
 
-    :param ends: of all of its messages.
-    :param first: how many of them are left out.
+    :param ends: the ends of all of its messages.
+    :param first: the number of messages at the beginning that are omitted.
     """
 
     ends: ManyEnds
@@ -68,15 +68,15 @@ class LargeAppend:
         return self.ends[place] << 1 | (place == len(self.ends) - 1)
 
     def without(self, count: int) -> LargeAppend:
-        """The entries after the first ``count``; nothing is copied."""
+        """Return the entries after the first ``count``; nothing is copied."""
         return LargeAppend(self.ends, self.first + count)
 
     def count_up_to(self, position: int) -> int:
-        """How many messages end at or before ``position``."""
+        """Return how many messages end at or before ``position``."""
         return bisect_right(self.ends.relative, position - self.ends.start, self.first) - self.first
 
     def packed(self) -> Iterator[bytes]:
-        """All entries as they lie on the disk, in pieces of a few milliseconds' work."""
+        """Return all entries in their form on disk, in pieces that take a few milliseconds each."""
         for begin in range(self.first, len(self.ends), PACKED_AT_ONCE):
             some = self.ends.relative[begin : begin + PACKED_AT_ONCE]
             start = self.ends.start
@@ -88,16 +88,16 @@ class LargeAppend:
 
 @define(eq=False)
 class BlockIndex(Sequence[int]):
-    """The entries of a stream with large appends, each of which is a block; between them are arrays.
+    """The entries of a stream with large appends. Each large append is a block; the blocks between them are arrays.
 
-    An array alone would have to be extended by every message of a large append in one go.
+    A single array would have to be extended with all messages of a large append at once.
 
-    :param blocks: none of them empty. The index changes only the last one.
+    :param blocks: nonempty blocks. The index changes only the last one.
     """
 
     _blocks: list[array[int] | LargeAppend]
     _counts: list[int] = field(init=False)
-    """How many entries come before each block."""
+    """The number of entries before each block."""
     _length: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -123,7 +123,7 @@ class BlockIndex(Sequence[int]):
         return self._blocks[place][number - self._counts[place]]
 
     def _without(self, count: int) -> BlockIndex:
-        """A copy without the first ``count`` entries; large blocks are shared."""
+        """Return a copy without the first ``count`` entries; blocks of large appends are shared."""
         blocks: list[array[int] | LargeAppend] = []
         for before, block in zip(self._counts, self._blocks, strict=True):
             skipped = max(0, count - before)
@@ -149,7 +149,7 @@ class BlockIndex(Sequence[int]):
         self._length += len(ends)
 
     def _array(self) -> array[int]:
-        """The array at the end."""
+        """Return the array at the end, after adding one if necessary."""
         last = self._blocks[-1] if self._blocks else None
         if isinstance(last, array):
             return last
@@ -162,7 +162,7 @@ class BlockIndex(Sequence[int]):
         self._blocks.append(block)
 
     def count_up_to(self, position: int) -> int:
-        """How many messages end at or before ``position``."""
+        """Return how many messages end at or before ``position``."""
         blocks = self._blocks
         low, high = 0, len(blocks)
         while low < high:
@@ -176,11 +176,11 @@ class BlockIndex(Sequence[int]):
         return self._counts[low] + count_up_to(blocks[low], position)
 
     def after(self, entries: array[int]) -> BlockIndex:
-        """A copy with entries that come before all others; large blocks are shared."""
+        """Return a copy with additional entries before all others; blocks of large appends are shared."""
         return BlockIndex([entries, *self._blocks]) if entries else BlockIndex([*self._blocks])
 
     def packed(self) -> Iterator[bytes]:
-        """All entries as they lie on the disk, in pieces of a few milliseconds' work."""
+        """Return all entries in their form on disk, in pieces that take a few milliseconds each."""
         for block in self._blocks:
             if isinstance(block, array):
                 yield _packed(block)
@@ -193,12 +193,12 @@ Index: TypeAlias = "array[int] | BlockIndex"
 
 
 def packed(entries: Index) -> bytes:
-    """Entries as they lie on the disk. Where there may be many, in a thread."""
+    """Return entries in their form on disk. If there may be many, call this in a thread."""
     return _packed(entries) if isinstance(entries, array) else b"".join(entries.packed())
 
 
 def packed_pieces(entries: Index) -> Iterator[bytes]:
-    """The same in pieces, each of a few milliseconds' work."""
+    """Return entries in their form on disk, in pieces that take a few milliseconds each."""
     if isinstance(entries, array):
         yield _packed(entries)
     else:
@@ -206,7 +206,7 @@ def packed_pieces(entries: Index) -> Iterator[bytes]:
 
 
 def joined(entries: array[int], following: Index) -> Index:
-    """Entries, and those that follow them."""
+    """Return the concatenation of ``entries`` and ``following``."""
     return entries + following if isinstance(following, array) else following.after(entries)
 
 
@@ -218,9 +218,9 @@ def _packed(entries: array[int]) -> bytes:
 
 
 def unpacked(data: bytes) -> array[int]:
-    """The inverse of :func:`packed`.
+    """Return the entries from which :func:`packed` made ``data``.
 
-    :raise ValueError: when ``data`` isn't a whole number of entries.
+    :raise ValueError: if ``data`` is not a whole number of entries.
     """
     entries = array("Q", data)
     if sys.byteorder == "big":
@@ -229,9 +229,9 @@ def unpacked(data: bytes) -> array[int]:
 
 
 def count_up_to(index: Sequence[int] | LargeAppend, position: int) -> int:
-    """How many messages end at or before ``position``.
+    """Return how many messages end at or before ``position``.
 
-    :param index: where bisection isn't the best way, it has a method of this name.
+    :param index: its own method of this name is used if it has one, else bisection.
     """
     count: Callable[[int], int] | None = getattr(index, "count_up_to", None)
     if count is not None:
@@ -240,13 +240,13 @@ def count_up_to(index: Sequence[int] | LargeAppend, position: int) -> int:
 
 
 def floor(index: Sequence[int], position: int, start: int) -> int:
-    """The last message end at or before ``position``; ``start`` when there is none."""
+    """Return the last message end at or before ``position``, or ``start`` if there is none."""
     before = count_up_to(index, position)
     return index[before - 1] >> 1 if before else start
 
 
 def extent(index: Sequence[int], start: int, limit: int) -> int:
-    """The end of the last message within ``limit`` bytes from ``start``; of the first when none is."""
+    """Return the end of the last message within ``limit`` bytes from ``start``; if there is none, of the first."""
     after = count_up_to(index, start + limit)
     if after and index[after - 1] >> 1 > start:
         after -= 1
@@ -254,13 +254,13 @@ def extent(index: Sequence[int], start: int, limit: int) -> int:
 
 
 def following(index: Sequence[int], position: int, most: int) -> list[int]:
-    """The entries of the messages that end after ``position``, at most so many."""
+    """Return the entries of the messages that end after ``position``, at most ``most``."""
     first = count_up_to(index, position)
     return [index[number] for number in range(first, min(first + most, len(index)))]
 
 
 def append_ends(index: Sequence[int], position: int) -> list[int]:
-    """The message ends after ``position``, up to the first that also ends an append."""
+    """Return the message ends after ``position``, up to the first that also ends an append."""
     found: list[int] = []
     for number in range(count_up_to(index, position), len(index)):
         entry = index[number]

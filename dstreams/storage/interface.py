@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class StorageError(Exception):
-    """A commit or a read failed; the text is for the log, not for clients."""
+    """A commit or a read failed. The text is for the log, not for clients."""
 
 
 class StorageFull(StorageError):
-    """There is no room for the bytes of this commit."""
+    """There is no space for the bytes of this commit."""
 
 
 class StorageDamaged(StorageError):
-    """Stored bytes aren't those that were written, or are missing.
+    """Stored bytes are missing or differ from those written.
 
     :param stream_id: the stream that they belong to.
-    :param place: what tells this damage from other damage of the stream: a file and a position in it.
+    :param place: distinguishes this damage from other damage of the stream: a file and a position in it.
     """
 
     def __init__(self, text: str, stream_id: int, place: str) -> None:
@@ -40,10 +40,10 @@ class StorageDamaged(StorageError):
 
 @frozen
 class Verified:
-    """What a step of a scrub has done.
+    """The result of one step of a scrub.
 
-    :param size: how many bytes it has read; a file or a row more counts as a page at least.
-    :param damaged: the damage that it has found.
+    :param size: the number of bytes read. Each additional file or row counts as at least a page.
+    :param damaged: the damage found.
     """
 
     size: int
@@ -52,11 +52,11 @@ class Verified:
 
 @frozen
 class Charges:
-    """What a stream costs besides its payload, in bytes: in memory and on disk together.
+    """The overhead of streams in addition to their payload: bytes in memory and on disk together.
 
-    :param stream: for every stream, whatever it holds; its name comes on top.
-    :param message: for every message.
-    :param producer: for every producer; its id comes on top.
+    :param stream: for each stream, in addition to its name.
+    :param message: for each message.
+    :param producer: for each producer, in addition to its id.
     """
 
     stream: int = 0
@@ -65,18 +65,18 @@ class Charges:
 
 
 class Descriptor(Protocol):
-    """Something that has a file descriptor, as long as it exists."""
+    """An object that keeps a file descriptor open as long as it exists."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
 
 
 @frozen
 class FileRange:
-    """Bytes that lie in a file, and are in the page cache as far as that can be told quickly.
+    """A range of bytes in a file, which is in the page cache as far as a quick check can tell.
 
-    :param offset: where they begin in the file.
-    :param size: how many there are.
+    :param offset: the position of the first byte in the file.
+    :param size: the number of bytes.
     """
 
     file: Descriptor
@@ -87,49 +87,51 @@ class FileRange:
 class ByteSource(Protocol):
     """The stored bytes of one stream incarnation and the index of its message ends.
 
-    What is read is verified: damaged bytes are never returned, but raise :class:`StorageDamaged`.
+    Everything read is verified: damaged bytes are never returned, but raise :class:`StorageDamaged`.
 
-    A source stays readable as long as somebody holds it, also after its stream was deleted. Every method
-    answers at once where it can, and with a Deferred where the bytes must be fetched first. Positions are
-    absolute; they lie between the incarnation's own start and its durable tail.
+    A source stays readable as long as there is a reference to it, even after its stream was deleted. Every method
+    returns its result immediately if it can, else a Deferred of it. Positions are absolute; they lie between the
+    incarnation's own start and its durable tail.
     """
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
-        """The bytes from ``start`` up to ``end``."""
+        """Return the bytes from ``start`` up to ``end``."""
 
     def in_file(self, start: int, end: int) -> FileRange | None:
-        """Where the bytes from ``start`` on lie, up to ``end`` or fewer; ``None`` when they have to be read.
+        """Return the location of the bytes from ``start`` up to ``end`` or earlier; ``None`` if they have to be read.
 
-        They may be fewer in the file than they should be; reading them tells what is wrong then.
+        The file may contain fewer bytes than it should; in that case :meth:`read` reports the damage.
         """
 
     def floor(self, position: int) -> int | Deferred[int]:
-        """The last message end at or before ``position``; the incarnation's own start when there is none."""
+        """Return the last message end at or before ``position``, or the incarnation's own start if there is none."""
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
-        """The end of the last message that lies within ``limit`` bytes from ``start``.
+        """Return the end of the last message that lies within ``limit`` bytes from ``start``.
 
-        When not even the first one does, the end of the first. Bytes must follow ``start``.
+        If even the first message is longer, return its end. There must be bytes after ``start``.
         """
 
     def append_ends(self, position: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The message ends after ``position``, up to the first that also ends an append.
+        """Return the message ends after ``position``, up to the first that also ends an append.
 
-        That last one is the next data boundary of PROTOCOL 4.2. Empty when ``position`` is the tail.
+        The last of them is the next data boundary of PROTOCOL 4.2. There are none if ``position`` is the tail.
         """
 
     def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The entries of the messages that end after ``position``, as ``storage.index`` has them.
+        """Return the entries of the messages that end after ``position``, in the form of ``storage.index``.
 
-        :param most: how many are wanted at most. Fewer only when there are no more; bytes must follow ``position``.
+        There must be bytes after ``position``.
+
+        :param most: maximum number of entries. Fewer are returned only if there are no more.
         """
 
 
 class Sources(Protocol):
-    """Where the bytes of streams are found."""
+    """Gives access to the bytes of streams."""
 
     def source(self, state: StreamState) -> ByteSource:
-        """The bytes of a committed stream, up to the tail that ``state`` has now."""
+        """Return the bytes of a committed stream, up to the present tail of ``state``."""
 
 
 class Storage(Sources, Protocol):
@@ -137,54 +139,54 @@ class Storage(Sources, Protocol):
 
     @property
     def name(self) -> str:
-        """The mode's name in the configuration."""
+        """The name of the mode in the configuration."""
 
     @property
     def immediate(self) -> bool:
-        """Whether ``commit`` usually keeps the mode's promise before it returns, so that no groups need be formed."""
+        """Whether ``commit`` usually keeps the mode's promise before it returns, so that no groups are needed."""
 
     @property
     def persistent(self) -> bool:
-        """Whether anything outlives the process, so that what is only noted in memory should be handed over too."""
+        """Whether anything outlives the process, so that renewals noted only in memory should be committed too."""
 
     @property
     def charges(self) -> Charges:
-        """What counts against the total limit besides payload."""
+        """The overhead that counts against the total limit in addition to payload."""
 
     @property
     def failure(self) -> str | None:
-        """Why the store takes no more changes until it is opened again, ``None`` while it does."""
+        """Why the store rejects all changes until it is opened again; ``None`` while it accepts them."""
 
     @property
     def damage(self) -> DamageLog:
         """The damage found since the start."""
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
-        """Verify all that is stored, once: a step each time the next item is asked for.
+        """Verify everything stored once, one step for each item of the iterator.
 
-        A step reads at most about a megabyte, in a thread if it has to wait, and is over when its Deferred fires; only
-        then the next one may be asked for. Streams may come and go meanwhile.
+        A step reads at most about a megabyte, in a thread if it has to wait, and ends when its Deferred fires. The next
+        item may be requested only then. Streams may be created and deleted meanwhile.
         """
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
-        """Make the store ready, and fill the catalog with what it holds.
+        """Open the store, and fill the catalog with its streams.
 
-        The store may go on reading this catalog later: the engine applies every change to it once it is committed.
+        The store may continue to read this catalog: the engine applies every change to it after the commit.
 
-        :param catalog: an empty one.
-        :raise StorageError: when the store can't be used; the text says what to do.
+        :param catalog: an empty catalog.
+        :raise StorageError: if the store cannot be used; the text says what to do.
         """
 
     def next_stream_id(self) -> int:
-        """A number that no stream of this store ever had."""
+        """Return a number that no stream of this store has ever had."""
 
     def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
         """Make ``changes`` durable as the mode promises, in order, all of them or none.
 
-        Called for one group at a time: the next call comes after this one's result.
+        The caller commits one group at a time, and waits for its result before it commits the next.
 
-        :return: ``None`` when the promise already holds, else a Deferred that fires when it does.
-        :raise StorageError: (or the Deferred fails with it) when nothing of the group was kept.
+        :return: ``None`` if the changes are durable already, else a Deferred that fires when they are.
+        :raise StorageError: (or the Deferred fails with it) if nothing of the group was kept.
         """
 
     def close(self) -> Deferred[None] | None:

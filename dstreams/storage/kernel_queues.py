@@ -1,8 +1,8 @@
-"""Where Linux takes a sync, does it by itself, and reports on an eventfd: io_uring, and AIO before it.
+"""The Linux interfaces that sync a file asynchronously and report on an eventfd: io_uring, and the older AIO.
 
-Both are reached through ctypes. io_uring syncs in a thread of the kernel's that may run on any processor; AIO, bound to
-the processor of whoever asked, takes the reactor's: 41,000 appends a second over 32 connections against 34,000 on two
-cores (``bench``). Many containers and some systems forbid io_uring.
+Both are called through ctypes. io_uring syncs in a kernel thread that may run on any processor. AIO is bound to the
+processor of the caller, so it takes time from the reactor: 34,000 appends a second over 32 connections on two cores,
+against 41,000 with io_uring (``bench``). Many containers and some systems forbid io_uring.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any, Final, Protocol
 
 
 class KernelQueue(Protocol):
-    """Takes one sync at a time."""
+    """Runs syncs in the kernel, one at a time."""
 
     name: str
 
     def submit(self, descriptor: int) -> None:
         """Begin an fdatasync.
 
-        :raise OSError: it hasn't begun.
+        :raise OSError: if it could not begin.
         """
 
     def result(self) -> int | None:
-        """The result of the one under way when it has ended: 0, or an error's number below it."""
+        """Return the result of the sync if it has ended: 0, or a negative error number. Return ``None`` otherwise."""
 
     def close(self) -> None:
-        """Release everything. Nothing is under way."""
+        """Release everything. No sync may be in progress."""
 
 
 def open_kernel_queue(eventfd: int) -> KernelQueue:
-    """The better one that there is.
+    """Open an io_uring if possible, else an AIO context.
 
-    Open it in the process that uses it: neither survives a fork.
+    Open it in the process that uses it, because neither survives a fork.
 
-    :param eventfd: is written to at the end of each sync.
-    :raise OSError: when the kernel or a sandbox refuses both.
+    :param eventfd: the kernel writes to it at the end of each sync.
+    :raise OSError: if the kernel or a sandbox refuses both.
     """
     try:
         return UringQueue(eventfd)
@@ -62,15 +62,15 @@ _LIBC.syscall.restype = ctypes.c_long
 _U32: Final = struct.Struct("=I")
 
 _URING_SETUP, _URING_ENTER, _URING_REGISTER = 425, 426, 427
-"""The same on all architectures but Alpha."""
+"""System call numbers; the same on all architectures except Alpha."""
 
 _PARAMS: Final = struct.Struct("=10I10I10I")
 """struct io_uring_params of linux/io_uring.h: sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features,
-wq_fd, 3 reserved; then the places in the submission ring: head, tail, ring_mask, ring_entries, flags, dropped, array, 3
-reserved; then those in the completion ring: head, tail, ring_mask, ring_entries, overflow, cqes, 4 reserved."""
+wq_fd, 3 reserved; then the offsets in the submission ring: head, tail, ring_mask, ring_entries, flags, dropped, array,
+3 reserved; then those in the completion ring: head, tail, ring_mask, ring_entries, overflow, cqes, 4 reserved."""
 
 _SINGLE_MMAP = 1
-"""The feature that both rings are one mapping (Linux 5.4)."""
+"""The feature flag for both rings in one mapping (Linux 5.4)."""
 
 _SQES_OFFSET = 0x10000000
 _REGISTER_EVENTFD = 4
@@ -86,13 +86,13 @@ _DATA_ONLY = 1
 
 
 class UringQueue:
-    """An io_uring with room for one request (a ``KernelQueue``).
+    """An io_uring for one request (a ``KernelQueue``).
 
-    With one request at a time, and none of the kernel's threads looking at the rings by itself, nobody reads them
-    while they are written: system calls stand between.
+    There is one request at a time, and no kernel thread polls the rings. So the rings are never read and written
+    at the same time: there is always a system call in between.
 
-    :param eventfd: is written to at the end of each sync.
-    :raise OSError: when the kernel or a sandbox refuses.
+    :param eventfd: the kernel writes to it at the end of each sync.
+    :raise OSError: if the kernel or a sandbox refuses.
     """
 
     name = "io_uring"
@@ -149,7 +149,7 @@ class UringQueue:
 
 
 _AIO_CALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
-"""io_setup, io_destroy, io_getevents, io_submit. Numbers differ per architecture."""
+"""The numbers of io_setup, io_destroy, io_getevents and io_submit for each architecture."""
 
 _AIO_FDSYNC = 3
 _RESFD = 1
@@ -164,8 +164,8 @@ _EVENT: Final = struct.Struct("=QQqq")
 class AioQueue:
     """A context of Linux AIO (a ``KernelQueue``).
 
-    :param eventfd: is written to at the end of each sync.
-    :raise OSError: when the kernel or a sandbox refuses.
+    :param eventfd: the kernel writes to it at the end of each sync.
+    :raise OSError: if the kernel or a sandbox refuses.
     """
 
     name = "kernel AIO"
@@ -176,7 +176,7 @@ class AioQueue:
         setup, self._destroy, self._getevents, self._submit = _AIO_CALLS[platform.machine()]
         self._eventfd = eventfd
         self._context = ctypes.c_ulong(0)
-        # These stay where they are while the kernel has them.
+        # The kernel uses the addresses of these buffers, so they must stay valid while a sync is in progress.
         self._iocb = ctypes.create_string_buffer(_IOCB.size)
         self._iocb_list = (ctypes.c_void_p * 1)(ctypes.addressof(self._iocb))
         self._event = ctypes.create_string_buffer(_EVENT.size)

@@ -1,8 +1,8 @@
-"""The ``memory`` mode: everything in process memory, gone when the process ends.
+"""The ``memory`` mode: everything is in process memory and is lost when the process ends.
 
-A stream's bytes are one buffer, besides large bodies, which are kept as they came; its message ends are one array of
-64-bit numbers: no object per message. A million one-byte messages cost 9 bytes each, and a buffer grows by at most an
-eighth ahead of need.
+The bytes of a stream are one buffer, except large bodies, which are kept as received. Its message ends are one array of
+64-bit numbers, so there is no object per message. A million one-byte messages cost 9 bytes each. A buffer grows by at
+most an eighth more than needed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from dstreams.storage.pieces import LARGE_BYTES
 from dstreams.storage.rope import Rope
 
 CHARGES = Charges(stream=1024, message=9, producer=320)
-"""Measured with ``bench/memory.py``: what each costs in this process, rounded up."""
+"""The memory that each takes in this process, measured with ``bench/memory.py`` and rounded up."""
 
 
 class MemoryStream(Struct, eq=False, gc=False):
-    """The bytes of one incarnation (a ``ByteSource``); as a stream's state it is nothing for the garbage collector.
+    """The bytes of one incarnation (a ``ByteSource``). As with a stream's state, the garbage collector ignores it.
 
     :param start: the position of the first byte.
     """
@@ -61,34 +61,34 @@ class MemoryStream(Struct, eq=False, gc=False):
             raise StorageFull("there is no memory left") from None
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` up to ``end``."""
+        """Return the bytes from ``start`` up to ``end``."""
         if self._data is None:
             return b""
         return self._data.read(start, end)
 
     def in_file(self, start: int, end: int) -> None:
-        """They don't."""
+        """Return ``None``: the bytes are not in a file."""
 
     def floor(self, position: int) -> int:
-        """The last message end at or before ``position``, or the start."""
+        """Return the last message end at or before ``position``, or the start if there is none."""
         return index.floor(self._entries, position, self._start)
 
     def extent(self, start: int, limit: int) -> int:
-        """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
+        """Return the end of the last message within ``limit`` bytes from ``start``; if there is none, of the first."""
         return index.extent(self._entries, start, limit)
 
     def append_ends(self, position: int) -> Sequence[int]:
-        """The message ends after ``position``, up to the first that also ends an append."""
+        """Return the message ends after ``position``, up to the first that also ends an append."""
         return index.append_ends(self._entries, position)
 
     def entries(self, position: int, most: int) -> Sequence[int]:
-        """The index entries of the messages that end after ``position``, at most so many."""
+        """Return the index entries of the messages that end after ``position``, at most ``most``."""
         return index.following(self._entries, position, most)
 
 
 @define(eq=False)
 class MemoryStorage:
-    """Keeps what it is given until the process ends (a ``Storage``)."""
+    """Keeps all changes in memory until the process ends (a ``Storage``)."""
 
     name: str = field(default="memory", init=False)
     immediate: bool = field(default=True, init=False)
@@ -96,24 +96,24 @@ class MemoryStorage:
     charges: Charges = field(default=CHARGES, init=False)
     damage: DamageLog = field(factory=DamageLog, init=False)
     _streams: ShardedDict[int, MemoryStream] = field(factory=ShardedDict, init=False)
-    # Begins at the clock, so that an ETag from before a restart matches nothing after it.
+    # Starts at the current time, so that an ETag from before a restart matches nothing after it.
     _last_id: int = field(factory=time.time_ns, init=False)
 
     @property
     def failure(self) -> None:
-        """Memory doesn't fail."""
+        """Always ``None``, because memory does not fail."""
         return
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
-        """Nothing was kept, so nothing is recovered."""
+        """Do nothing: no streams survive a restart."""
 
     def next_stream_id(self) -> int:
-        """A number no stream of this process had."""
+        """Return a number that no stream of this process has had."""
         self._last_id += 1
         return self._last_id
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Keep the bytes; there is no promise beyond that."""
+        """Keep the bytes of the changes. The mode promises no more than that."""
         for change in changes:
             if type(change) is Append:
                 if change.data:
@@ -128,13 +128,13 @@ class MemoryStorage:
                     del self._streams[stream_id]
 
     def source(self, state: StreamState) -> MemoryStream:
-        """The bytes of a stream."""
+        """Return the bytes of a stream."""
         return self._streams.shards[hash(state.id) >> SHARD_SHIFT & SHARD_MASK][state.id]
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
-        """Memory is believed."""
+        """Return no steps, because memory is not verified."""
         return iter(())
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Discard everything."""
         self._streams.clear()

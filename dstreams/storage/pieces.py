@@ -1,4 +1,4 @@
-"""Bytes in several pieces, so that large ones need not be copied to stand beside others."""
+"""Joins small pieces of bytes, without copying large ones."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 LARGE_BYTES: Final = 8 * 1024
-"""From here on bytes stay a piece of their own: copying them costs more than one piece more does."""
+"""Minimum number of bytes of a piece that is not joined with others: a copy of it costs more than another piece."""
 
 Chunk = bytes | bytearray
 
 
 def gather(pieces: Sequence[bytes]) -> Sequence[bytes]:
-    """The same bytes in fewer pieces: those that aren't large are joined with their neighbours.
+    """Return the same bytes in fewer pieces, after joining adjacent small ones.
 
-    :param pieces: one at least.
+    :param pieces: at least one piece.
     """
     if max(map(len, pieces)) < LARGE_BYTES:
         return (b"".join(pieces),)

@@ -1,7 +1,7 @@
-"""Rebuilding the state of all streams from stored rows and the changes after them.
+"""Rebuilds the state of all streams from stored rows and the changes after them.
 
-The rows may already include some of these changes. They are recognized by what they carry: a stream's id, and the
-position at which an append begins.
+The rows may already include some of these changes. Such changes are recognized by the stream's id, and by the position
+at which an append begins.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ _ADVICE = "restore the data directory from a backup"
 
 @define(eq=False)
 class Rebuild:
-    """Fills a catalog; call :meth:`finish` when all is in it."""
+    """Fills a catalog. Call :meth:`finish` after all rows and changes."""
 
     catalog: Catalog
     _highest_id: int = field(default=0, init=False)
 
     @property
     def highest_id(self) -> int:
-        """The highest stream id seen, deleted streams' included."""
+        """The highest stream id seen, including those of deleted streams."""
         return self._highest_id
 
     def insert(self, state: StreamState) -> None:
-        """A stream from the snapshot."""
+        """Insert a stream from a stored row."""
         self.catalog.names[state.name] = self.catalog.streams[state.id] = state
         self._highest_id = max(self._highest_id, state.id)
 
     def apply(self, change: Change) -> Append | Create | None:
-        """A change from the journal.
+        """Apply a change from the journal.
 
-        :return: the change, when its bytes are new to the snapshot.
-        :raise StorageError: when it doesn't fit: something before it is missing.
+        :return: the change, if its bytes are not included in the stored rows.
+        :raise StorageError: if it does not fit, because something before it is missing.
         """
         streams = self.catalog.streams
         if isinstance(change, Create):
             self._highest_id = max(self._highest_id, change.stream_id)
             known = streams.get(change.stream_id)
             if known is not None:
-                # A stream before it, whose creation and deletion were just replayed, has taken its name and freed it.
+                # The replay may have created and deleted an earlier stream of the same name, and so removed the name.
                 self.catalog.names[known.name] = known
                 return None
             self.insert(StreamState.created(change))
@@ -57,7 +57,7 @@ class Rebuild:
             return None
         found = streams.get(change.stream_id)
         if found is None:
-            return None  # deleted further on, and the snapshot knows it
+            return None  # deleted by a later change, which the rows already include
         if isinstance(change, Append):
             return self._append(found, change)
         if isinstance(change, SoftDelete):
@@ -83,9 +83,9 @@ class Rebuild:
         return change if change.data else None
 
     def finish(self) -> None:
-        """Derive what isn't stored: how many forks every stream has.
+        """Compute how many forks every stream has, because that is not stored.
 
-        :raise StorageError: when a fork's source is missing, or ends before the fork begins.
+        :raise StorageError: if the source of a fork is missing, or ends before the fork begins.
         """
         streams = self.catalog.streams
         for state in streams.values():

@@ -1,4 +1,4 @@
-"""The newest messages of a stream, in memory: the disk has them not yet, or need not be asked for them."""
+"""The newest messages of a stream, kept in memory: they are not on disk yet, or can be read without the disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dstreams.storage.rope import Rope
 
 @define(eq=False)
 class RecentBytes:
-    """A run of messages of one stream that ends at its tail.
+    """Consecutive messages of one stream, up to its tail.
 
     :param start: the stream's own start.
-    :param written: where the run begins; what lies before is only on the disk.
-    :param number: how many of the stream's messages lie before.
+    :param written: the position where these messages begin. Earlier ones are only on disk.
+    :param number: the number of the stream's messages before these.
     """
 
     start: int
@@ -41,8 +41,11 @@ class RecentBytes:
         self.entries = index.extend(self.entries, ends)
 
     def drop(self, size: int, count: int) -> bool:
-        """Forget the first ``count`` messages, ``size`` bytes; whether that was all."""
-        # New objects rather than a cut in place: a source made before reads on from the old ones.
+        """Discard the first ``count`` messages, which have ``size`` bytes.
+
+        :return: whether no messages are left.
+        """
+        # New objects, because sources that exist already continue to read from the old ones.
         self.data, self.entries = self.data.without(size), self.entries[count:]
         self.written += size
         self.number += count

@@ -1,8 +1,8 @@
-"""A rope: bytes that grow at the end, of which large additions are kept as they came.
+"""A rope: bytes that grow at the end, which keeps large additions without copying them.
 
-A large body is in memory already; one buffer for everything would take another copy of it, in fresh pages, and again
-as much whenever the older half is dropped or written. Small additions share a buffer, which is sealed when a large
-one comes or when somebody wants pieces that don't change.
+A large body is in memory already. A single buffer for everything would need another copy of it, in fresh pages, and
+one more whenever the older half is dropped or written. Small additions share a buffer. It is sealed when a large
+addition arrives, or when a caller needs pieces that do not change.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dstreams.storage.pieces import LARGE_BYTES, Chunk
 
 @define(eq=False, weakref_slot=False)
 class Rope:
-    """Bytes at the positions from ``begin`` up to :attr:`end`.
+    """The bytes from position ``begin`` up to :attr:`end`.
 
     :param begin: the position of the first byte.
     """
 
     begin: int
     tail: bytearray = field(factory=bytearray)
-    """The newest small additions; they may be added right here, which saves a call."""
+    """The newest small additions. Callers may add to it directly, which saves a call."""
     _tail_begin: int = field(init=False)
-    # Sealed chunks, and the position after each of them. Most ropes never have any.
+    # Sealed chunks, and the position after each of them. Most ropes never have one.
     _sealed: list[Chunk] | tuple[()] = field(default=(), init=False)
     _ends: list[int] | tuple[()] = field(default=(), init=False)
 
@@ -42,7 +42,7 @@ class Rope:
         return self._tail_begin + len(self.tail) - self.begin
 
     def append(self, data: bytes) -> None:
-        """Add bytes; large ones aren't copied."""
+        """Add bytes; large ones are not copied."""
         if len(data) < LARGE_BYTES:
             self.tail += data
         else:
@@ -50,7 +50,7 @@ class Rope:
             self._seal(data)
 
     def pieces(self) -> list[Chunk]:
-        """All of it, in pieces that will not change."""
+        """Return all bytes, in pieces that will not change."""
         self._seal_tail()
         return list(self._sealed)
 
@@ -68,11 +68,11 @@ class Rope:
             self._sealed, self._ends = [chunk], [self._tail_begin]
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from position ``start`` up to ``end``; both lie in it."""
+        """Return the bytes from position ``start`` up to ``end``; both must be within the rope."""
         begin = self._tail_begin
         if start < begin:
             return self._read_sealed(start, end)
-        # Through a view: slicing a bytearray makes a bytearray first, and copies twice.
+        # A slice of the bytearray itself would be another bytearray, so the bytes would be copied twice.
         with memoryview(self.tail) as view:
             return bytes(view[start - begin : end - begin])
 
@@ -89,7 +89,7 @@ class Rope:
         return b"".join(found)
 
     def without(self, size: int) -> Rope:
-        """A rope without the first ``size`` bytes. This one is as it was, for those who read on from it."""
+        """Return a rope without the first ``size`` bytes. This one is unchanged, because it may still be read."""
         begin = self.begin + size
         rest = Rope(begin)
         for chunk, after in zip(self._sealed, self._ends, strict=True):

@@ -1,7 +1,7 @@
-"""Scrubbing: all that is stored is read slowly, again and again, and compared with its checksums.
+"""Scrubs the storage: reads everything slowly and repeatedly, and compares it with its checksums.
 
-A disk may change bytes that are read seldom. What a scrub finds can still be restored from a backup that isn't older
-than the damage.
+A disk may change bytes that are rarely read. Damage that a scrub finds early can still be restored from a backup that
+was made before it.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from dstreams.storage.interface import Storage, Verified
 _log = Logger()
 
 FIRST_PASS_DELAY: Final = 30.0
-"""Seconds from the start to the first pass: clients that come back after a restart go first."""
+"""Seconds from the start to the first pass, so that clients that reconnect after a restart are served first."""
 
 PASS_INTERVAL: Final = 86_400.0
-"""Seconds from the beginning of a pass to that of the next, if it doesn't take longer."""
+"""Seconds from the beginning of one pass to the beginning of the next, unless a pass takes longer."""
 
 RETRY_DELAY: Final = 60.0
-"""Seconds until a pass that could not go on is begun again."""
+"""Seconds until a failed pass is started again from the beginning."""
 
 MAX_LAG: Final = 0.5
-"""Seconds by which steps may be late and still be made up for by others that follow at once."""
+"""Maximum lag, in seconds, that is made up for by running the following steps without a pause."""
 
 
 @define(eq=False)
 class Scrubber:
     """Scrubs a storage while it is open.
 
-    :param rate: how many bytes are read each second, on average; 0: no scrubbing.
+    :param rate: the average number of bytes read per second; 0 disables scrubbing.
     """
 
     _storage: Storage
     _wheel: TimerWheel
     rate: int
     passes: int = field(default=0, init=False)
-    """How many passes are complete."""
+    """The number of completed passes."""
     read_bytes: int = field(default=0, init=False)
-    """How many bytes were read."""
+    """The number of bytes read."""
     pass_bytes: int = field(default=0, init=False)
-    """How many of them in the pass under way, or in the last one."""
+    """The number of bytes read in the current pass, or in the last one if none is running."""
     _running: Deferred[None] | None = field(default=None, init=False)
     _waiting: Deferred[None] | None = field(default=None, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def start(self) -> None:
-        """Begin; the storage is open."""
+        """Start scrubbing. The storage must be open."""
         if self.rate:
             self._running = Deferred.fromCoroutine(self._run())
 
     def stop(self) -> Deferred[None]:
-        """Go no further; fires when no step is under way."""
+        """Stop scrubbing; the Deferred fires when no step is running."""
         self._stopping = True
         running, self._running = self._running, None
         if running is None:
@@ -106,7 +106,7 @@ class Scrubber:
             self._storage.damage.note(error)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
-        """Wait, unless it is to stop."""
+        """Wait, but not if scrubbing is to stop."""
         if self._stopping:
             return succeed(None)
         waiting = self._waiting = Deferred[None]()

@@ -1,9 +1,9 @@
-"""Reading a data directory that no server uses, without changing what is in it.
+"""Reads a data directory that no server uses, without changing its streams.
 
-Of the file modes nothing is written: the journal is read into memory, where it waits for no checkpoint, and segments
-that a crash left behind its end are passed over. The databases of either layout are opened as SQLite opens any: it
-finishes what a crash interrupted, as the next start of the server would. ``acid`` also goes on clearing away deleted
-streams.
+In the file modes, the journal and the data files are not written: the changes of the journal stay in memory without a
+checkpoint, and segments that a crash left after its end are ignored. The databases of both layouts are opened normally,
+so SQLite completes what a crash interrupted, as it would at the next start of the server. ``acid`` also continues to
+purge deleted streams.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from dstreams.storage.sync import run_inline
 
 @define(eq=False)
 class Snapshot:
-    """What a data directory holds. Nobody else can use it until the snapshot is closed.
+    """The contents of a data directory. The directory is locked until the snapshot is closed.
 
-    :param sources: where the streams' bytes are; they never have to be waited for.
+    :param sources: the bytes of the streams. Reading them returns the bytes, or a Deferred that has fired already.
     """
 
     catalog: Catalog
@@ -39,7 +39,7 @@ class Snapshot:
     _acid: AcidStorage | None = field(default=None, alias="acid")
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the storage and release the lock."""
         if self._acid is not None:
             self._acid.close()
         self._lock.release()
@@ -54,10 +54,10 @@ class Snapshot:
 
 
 def open_snapshot(directory: str, progress: Progress) -> Snapshot:
-    """Open a data directory to read it, whatever mode it was written in.
+    """Open a data directory of any mode for reading.
 
-    :raise DirectoryInUse: when a server uses it.
-    :raise StorageError: when it holds no store, or a damaged one.
+    :raise DirectoryInUse: if a server uses it.
+    :raise StorageError: if it holds no store, or a damaged one.
     """
     manifest = read_manifest(OsDisk(), directory)
     lock = DirectoryLock()

@@ -1,10 +1,11 @@
-"""Streams as rows of an SQLite database: the catalog of the file modes and the shards of ``acid`` share this form.
+"""Stores streams as rows of an SQLite database, in the catalog of the file modes and in the shards of ``acid``.
 
 A stream is one row of ``streams`` and one row of ``producers`` for each of its producers. The number of its forks
-isn't stored: it follows from the forks' own rows. ``noted`` is for ``acid`` (see ``acid.shard``), and 0 in a catalog.
+is not stored, because it follows from the rows of the forks. ``noted`` is for ``acid`` (see ``acid.shard``), and 0 in a
+catalog.
 
-``crc`` is the CRC-32 of the row's other columns: SQLite doesn't notice a byte that the disk has changed.
-:func:`stream_crc` and :func:`producer_crc` say of which bytes. Every read of a row verifies it.
+``crc`` is the CRC-32 of the row's other columns, because SQLite does not detect a byte that the disk has changed.
+:func:`stream_crc` and :func:`producer_crc` define the bytes that it covers. Every read of a row verifies it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ COLUMNS: Final = (
     "id", "name", "config", "tail", "messages", "closed", "closed_by", "stream_seq", "soft_deleted", "created_at",
     "updated_at", "touched_at", "noted",
 )  # fmt: skip
-"""What :func:`stream_crc` covers."""
+"""The columns that :func:`stream_crc` covers."""
 
 _COLUMNS = ", ".join((*COLUMNS, "crc"))
 _INSERT = f"INSERT OR REPLACE INTO streams ({_COLUMNS}) VALUES ({','.join('?' * 14)})"  # noqa: S608 (names of columns)
@@ -58,7 +59,7 @@ _ADVANCE = "UPDATE streams SET tail = ?, messages = ?, updated_at = ?, touched_a
 _SELECT_PRODUCERS = "SELECT stream_id, producer, epoch, seq, crc FROM producers ORDER BY stream_id"
 
 _COUNT = "SELECT count(*), coalesce(sum(crc), 0) FROM "
-_STREAMS_AMONG = _COUNT + "streams WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 (all of it stands here)
+_STREAMS_AMONG = _COUNT + "streams WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 (the whole statement is here)
 _PRODUCERS_OF = _COUNT + "producers WHERE stream_id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _PRODUCERS_AMONG = (
     _COUNT + "producers WHERE (stream_id, producer) IN"  # noqa: S608
@@ -68,11 +69,11 @@ _PRODUCERS_AMONG = (
 _STREAM_FIELDS = struct.Struct("<qqqqqdddqIIII")
 _PRODUCER_FIELDS = struct.Struct("<qqq")
 _NULL = 0xFFFFFFFF
-"""Stands for the length of a column that is NULL."""
+"""Represents the length of a column that is NULL."""
 
 
 class Connection(Protocol):
-    """The part of a database connection that is used: sqlite3's, or apsw's in tests."""
+    """The methods of a database connection that are used: sqlite3's, or apsw's in tests."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any: ...
 
@@ -85,23 +86,24 @@ Connect = Callable[[str], Connection]
 
 
 def connect(path: str) -> Connection:
-    """Open a database for one writer that is nobody else's and may live in any thread, one at a time.
+    """Open a database for a single writer, which may use it in any thread, but only in one at a time.
 
-    A new one is only for its owner, as the store's other files are; SQLite makes its WAL the same.
+    A new database is accessible only to its owner, like the other files of the store. SQLite gives its WAL the same
+    permissions.
     """
     if path != ":memory:":
-        with suppress(OSError):  # it is there already, or SQLite says what is wrong
-            # Never opens one that is there: closing any descriptor of it would give up SQLite's locks on it.
+        with suppress(OSError):  # it exists already, or SQLite will report the error
+            # Must not open an existing database: closing any descriptor of it would release SQLite's locks on it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 @frozen
 class StreamRow:
-    """One stream as it is stored.
+    """The row of one stream, and those of its producers.
 
     :param values: see :func:`stream_values`.
-    :param producers: the producers to store; those stored earlier stay.
+    :param producers: the producers to store. Other producers that are stored already stay.
     """
 
     values: tuple[Any, ...]
@@ -110,9 +112,9 @@ class StreamRow:
 
 @frozen
 class Totals:
-    """How many rows the tables have, and the sum of their checksums.
+    """The number of rows in the tables, and the sum of their checksums.
 
-    SQLite can lose rows without an error: when the disk has changed a number in the head of a page, or a pointer.
+    SQLite can lose rows without an error, if the disk has changed a number in the header of a page, or a pointer.
     """
 
     streams: int = 0
@@ -121,7 +123,7 @@ class Totals:
     producers_sum: int = 0
 
     def replaced(self, old: Totals, new: Totals) -> Totals:
-        """The totals after rows with the totals ``old`` were removed, and rows with the totals ``new`` added."""
+        """Return the totals after rows with the totals ``old`` were removed and rows with the totals ``new`` added."""
         return Totals(
             self.streams - old.streams + new.streams,
             self.streams_sum - old.streams_sum + new.streams_sum,
@@ -131,7 +133,7 @@ class Totals:
 
 
 def row(state: StreamState, producers: Iterable[str]) -> StreamRow:
-    """A stream's state as a row.
+    """Convert the state of a stream to a row.
 
     :param producers: the ids of the producers that have changed since they were stored.
     """
@@ -139,7 +141,7 @@ def row(state: StreamState, producers: Iterable[str]) -> StreamRow:
 
 
 def stream_values(state: StreamState) -> tuple[Any, ...]:
-    """The columns of a stream's row, without ``noted`` and ``crc``."""
+    """Return the columns of a stream's row, without ``noted`` and ``crc``."""
     closed_by = state.closed_by
     return (
         state.id,
@@ -158,7 +160,7 @@ def stream_values(state: StreamState) -> tuple[Any, ...]:
 
 
 def producer_rows(state: StreamState, producers: Iterable[str]) -> list[tuple[int, str, int, int]]:
-    """Some of a stream's producers as rows; unknown ones are left out."""
+    """Return the rows of some of a stream's producers; unknown ones are omitted."""
     known = state.producers or {}
     return [(state.id, producer_id, *unpack(known[producer_id])) for producer_id in producers if producer_id in known]
 
@@ -167,12 +169,12 @@ def stream_crc(  # noqa: PLR0913, PLR0917 (the columns)
     stream_id: int, name: str, config: str, tail: int, messages: int, closed: int, closed_by: str | None,
     stream_seq: bytes | None, soft_deleted: int, created_at: float, updated_at: float, touched_at: float, noted: int,
 ) -> int:  # fmt: skip
-    """The checksum of a stream's row, of which this is given all other columns.
+    """Return the checksum of a stream's row from all other columns.
 
     It is the CRC-32 of the numbers (id, tail, messages, closed, soft_deleted, created_at, updated_at, touched_at,
     noted), the lengths of the texts (name, config, closed_by, stream_seq), and the texts.
 
-    :raise struct.error: (or TypeError, AttributeError) when a column holds what no stream has.
+    :raise struct.error: (or TypeError, AttributeError) if a column holds a value that no stream has.
     """
     named, configured = name.encode(), config.encode()
     if closed_by is None and stream_seq is None:
@@ -191,21 +193,24 @@ def stream_crc(  # noqa: PLR0913, PLR0917 (the columns)
 
 
 def producer_crc(stream_id: int, producer_id: str, epoch: int, seq: int) -> int:
-    """The checksum of a producer's row: the CRC-32 of stream id, epoch, sequence number and producer id.
+    """Return the checksum of a producer's row: the CRC-32 of stream id, epoch, sequence number and producer id.
 
-    :raise struct.error: (or AttributeError) when a column holds what no producer has.
+    :raise struct.error: (or AttributeError) if a column holds a value that no producer has.
     """
     return crc32(_PRODUCER_FIELDS.pack(stream_id, epoch, seq) + producer_id.encode())
 
 
 def create_tables(database: Connection) -> None:
-    """Make the tables, unless they are there."""
+    """Create the tables that do not exist."""
     for statement in SCHEMA.split(";"):
         database.execute(statement)
 
 
 def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> Totals:
-    """Add or replace streams; the totals of what was written."""
+    """Add or replace streams.
+
+    :return: the totals of the rows written.
+    """
     columns = [(*each.values, noted) for each in rows]
     streams = [(*values, stream_crc(*values)) for values in columns]
     database.executemany(_INSERT, streams)
@@ -214,7 +219,10 @@ def store(database: Connection, rows: Sequence[StreamRow], noted: int = 0) -> To
 
 
 def store_producers(database: Connection, producers: Sequence[tuple[int, str, int, int]]) -> Totals:
-    """Add or replace producers; the totals of what was written."""
+    """Add or replace producers.
+
+    :return: the totals of the rows written.
+    """
     if not producers:
         return Totals()
     stored = [(*values, producer_crc(*values)) for values in producers]
@@ -225,7 +233,7 @@ def store_producers(database: Connection, producers: Sequence[tuple[int, str, in
 
 
 def update(database: Connection, rows: Iterable[tuple[Any, ...]], noted: int = 0) -> None:
-    """Write what has changed of streams that are stored.
+    """Update the columns that can change, in the rows of streams that are stored already.
 
     :param rows: see :func:`stream_values`.
     """
@@ -236,11 +244,11 @@ def update(database: Connection, rows: Iterable[tuple[Any, ...]], noted: int = 0
 
 
 def advance(database: Connection, tails: Mapping[int, tuple[int, int, float, int]], where: str) -> None:
-    """Write new tails of streams that are stored, unless their rows have noted as much already.
+    """Update the tails of streams that are stored already, except in rows whose ``noted`` is at least the new one.
 
-    :param tails: by stream: its tail, its messages, the time of its last append, and ``noted``.
-    :param where: the database, for the error.
-    :raise StorageError: when a row is damaged.
+    :param tails: by stream id: the tail, the number of messages, the time of the last append, and ``noted``.
+    :param where: the name of the database, for the error.
+    :raise StorageError: if a row is damaged.
     """
     rows = []
     for stream_id, (tail, messages, at, noted) in tails.items():
@@ -254,7 +262,7 @@ def advance(database: Connection, tails: Mapping[int, tuple[int, int, float, int
 
 
 def totals_before(database: Connection, rows: Sequence[StreamRow], removed: Sequence[int]) -> Totals:
-    """The totals of the rows that storing ``rows`` will replace, and removing the streams ``removed`` will remove.
+    """Return the totals of the rows that will be replaced by ``rows``, or removed with the streams ``removed``.
 
     SQLite looks them up without the interpreter's lock: 0.8 us for a stream, 4 us for a producer.
     """
@@ -269,23 +277,23 @@ def totals_before(database: Connection, rows: Sequence[StreamRow], removed: Sequ
 
 
 def remove(database: Connection, stream_ids: Sequence[int]) -> None:
-    """Remove streams and their producers; before the rows of others that have their names."""
+    """Remove streams and their producers. Call this before rows of other streams with the same names are stored."""
     ids = [(stream_id,) for stream_id in stream_ids]
     database.executemany("DELETE FROM streams WHERE id = ?", ids)
     database.executemany("DELETE FROM producers WHERE stream_id = ?", ids)
 
 
 def count(database: Connection) -> int:
-    """How many streams there are."""
+    """Return the number of streams."""
     return int(database.execute("SELECT count(*) FROM streams").fetchone()[0])
 
 
 def load(database: Connection, where: str, expected: Totals | None = None) -> Iterator[StreamState]:
-    """Every stream's state, in the order of the ids, without fork counts.
+    """Load the states of all streams, in the order of their ids, without fork counts.
 
-    :param where: the database, for the error.
-    :param expected: the totals of the tables, where they are known.
-    :raise StorageError: when a row is damaged or lost. A lost one is found at the end.
+    :param where: the name of the database, for the error.
+    :param expected: the totals of the tables, if they are known.
+    :raise StorageError: if a row is damaged or lost. Lost rows are detected at the end, and only with ``expected``.
     """
     producers = database.execute(_SELECT_PRODUCERS)
     waiting = next(producers, None)
@@ -321,7 +329,7 @@ def load(database: Connection, where: str, expected: Totals | None = None) -> It
 
 
 _UNREADABLE = (struct.error, TypeError, AttributeError, ValueError)
-"""What computing a checksum raises when a column is of another type than it should be."""
+"""The exceptions that computing a checksum raises if a column has the wrong type."""
 
 
 def _verify(found: Sequence[Any], where: str) -> None:
@@ -354,7 +362,7 @@ _ADVICE = "restore the data directory from a backup"
 
 @lru_cache(maxsize=1024)
 def _config(text: str) -> tuple[StreamConfig, ForkPoint | None]:
-    """A stream's configuration. Most of many streams have the same: read once, and one object for all of them."""
+    """Parse a stream's configuration. Many streams have equal ones, which are parsed once and share an object."""
     return members_config(orjson.loads(text))
 
 

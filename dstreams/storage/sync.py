@@ -1,8 +1,8 @@
-"""Syncing a file without making the reactor wait.
+"""Syncs a file without blocking the reactor.
 
-The kernel can do it: it takes an fdatasync and reports on an eventfd that the reactor watches. A thread can do it
-everywhere, but costs a hand-over of the interpreter's lock both ways: measured at 32 connections, 43,000 appends a
-second against 53,000 with Linux AIO. Which way is used is decided at start and logged.
+On Linux the kernel can run an fdatasync and report on an eventfd that the reactor watches. A thread works everywhere,
+but the interpreter's lock is handed over in both directions: 43,000 appends a second over 32 connections, against
+53,000 with Linux AIO. The method is chosen at start and logged.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from dstreams.storage.disk import File
 from dstreams.storage.kernel_queues import KernelQueue, open_kernel_queue
 
 Run = Callable[..., Deferred[Any]]
-"""Runs a function away from the reactor; its result comes back through the Deferred."""
+"""Runs a function outside the reactor thread, and returns a Deferred of its result."""
 
 
 class Syncer(Protocol):
-    """Makes what was written to a file durable."""
+    """Makes the data written to a file durable."""
 
     name: str
 
     def sync(self, file: File) -> Deferred[None]:
-        """Begin to sync; the Deferred fails with OSError, and that is final for the file."""
+        """Begin to sync a file. The Deferred may fail with OSError, which is final for the file."""
 
     def close(self) -> None:
-        """Release everything. Nothing is under way."""
+        """Release everything. No sync may be in progress."""
 
 
 @define(eq=False)
@@ -50,13 +50,13 @@ class ThreadSyncer:
         return self._run(file.sync)
 
     def close(self) -> None:
-        """Nothing to release: the threads are the caller's."""
+        """Do nothing, because the threads belong to the caller."""
 
 
 def choose_syncer(reactor: IReactorFDSet, run: Run) -> Syncer:
-    """The best that this system has.
+    """Return a syncer that uses the kernel, or one that uses threads if the kernel cannot sync asynchronously.
 
-    :param run: runs a sync in a thread, where the kernel doesn't do it alone.
+    :param run: runs a sync in a thread.
     """
     try:
         return KernelSyncer(reactor)
@@ -65,28 +65,28 @@ def choose_syncer(reactor: IReactorFDSet, run: Run) -> Syncer:
 
 
 def in_threads(reactor: Any) -> Run:
-    """Run work in the reactor's threads."""
+    """Return a function that runs work in the reactor's thread pool."""
     return partial(deferToThreadPool, reactor, reactor.getThreadPool())
 
 
 def run_inline(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-    """Run a function at once: for tests, and where no reactor runs."""
+    """Run a function immediately, for tests and for code without a running reactor."""
     return maybeDeferred(function, *args)
 
 
 _NOT_TRIED = frozenset((errno.EAGAIN, errno.ECANCELED))
-"""What the kernel says when it lacked a thread or memory to begin; a sync that was tried never fails with these."""
+"""Errors of the kernel if it had no thread or no memory to begin. A sync that was attempted never fails with these."""
 
 
 @implementer(IReadDescriptor)
 class KernelSyncer:
-    """Has the kernel sync (a ``Syncer``).
+    """Lets the kernel sync (a ``Syncer``).
 
-    Open it in the process that uses it: what the kernel keeps for it doesn't survive a fork.
+    Open it in the process that uses it, because the kernel's queue does not survive a fork.
 
     :param reactor: watches the eventfd.
-    :param open_queue: gives the kernel's queue, told the eventfd.
-    :raise OSError: when the kernel or a sandbox refuses.
+    :param open_queue: opens the kernel's queue for an eventfd.
+    :raise OSError: if the kernel or a sandbox refuses.
     """
 
     def __init__(self, reactor: IReactorFDSet, open_queue: Callable[[int], KernelQueue] = open_kernel_queue) -> None:
@@ -105,7 +105,7 @@ class KernelSyncer:
         reactor.addReader(cast("Any", self))
 
     def sync(self, file: File) -> Deferred[None]:
-        """Submit one fdatasync; there is never more than one under way."""
+        """Submit an fdatasync. No other may be in progress."""
         assert self._file is None
         done: Deferred[None] = Deferred()
         self._file, self._done = file, done
@@ -116,11 +116,11 @@ class KernelSyncer:
         return done
 
     def fileno(self) -> int:
-        """The eventfd, for the reactor."""
+        """Return the eventfd, for the reactor."""
         return self._eventfd
 
     def doRead(self) -> None:  # noqa: N802 (Twisted's name)
-        """The kernel has finished."""
+        """Process the result, because the kernel has written to the eventfd."""
         try:
             os.eventfd_read(self._eventfd)
         except BlockingIOError:
@@ -130,16 +130,16 @@ class KernelSyncer:
             self._ended(-result)
 
     def _ended(self, code: int) -> None:
-        """Tell of the end.
+        """Fire the Deferred of the sync.
 
-        :param code: why it failed; 0 or less: it didn't.
+        :param code: the error number; 0 or less if the sync succeeded.
         """
         file, self._file = self._file, None
         assert file is not None
         done = self._done
         if code in _NOT_TRIED:
             try:
-                file.sync()  # everybody waits for it, but nothing is lost
+                file.sync()  # this blocks the reactor, but nothing is lost
             except OSError as error:
                 done.errback(error)
                 return
@@ -149,10 +149,10 @@ class KernelSyncer:
         done.callback(None)
 
     def connectionLost(self, reason: object) -> None:
-        """The reactor stops."""
+        """Do nothing when the reactor stops."""
 
     def logPrefix(self) -> str:  # noqa: N802 (Twisted's name)
-        """For the reactor's log."""
+        """Return the prefix for the reactor's log."""
         return "journal sync"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Times the syncs of another syncer."""
+"""Measures the durations of syncs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from dstreams.telemetry.histograms import Histogram
 
 @define(eq=False)
 class TimedSyncer:
-    """Notes how long syncs take, the failed ones too (a ``Syncer``): 2 us for each sync, which takes 50 and more.
+    """Records how long syncs take, including failed ones (a ``Syncer``).
 
-    :param syncer: does the work.
-    :param seconds: where durations are noted.
+    This costs 2 us for each sync, which itself takes at least 50 us.
+
+    :param syncer: runs the syncs.
+    :param seconds: records the durations.
     """
 
     _syncer: Syncer
@@ -28,11 +30,11 @@ class TimedSyncer:
         self.name = self._syncer.name
 
     def sync(self, file: File) -> Deferred[None]:
-        """As the syncer does it."""
+        """Begin to sync a file."""
         return self._syncer.sync(file).addBoth(self._note, perf_counter())
 
     def close(self) -> None:
-        """As the syncer does it."""
+        """Close the syncer."""
         self._syncer.close()
 
     def _note(self, result: None, started: float) -> None:

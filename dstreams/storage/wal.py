@@ -1,14 +1,15 @@
-"""Telling a damaged write-ahead log from one that a crash cut off, before SQLite opens it.
+"""Distinguishes a damaged write-ahead log from one that a crash cut off, before SQLite opens it.
 
-SQLite reads a WAL up to the first frame that is wrong and takes what precedes it for the whole: a flipped bit would
-silently take every later commit along. But a shard syncs each transaction before the next one begins. So a crash
-leaves at most one transaction that isn't whole, and of a transaction only the last frame is marked as a commit. Two
-commits behind a wrong frame mean that the file was damaged afterwards.
+SQLite reads a WAL up to the first invalid frame, and ignores the rest. So a flipped bit would silently discard all
+later commits. But a shard syncs each transaction before the next one begins, so a crash leaves at most one incomplete
+transaction; and only the last frame of a transaction is marked as a commit. Therefore, if two commits follow an invalid
+frame, the file was damaged afterwards.
 
-Form (https://www.sqlite.org/fileformat2.html, section 4): a header of 32 bytes, with the page size, two salts and a
-checksum, then frames: 24 bytes (page number, size of the database for a commit, else 0, the salts, a checksum) and
-a page. A frame's checksum goes on from the one before. Behind the last commit may lie frames of earlier rounds, which
-have other salts, and of transactions that were cut off, which don't go on from each other's checksums.
+Format (https://www.sqlite.org/fileformat2.html, section 4): a header of 32 bytes, with the page size, two salts and a
+checksum, then frames. A frame is 24 bytes (page number, size of the database for a commit, else 0, the salts, a
+checksum) and a page. Its checksum continues that of the frame before. After the last commit there may be frames of
+earlier rounds, which have other salts, and of transactions that were cut off, whose checksums do not continue each
+other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dstreams.storage.interface import StorageError
 _HEADER: Final = struct.Struct(">8I")
 _FRAME: Final = struct.Struct(">6I")
 _MAGIC: Final = 0x377F0682
-"""The lowest bit says that the checksums are over big-endian numbers, which SQLite chooses where these are native."""
+"""If the lowest bit is set, checksums are of big-endian numbers. SQLite sets it on big-endian machines."""
 
 _VERSION: Final = 3_007_000
 _PAGE_BYTES: Final = 4096
@@ -37,11 +38,11 @@ _Sum = tuple[int, int]
 
 
 class WalDamage(StorageError):
-    """A WAL is damaged in a way that no crash explains.
+    """A WAL is damaged in a way that a crash cannot cause.
 
-    :param path: its file.
-    :param end: how many of its first bytes SQLite would use.
-    :param commits: how many commits lie behind, at least.
+    :param path: the path of the WAL.
+    :param end: the number of bytes at its beginning that SQLite would use.
+    :param commits: the number of commits after these, at least.
     """
 
     def __init__(self, path: str, end: int, commits: int) -> None:
@@ -57,9 +58,9 @@ class WalDamage(StorageError):
 class _Frame:
     """One frame.
 
-    :param size: how many pages the database has with this commit; 0 when it is no commit.
+    :param size: the number of pages that the database has with this commit; 0 if the frame is not a commit.
     :param is_current: whether it has the salts of the newest round.
-    :param follows: whether that is so, and its checksum goes on from the frame before.
+    :param follows: whether it is current and its checksum continues that of the frame before.
     """
 
     page: int
@@ -69,14 +70,14 @@ class _Frame:
 
 
 def check_wal(wal: File, database: File) -> bool:
-    """See that a WAL holds nothing that SQLite would pass over.
+    """Check that a WAL holds no commits that SQLite would ignore.
 
-    Takes about 100 us for each frame, and memory for the numbers of its pages.
+    This takes about 100 us for each frame, and memory for the numbers of its pages.
 
-    :param database: the file that the WAL belongs to.
-    :return: whether it has a header, without which SQLite uses nothing of it.
-    :raise WalDamage: when it does.
-    :raise OSError:
+    :param database: the database file that the WAL belongs to.
+    :return: whether it has a valid header. Without one, SQLite ignores all of it.
+    :raise WalDamage: if it holds such commits.
+    :raise OSError: if a file cannot be read.
     """
     scan = _Scan(wal)
     scan.run()
@@ -87,19 +88,19 @@ def check_wal(wal: File, database: File) -> bool:
 
 @define(eq=False)
 class _Scan:
-    """One look through a WAL."""
+    """Scans a WAL once."""
 
     _wal: File
     end: int = field(default=0, init=False)
-    """Behind the last commit that SQLite would see."""
+    """The offset after the last commit that SQLite would use."""
     lost_commits: int = field(default=0, init=False)
-    """How many commits it wouldn't see, as far as more than one follow each other."""
+    """The largest number of consecutive commits that SQLite would ignore; 0 if there are never more than one."""
     is_headed: bool = field(default=False, init=False)
-    """Whether the header is sound: without it SQLite sees nothing."""
+    """Whether the header is valid. If not, SQLite ignores the WAL."""
     _page_bytes: int = field(default=_PAGE_BYTES, init=False)
     _big_endian: bool = field(default=sys.byteorder == "big", init=False)
     _salts: tuple[int, int] | None = field(default=None, init=False)
-    # The newest version of each page in the commits that would be lost: where it lies; and how many pages count.
+    # The offset of the newest version of each page in the commits that would be lost, and how many pages count.
     _pages: dict[int, int] = field(factory=dict, init=False)
     _size: int = field(default=0, init=False)
 
@@ -121,7 +122,7 @@ class _Scan:
                 continue
             in_use = False
             if not frame.follows:
-                # It begins another run of frames. Its own checksum tells nothing, those that go on from it do.
+                # The frame begins another run. Its own checksum proves nothing, but those that continue it do.
                 commits, pages = 0, {}
             if frame.is_current:
                 pages[frame.page] = offset + _FRAME.size
@@ -132,10 +133,10 @@ class _Scan:
                 self._size = frame.size
 
     def is_copied(self, database: File) -> bool:
-        """Whether the database has all of it.
+        """Whether the database already holds the pages of the commits that would be lost.
 
-        When a WAL begins another round, its header is written anew. A crash that tears it leaves the frames of the
-        round before, and these have been copied.
+        When a WAL begins another round, SQLite rewrites its header. A crash that tears the header leaves the frames of
+        the previous round, which have already been copied into the database.
         """
         size = self._page_bytes
         return all(
@@ -145,7 +146,7 @@ class _Scan:
         )
 
     def _frames(self, checksum: _Sum) -> Iterator[tuple[int, _Frame]]:
-        """All frames and where they are."""
+        """Return all frames with their offsets."""
         length = _FRAME.size + self._page_bytes
         step = max(1, _READ_BYTES // length) * length
         offset = _HEADER.size
@@ -153,7 +154,7 @@ class _Scan:
             for start in range(0, len(data) - length + 1, length):
                 page, size, salt, other_salt, first, second = _FRAME.unpack_from(data, start)
                 if self._salts is None and (salt or other_salt):
-                    # Without a header: the newest round begins where the file does, what is left of older ones follows.
+                    # Without a header, the first frame is of the newest round. Remains of older rounds follow.
                     self._salts = salt, other_salt
                 is_current, follows = self._salts == (salt, other_salt), False
                 if is_current:
@@ -165,7 +166,7 @@ class _Scan:
 
 
 def _sum(checksum: _Sum, data: bytes, big_endian: bool) -> _Sum:
-    """SQLite's checksum, going on from ``checksum``: every second number is added to the one sum or the other."""
+    """Return SQLite's checksum, which continues ``checksum``: numbers are added to its two sums in turn."""
     numbers = array("I", data)
     if big_endian != (sys.byteorder == "big"):
         numbers.byteswap()

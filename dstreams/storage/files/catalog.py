@@ -1,12 +1,12 @@
-"""The catalog on disk: every stream's state as of the last checkpoint, in one SQLite database.
+"""The catalog on disk: the state of every stream as of the last checkpoint, in one SQLite database.
 
 It is written only by checkpoints and read only at start. ``position`` is the number of the first journal batch that
 it may lack: recovery loads the catalog and replays the journal from there. A stream's row may be newer than that,
-since requests go on while a checkpoint runs; replaying what a row has already changes nothing.
+because requests are served during a checkpoint. Replaying changes that a row already includes has no effect.
 
-Every row of every table has a CRC-32 of its other columns, which reads verify: SQLite has none. The row of the
-checkpoint also counts the rows of ``streams`` and ``producers`` and sums their checksums, so that a lost row is
-noticed.
+Every row of every table has a CRC-32 of its other columns, because SQLite has no checksums. Every read verifies it. The
+row of the checkpoint also contains the number of rows of ``streams`` and ``producers`` and the sums of their checksums,
+so that a lost row is detected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
 """
 
 _SCHEMA_REMOVED = "CREATE TABLE IF NOT EXISTS removed (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL)"
-"""Deleted streams whose files may still be there."""
+"""The table of deleted streams whose files may still exist."""
 
 
 _SELECT = "SELECT position, seen, last_id, streams, streams_sum, producers, producers_sum, crc FROM checkpoint"
@@ -47,12 +47,12 @@ _SELECT = "SELECT position, seen, last_id, streams, streams_sum, producers, prod
 
 @frozen
 class Coverage:
-    """What a catalog holds.
+    """The batches and rows that a catalog holds.
 
     :param position: the first journal batch that it may lack.
-    :param seen: the first journal batch that no row tells of; the journal must reach up to it.
-    :param last_id: the highest stream id ever given out.
-    :param totals: how many rows there are, and the sums of their checksums.
+    :param seen: the first journal batch that no row includes; the journal must contain all batches below it.
+    :param last_id: the highest stream id ever assigned.
+    :param totals: the number of rows, and the sums of their checksums.
     """
 
     position: int = 0
@@ -63,9 +63,9 @@ class Coverage:
 
 @define(eq=False)
 class CatalogFile:
-    """The database.
+    """The database of the catalog.
 
-    :raise StorageError: when it is damaged or of another format.
+    :raise StorageError: if it is damaged or has another format.
     """
 
     _path: str
@@ -77,8 +77,8 @@ class CatalogFile:
             self._database = self._connect(self._path)
             mode = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             self._database.execute("PRAGMA synchronous=FULL")
-            # What the WAL holds may be in the page cache only, if a sync of it failed in the process before; a later
-            # one wouldn't tell. So it is written once more, into the database.
+            # If a sync of the WAL failed in an earlier process, its contents may be only in the page cache, and a later
+            # sync would not report that. So they are written again, into the database.
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._database.execute(_SCHEMA)
             self._database.execute(_SCHEMA_REMOVED)
@@ -87,15 +87,15 @@ class CatalogFile:
         except Exception as error:
             raise self._unreadable(error) from error
         if mode != "wal":
-            # SQLite says so and goes on. In the mode that it fell back to, a power loss may take back a commit.
+            # SQLite has fallen back to another mode without an error. There, a power loss may undo a commit.
             raise StorageError(f"{self._path}: SQLite can't use a write-ahead log here, but journal_mode {mode!r}")
         if found is not None and found[0] != FORMAT:
             raise other_format(self._path, found[0])
 
     def coverage(self) -> Coverage:
-        """What the catalog holds; nothing before the first checkpoint.
+        """Return what the catalog holds; before the first checkpoint that is nothing.
 
-        :raise StorageError: when the row that says so is damaged.
+        :raise StorageError: if the row of the checkpoint is damaged.
         """
         try:
             found = self._database.execute(_SELECT).fetchone()
@@ -107,9 +107,9 @@ class CatalogFile:
         return Coverage(found[0], found[1], found[2], Totals(*found[3:-1]))
 
     def removed(self) -> set[int]:
-        """The deleted streams whose files may still be there.
+        """Return the ids of deleted streams whose files may still exist.
 
-        :raise StorageError: when a row is damaged: the files of another stream would be removed.
+        :raise StorageError: if a row is damaged, because the files of another stream would be removed.
         """
         try:
             rows = self._database.execute("SELECT id, crc FROM removed").fetchall()
@@ -128,9 +128,9 @@ class CatalogFile:
             raise self._unreadable(f"{what} is damaged: its checksum is wrong")
 
     def count(self) -> int:
-        """How many streams there are.
+        """Return the number of streams.
 
-        :raise StorageError:
+        :raise StorageError: if the database cannot be read.
         """
         try:
             return stream_rows.count(self._database)
@@ -138,9 +138,9 @@ class CatalogFile:
             raise self._unreadable(error) from error
 
     def load(self) -> Iterator[StreamState]:
-        """Every stream's state, without fork counts and in no order.
+        """Load the states of all streams, in the order of their ids, without fork counts.
 
-        :raise StorageError: when a row is damaged, or, at the end, when one is missing.
+        :raise StorageError: if a row is damaged, or, at the end, if one is missing.
         """
         try:
             yield from stream_rows.load(self._database, self._path, self.coverage().totals)
@@ -150,13 +150,14 @@ class CatalogFile:
             raise self._unreadable(error) from error
 
     def save(self, rows: Sequence[StreamRow], removed: Sequence[int], covered: Coverage) -> None:
-        """Store a checkpoint durably, all or nothing. May run in a thread.
+        """Store a checkpoint durably, completely or not at all. May run in a thread.
 
         :param rows: streams to add or replace.
-        :param removed: deleted streams whose files may be there after this checkpoint; others' are gone for good.
-        :param covered: what the catalog holds then; its totals are worked out here.
-        :raise StorageFull: when there is no room.
-        :raise StorageError: when the disk or the database is broken.
+        :param removed: the deleted streams whose files may still exist after this checkpoint; they replace those noted
+            before, whose files are gone.
+        :param covered: what the catalog holds after this checkpoint; its totals are ignored and computed here.
+        :raise StorageFull: if there is no space.
+        :raise StorageError: if the disk or the database is broken.
         """
         totals = self.coverage().totals
         try:
@@ -176,7 +177,7 @@ class CatalogFile:
             raise (StorageFull if full else StorageError)(f"writing the catalog {self._path}: {error}") from error
 
     def _remove(self, stream_ids: Sequence[int]) -> None:
-        """Remove deleted streams, and note that their files may still be there."""
+        """Remove deleted streams, and record that their files may still exist."""
         stream_rows.remove(self._database, stream_ids)
         self._database.execute("DELETE FROM removed")
         self._database.executemany(
@@ -184,11 +185,11 @@ class CatalogFile:
         )
 
     def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+        with suppress(sqlite3.Error):  # SQLite may already have rolled back
             self._database.execute("ROLLBACK")
 
     def problems(self) -> list[str]:
-        """What SQLite's own check finds wrong."""
+        """Return the problems that SQLite's integrity check finds."""
         try:
             return [each[0] for each in self._database.execute("PRAGMA integrity_check") if each[0] != "ok"]
         except Exception as error:
@@ -208,12 +209,12 @@ class CatalogFile:
 
 
 def check_catalog_wal(disk: Disk, directory: str, *, repairs: bool = False) -> None:
-    """See that the catalog's write-ahead log holds nothing that SQLite would pass over (see ``wal``).
+    """Check that the catalog's write-ahead log holds no commits that SQLite would ignore (see ``wal``).
 
     :param directory: the data directory.
-    :param repairs: whether a log whose header is torn may be emptied: SQLite would go on with the salts in it, which
-        old frames have too.
-    :raise WalDamage: when it does.
+    :param repairs: whether to empty a log whose header is torn, because SQLite would continue with the salts in it,
+        which old frames have too.
+    :raise WalDamage: if it holds such commits.
     """
     names = disk.list(directory)
     if NAME + "-wal" not in names or NAME not in names:
@@ -224,5 +225,5 @@ def check_catalog_wal(disk: Disk, directory: str, *, repairs: bool = False) -> N
 
 
 def _checksum(*numbers: int) -> int:
-    """The CRC-32 of a row: of its numbers, as signed 64-bit ones."""
+    """Return the CRC-32 of a row: of its numbers as signed 64-bit integers."""
     return crc32(struct.pack(f"<{len(numbers)}q", *numbers))

@@ -1,30 +1,31 @@
-"""Checkpoints: from the journal into the data files and the catalog, while requests go on.
+"""Checkpoints: they write what the journal holds into the data files and the catalog, while requests are served.
 
-The steps, and why a crash between any two loses nothing:
+The steps, and why a crash between any two of them loses nothing:
 
-1. P is the number of the first batch that hasn't been applied to the state yet. A new journal segment begins, so
-   that the older ones can be deleted at the next checkpoint at the latest. (There may be several: in between the
-   journal may have rolled over to a spare segment.)
-2. The messages of every stream that changed are written into its files, and with each stream its row is taken.
-   It holds at least what batches below P did; it may hold more.
-3. The file system that they are on is synced: the files have all that the rows say.
-4. In ``file-fast`` the journal's is synced too (it may be another): the batches below P are durable in their place, and
-   a row may tell of a batch at or after P, and the catalog must never know more than the journal.
-5. One transaction puts the rows, P, and the number of the first batch that no row tells of into the catalog, and the
-   ids of the streams whose files step 6 is to delete. Until it is durable, recovery uses the old catalog and the old
-   segments, and whatever the files hold beyond is written again.
-6. Segments that hold only batches below P (one may be kept as the next spare), and the files of streams whose removal
-   the catalog knows now, are deleted. What a crash leaves of them, the next checkpoint deletes; so it does with files
-   that a reader still needs.
+1. P is the number of the first batch that has not been applied to the state yet. A new journal segment begins, so
+   that the older ones can be deleted at the next checkpoint at the latest. (There may be several older ones, because
+   the journal may have rolled over to spare segments since the last checkpoint.)
+2. The messages of every changed stream are written into its files. At the same time its row is copied from the state.
+   The row includes at least the effects of all batches below P; it may include more.
+3. The file system of the data files is synced. So the files hold all messages that the rows include.
+4. In ``file-fast`` the file system of the journal, which may be another one, is synced too. The batches below P are
+   durable in the data files already. But a row may include a batch at or after P, and the catalog must never be ahead
+   of the journal.
+5. One transaction writes into the catalog: the rows, P, the number of the first batch that no row includes, and the
+   ids of the streams whose files step 6 deletes. Until it is durable, recovery uses the old catalog and the old
+   segments. Bytes in the files beyond the old catalog are written again.
+6. Segments that hold only batches below P are deleted (one may be kept as the next spare segment), and so are the files
+   of streams that the catalog has recorded as removed. If a crash prevents a deletion, or a reader still needs a file,
+   a later checkpoint deletes it.
 
-What is written stays in memory until step 3 is done: if that fails, reads go on without the files.
+The written messages stay in memory until step 3 is done. If that step fails, they are still read from memory.
 
-On a full disk steps 1 to 5 may not have the room that they need. Before them, then, the files of streams whose
-deletion the journal has durably are deleted: the old catalog still has rows for them, but a recovery replays the
-deletion, and reads no bytes of the files.
+On a full disk there may be too little space for steps 1 to 5. So the files of deleted streams are removed before these,
+if their deletion is durable in the journal. The old catalog still has rows for such streams, but recovery replays the
+deletion and reads no bytes of the files.
 
-A checkpoint that fails for want of room, descriptors or memory is tried again later; the journal has everything. Any
-other failure ends all writing: the disk is broken, and the journal would only grow.
+A checkpoint that fails because space, descriptors or memory are short is retried later; the journal has everything. Any
+other failure ends all writing, because the disk is broken and the journal would only grow.
 """
 
 from __future__ import annotations
@@ -55,25 +56,28 @@ from dstreams.storage.sync import Run
 _log = Logger()
 
 SLICE_STREAMS = 500
-"""How many streams are collected in one turn of the reactor: about 2 ms."""
+"""Maximum number of streams that are collected in one turn of the reactor, which takes about 2 ms."""
 
 SLICE_BYTES = 8 * 1024 * 1024
-"""How many bytes the writing thread gets at a time, and a stream more at most."""
+"""Number of bytes after which the collected streams are passed to the writing thread. The last one may exceed it."""
 
 MAX_BACKLOG = 512 * 1024 * 1024
-"""How many bytes the journal may grow by while a checkpoint is under way before commits wait for it. What it holds
-is in memory too, and is replayed at the next start."""
+"""Maximum growth of the journal, in bytes, before commits wait for the checkpoint in progress.
+
+If the growth that makes a checkpoint due is more than half of this, the maximum is twice that growth. Everything in the
+journal is in memory too, and is replayed at the next start.
+"""
 
 
 @define(eq=False)
 class DirtyStreams:
-    """What has changed since the last checkpoint.
+    """The streams and producers that have changed since the last checkpoint.
 
-    Of ``streams`` and ``removed`` only the keys count: they are sets that grow without a long pause.
+    Only the keys of ``streams`` and ``removed`` are used, because these are sets that grow without long pauses.
 
     :param streams: the ids of changed streams.
-    :param removed: the ids of deleted ones.
-    :param producers: the ids of changed producers, by stream.
+    :param removed: the ids of deleted streams.
+    :param producers: the ids of changed producers, by stream id.
     """
 
     streams: ShardedDict[int, None] = field(factory=ShardedDict)
@@ -81,7 +85,7 @@ class DirtyStreams:
     producers: dict[int, set[str]] = field(factory=dict)
 
     def note(self, change: Change) -> None:
-        """A change has been committed."""
+        """Record a committed change."""
         if isinstance(change, Append):
             self.streams.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK][change.stream_id] = None
             if change.producer is not None:
@@ -96,7 +100,7 @@ class DirtyStreams:
                 self.streams[stream_id] = None
 
     def merge(self, other: DirtyStreams) -> None:
-        """Take back what a failed checkpoint was to write."""
+        """Add the changes that a failed checkpoint was to write."""
         for stream_id in other.streams:
             if stream_id not in self.removed:
                 self.streams[stream_id] = None
@@ -110,11 +114,11 @@ class DirtyStreams:
 class Checkpoints:
     """Takes checkpoints, one at a time.
 
-    :param last_id: gives the highest stream id ever given out.
-    :param spare: what the journal goes on in, where there is one.
-    :param dirty: what the journal has and the catalog hasn't.
-    :param next_unapplied: the number of the first batch that hasn't been applied; kept up to date by the store.
-    :param leftover: deleted streams whose files may still be there.
+    :param last_id: returns the highest stream id ever assigned.
+    :param spare: makes the spare segments.
+    :param dirty: the changes in the journal that the catalog lacks.
+    :param next_unapplied: the number of the first batch that has not been applied; the store updates it.
+    :param leftover: the ids of deleted streams whose files may still exist.
     """
 
     _disk: Disk
@@ -131,26 +135,26 @@ class Checkpoints:
     _leftover: set[int]
     _under_way: Deferred[None] | None = field(default=None, init=False)
     _waiting: Waiters = field(factory=Waiters, init=False)
-    # How far the journal has to have grown before somebody looks after the spare.
+    # Growth of the journal, in bytes, at which the spare segment is checked next.
     _look_at: int = field(default=0, init=False)
-    # How far the journal has to have grown before a checkpoint that failed is tried again.
+    # Growth of the journal, in bytes, at which a failed checkpoint is retried.
     _retry_at: int = field(default=0, init=False)
-    # Whether the next one deletes first what it can.
+    # Whether the next checkpoint first removes the files of deleted streams.
     _short_of_room: bool = field(default=False, init=False)
     _waiting_for_journal: Waiters = field(factory=Waiters, init=False)
     journal_busy: bool = field(default=False, init=False)
     """Whether a thread is using the journal, to begin a segment or to write a large group. All other writers wait."""
     count: int = field(default=0, init=False)
-    """How many have been taken."""
+    """The number of completed checkpoints."""
     error: StorageError | None = field(default=None, init=False)
-    """Why the last one failed, if it did."""
-    # Whether it was logged that there is no room for one.
+    """The error of the last checkpoint, or ``None`` if it succeeded."""
+    # Whether it was logged that there is no space for a checkpoint.
     _told_full: bool = field(default=False, init=False)
 
     def begin_if_due(self, size: int) -> bool:
-        """Begin one when the journal has grown by ``size`` bytes since the last one began.
+        """Begin a checkpoint if the journal has grown by ``size`` bytes since the last one began.
 
-        :return: whether commits had better wait, because the one under way can't keep up with them.
+        :return: whether commits should wait, because the checkpoint in progress cannot keep up with them.
         """
         length = self._journal.grown_bytes
         if length < size or self._journal.dead is not None:
@@ -165,24 +169,27 @@ class Checkpoints:
         return backlogged and self._journal.grown_bytes >= length
 
     def _look_after_spare(self, length: int) -> None:
-        """Have a spare made in time, and let the journal roll over to it when its appends lengthen a file."""
+        """Start making a spare segment in time, and roll the journal over to it once appends lengthen their file."""
         journal, spare = self._journal, self._spare
         if spare.after is None:
             self._look_at = sys.maxsize
             return
         self._look_at = max(spare.after, length + spare.after // 4)
-        # A checkpoint begins a segment itself, and leaves one that can be recycled.
+        # A checkpoint in progress begins a segment itself, and leaves one that can be recycled.
         if length < spare.after or self._under_way is not None or self.journal_busy or journal.dead is not None:
             return
         if not spare.ready:
-            # For the journal to roll over to, or for the checkpoint to begin with.
+            # The journal rolls over to it, or the next checkpoint begins a segment in it.
             if not journal.prepared_bytes or length >= spare.size // 2:
                 spare.prepare()
         elif not journal.prepared_bytes and not journal.is_empty:
             self._roll()
 
     def _roll(self) -> None:
-        """Commits wait for it as for a checkpoint's new segment: 0.5 ms, once before all that is quicker then."""
+        """Roll over to the spare segment.
+
+        Commits wait for it, as they do for a checkpoint's new segment: once for 0.5 ms, then appends are faster.
+        """
         self.journal_busy = True
         rolled = self._run(self._journal.roll, self._spare.take())
         rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))
@@ -194,17 +201,17 @@ class Checkpoints:
         self.release_journal()
 
     def finished(self) -> Deferred[None]:
-        """Fires when the one under way is over, however it ended."""
+        """Return a Deferred that fires when the checkpoint in progress has ended, even if it failed."""
         if self._under_way is None:
             return succeed(None)
         return self._waiting.wait()
 
     def journal_released(self) -> Deferred[None]:
-        """Fires when no thread uses the journal any more."""
+        """Return a Deferred that fires when no thread uses the journal any more."""
         return self._waiting_for_journal.wait()
 
     def run(self) -> Deferred[None]:
-        """Take a checkpoint, after the one under way."""
+        """Take a checkpoint, after the one in progress."""
         if self._under_way is not None:
             return self.finished().addCallback(lambda _: self.run())
         done = self._under_way = Deferred.fromCoroutine(self._take())
@@ -213,13 +220,13 @@ class Checkpoints:
         return finished
 
     def make_room(self) -> Deferred[None]:
-        """The disk is full: take a checkpoint, and before it give back the space of deleted streams' files."""
+        """Free space on a full disk: give up the spare, remove the files of deleted streams, and take a checkpoint."""
         self._short_of_room = True
         self._spare.give_up()
         return self.run()
 
     def stop(self) -> Deferred[None]:
-        """Take a last one, unless there is nothing to write or no writing any more."""
+        """Take a last checkpoint, unless there is nothing to write or the journal is dead."""
         if self.journal_busy:
             return self.journal_released().addCallback(lambda _: self.stop())
         if self._journal.dead is not None:
@@ -231,7 +238,7 @@ class Checkpoints:
         return self.run()
 
     def close(self) -> None:
-        """Close the catalog. No checkpoint is under way."""
+        """Close the catalog. No checkpoint may be in progress."""
         self._catalog_file.close()
 
     def _over(self, _: object) -> None:
@@ -249,7 +256,8 @@ class Checkpoints:
             _log.failure("a checkpoint failed; the journal keeps what it was to write", failure)
         else:
             self._spare.give_up()
-            if not self._told_full:  # once until one succeeds, since the log may lie on the same disk, and at the end
+            # Logged once until a checkpoint succeeds, because the log may be on the same disk; and at shutdown.
+            if not self._told_full:
                 self._told_full = True
                 why = str(self.error)
                 _log.error("no room for a checkpoint; the journal keeps what it was to write: {why}", why=why)
@@ -302,11 +310,11 @@ class Checkpoints:
     def _slices(
         self, dirty: DirtyStreams, order: Sequence[int], deleted: set[int]
     ) -> Iterator[tuple[list[Unwritten], list[StreamRow]]]:
-        """What is to be written, a bounded part at a time; a row and its messages are of one moment.
+        """Return the messages and rows to write, in bounded slices. The row and messages of a stream are consistent.
 
-        :param order: the streams that have changed.
-        :param deleted: gets the streams that were deleted meanwhile. An old row of one can't stay: what the journal
-            has of the stream from P on doesn't fit it.
+        :param order: the ids of changed streams.
+        :param deleted: receives the ids of streams deleted meanwhile. Their old rows have to be removed, because the
+            changes of these streams in the journal from P on do not fit such rows.
         """
         pieces: list[Unwritten] = []
         rows: list[StreamRow] = []
@@ -327,7 +335,7 @@ class Checkpoints:
         yield pieces, rows
 
     async def _sync(self, sync: Callable[..., None], *arguments: str) -> None:
-        """A sync that fails ends all writing: what it was to make durable may be gone from the page cache."""
+        """Sync. A failure ends all writing, because the unsynced data may have been dropped from the page cache."""
         try:
             await self._run(sync, *arguments)
         except OSError as error:
@@ -335,27 +343,27 @@ class Checkpoints:
             raise
 
     async def _begin_segment(self) -> None:
-        while self.journal_busy:  # it rolls over just now, or a large group is written
+        while self.journal_busy:  # it is rolling over, or a large group is being written
             await self.journal_released()
         self._check_alive()
-        if not self._journal.synced:  # most commits don't wait for anything
+        if not self._journal.synced:  # most commits return at once in this mode; a thread would delay them
             self._journal.begin_segment()
             return
         spare = None if self._journal.is_empty else self._spare.take()
         self.journal_busy = True
         self._look_at = 0
         try:
-            # Two or three syncs: on a slow disk requests that don't write would wait for them, too.
+            # This takes two or three syncs. Without a thread, requests that only read would wait for a slow disk.
             await self._run(self._journal.begin_segment, None, spare)
         except GeneratorExit:
-            raise  # given up with everything else, not over: nobody is told to go on
+            raise  # the coroutine was discarded with everything else, so waiting writers must not continue
         except BaseException:
             self.release_journal()
             raise
         self.release_journal()
 
     def release_journal(self) -> None:
-        """Let others write to the journal: the thread that used it has finished."""
+        """Let other writers use the journal, because the thread that used it has finished."""
         self.journal_busy = False
         self._waiting_for_journal.tell()
 
@@ -368,7 +376,7 @@ class Checkpoints:
         await self._run(self._files.remove, unneeded)
 
     async def _release(self, stream_ids: Sequence[int]) -> list[int]:
-        """Those of the deleted streams whose files nobody needs any more."""
+        """Return the deleted streams whose files are not needed any more."""
         unneeded = []
         for number, stream_id in enumerate(stream_ids, 1):
             if self._files.release(stream_id):
@@ -378,7 +386,7 @@ class Checkpoints:
         return unneeded
 
     async def _clean_up(self, position: int) -> None:
-        """Give back the space of what the catalog covers now."""
+        """Free the space of segments and files that are not needed after a checkpoint."""
         unneeded = await self._release(sorted(self._leftover))
         await self._spare.recycle(partial(self._covered, position))
         try:
@@ -389,17 +397,17 @@ class Checkpoints:
             self._leftover = self._leftover.difference(unneeded)
 
     def _remove(self, position: int, unneeded: list[int]) -> None:
-        """In the thread: delete segments and files."""
+        """Delete segments and files. Runs in a thread."""
         for path in self._covered(position):
             self._disk.unlink(path)
         self._files.remove(unneeded)
 
     def _covered(self, position: int) -> list[str]:
-        """The paths of the segments that hold only batches below ``position`` (J4)."""
+        """Return the paths of the segments that hold only batches below ``position`` (J4)."""
         folder = f"{self._directory}/journal"
         numbers = segments(self._disk, folder)
         return [f"{folder}/{segment_name(first)}" for first, following in pairwise(numbers) if following <= position]
 
 
 def _nothing() -> None:
-    """Work for a thread that lets the reactor serve others meanwhile."""
+    """Do nothing. Running this in a thread lets the reactor handle other events meanwhile."""

@@ -1,20 +1,20 @@
-"""Streams' bytes in the file modes: recent ones in memory, all others in one file per stream.
+"""The bytes of streams in the file modes: recent ones in memory, all others in one data file per stream.
 
 Files
     ``data/<d>/<i>.data`` holds exactly the stored bytes of incarnation ``<i>`` (16 hexadecimal digits) from its own
-    start on: a read is a range of it. ``data/<d>/<i>.index`` holds its message ends, see ``index``, and
-    ``data/<d>/<i>.sums`` the checksums of both, see ``runs``. ``<d>`` is the last three digits of ``<i>``, so that a
-    million streams make 4096 directories of a few hundred. A stream without own bytes has no files. What lies in a file
-    beyond the length that the catalog knows is written again.
+    start on, so a read is a range of it. ``data/<d>/<i>.index`` holds its message ends, see ``index``, and
+    ``data/<d>/<i>.sums`` the checksums of both, see ``runs``. ``<d>`` is the last three digits of ``<i>``, so a
+    million streams are spread over 4096 directories with a few hundred streams each. A stream without bytes of its own
+    has no files. Bytes of a file beyond the length recorded in the catalog are written again.
 
 Checksums
-    Bytes that pass through the process are verified each time that they are read, in whole runs. Bytes that the kernel
+    Bytes that pass through the process are verified each time they are read, in whole runs. Bytes that the kernel
     sends (:meth:`StreamBytes.in_file`) are read and verified once after each start. Recent messages in memory come from
     clients, or from the journal, whose batches have checksums.
 
-Committed messages wait in memory until a checkpoint has written and synced them (``take_unwritten``, ``written``). The
-journal has them meanwhile, so these files are never synced one by one. The files of a deleted stream stay as long as
-somebody may read on in it (``release``).
+Committed messages stay in memory until a checkpoint has written and synced them (``take_unwritten``, ``written``). The
+journal has them meanwhile, so these files are never synced one by one. The files of a deleted stream are kept as long
+as a reader may need them (``release``).
 """
 
 from __future__ import annotations
@@ -67,32 +67,33 @@ from dstreams.storage.sync import Run
 _T = TypeVar("_T")
 
 FOLDER_DIGITS = 3
-"""How many of the last digits of a stream's number name its directory."""
+"""The number of final digits of a stream's id that are the name of its directory."""
 
 DATA, INDEX, SUMS = range(3)
-"""The places of a stream's files among its :meth:`DataFiles.paths`."""
+"""The indexes of a stream's files in :meth:`DataFiles.paths`."""
 
 MAX_BLOCKS: Final = 512
-"""How many blocks of checksums stay in memory: 4 KiB for each 1 MiB of data, and what was unpacked of them."""
+"""Maximum number of cached blocks of checksums. Each takes 4 KiB for 1 MiB of data, and its unpacked entries."""
 
 SCRUB_STREAMS: Final = 16
 SCRUB_BYTES: Final = 256 * 1024
-"""A step of the scrub ends with so many streams, or when it has read so many bytes."""
+"""A step of the scrub covers at most ``SCRUB_STREAMS`` streams, and ends when it has read ``SCRUB_BYTES`` bytes."""
 
 LEAST_SENT: Final = 64 * 1024
-"""The kernel isn't asked to send fewer bytes, if more are wanted that have to be read and verified anyway."""
+"""Minimum number of bytes that the kernel sends if more are wanted. The others have to be read and verified anyway, so
+a shorter range is read with them."""
 
 MAX_RANGES: Final = 20_000
-"""Of how many ranges it is known that they were verified since the start."""
+"""Maximum number of ranges that are remembered as verified since the start."""
 
 
 @frozen
 class Unwritten:
-    """Messages of one stream that are on their way into its files.
+    """Messages of one stream that are about to be written into its files.
 
-    :param position: the absolute position of the first byte; ``offset`` the one in the file.
-    :param number: how many of the stream's messages come before them.
-    :param data: their bytes, in pieces; ``size`` how many these are together.
+    :param position: the absolute position of the first byte; ``offset`` is its position in the file.
+    :param number: the number of the stream's messages before these.
+    :param data: the bytes of the messages, in pieces; ``size`` is their total length.
     """
 
     stream_id: int
@@ -108,8 +109,8 @@ class Unwritten:
 class DataFiles:
     """The bytes of all streams.
 
-    :param directory: holds ``data``.
-    :param run: for reads that have to wait for the disk.
+    :param directory: the directory ``data`` of the data directory.
+    :param run: runs reads that have to wait for the disk.
     """
 
     _disk: Disk
@@ -122,19 +123,19 @@ class DataFiles:
     _open: OrderedDict[str, File] = field(factory=OrderedDict, init=False)
     _most_open: int = field(factory=lambda: open_files_allowed(), init=False)  # noqa: PLW0108 (patched by tests)
     _made: set[str] = field(factory=set, init=False)
-    # What readers hold of streams that have files, by stream.
+    # By stream id, the object that all readers of its files share. A stream without readers has none.
     _held: WeakValueDictionary[int, PinnedBytes] = field(factory=WeakValueDictionary, init=False)
 
     @property
     def open_files(self) -> int:
-        """How many files are kept open."""
+        """The number of files that are kept open."""
         return len(self._open)
 
     def append(self, change: Append | Create, start: int, number: int) -> None:
         """Keep the messages of a committed change in memory.
 
         :param start: the stream's own start.
-        :param number: how many messages the stream had before; read only for the first since a checkpoint.
+        :param number: the number of messages before; used only if no messages of the stream are in memory yet.
         """
         shard = self._recent.shards[hash(change.stream_id) >> SHARD_SHIFT & SHARD_MASK]
         recent = shard.get(change.stream_id)
@@ -143,7 +144,7 @@ class DataFiles:
         recent.append(change.data, change.ends)
 
     def source(self, state: StreamState) -> StreamBytes:
-        """The bytes of a stream, up to its tail."""
+        """Return the bytes of a stream, up to its tail."""
         recent = self._recent.shards[hash(state.id) >> SHARD_SHIFT & SHARD_MASK].get(state.id)
         if recent is None:
             recent = RecentBytes(state.start, state.tail, state.messages)
@@ -157,7 +158,10 @@ class DataFiles:
         return hold
 
     def release(self, stream_id: int) -> bool:
-        """Whether nobody needs a deleted stream's files any more; they aren't kept open from now on."""
+        """Close the files of a deleted stream, unless a reader may still need them.
+
+        :return: whether they are not needed any more.
+        """
         if stream_id in self._held:
             return False
         for path in self.paths(stream_id):
@@ -165,14 +169,14 @@ class DataFiles:
         return True
 
     def forget(self, stream_id: int) -> None:
-        """A stream is deleted: nothing of it needs to be written any more."""
+        """Discard everything about a deleted stream, so that nothing of it is written any more."""
         self._recent.shard(stream_id).pop(stream_id, None)
         self.blocks.forget(stream_id)
         self.verified.forget(stream_id)
         self.damage.forget(stream_id)
 
     def take_unwritten(self, stream_id: int) -> Unwritten | None:
-        """What has to be written of a stream, if anything; it stays readable meanwhile."""
+        """Return the messages of a stream that have to be written, or ``None``. They stay readable from memory."""
         recent = self._recent.get(stream_id)
         if recent is None:
             return None
@@ -181,10 +185,11 @@ class DataFiles:
 
     @staticmethod
     def in_order(stream_ids: Collection[int]) -> list[int]:
-        """Streams in the order in which their files are best written: one directory after the other.
+        """Return streams in the best order for writing their files: one directory after the other.
 
-        By their ids each would be in another directory than the one before. To make the files of 100,000 streams on
-        ext4 takes 2.3 s this way and 3.3 s that way; the sync afterwards, 2.8 s, is the same. May run in a thread.
+        In the order of ids, each stream would be in another directory than the one before. Creating the files of
+        100,000 streams on ext4 takes 2.3 s by directory and 3.3 s by id; the sync afterwards takes 2.8 s in both cases.
+        May run in a thread.
         """
         folders: list[list[int]] = [[] for _ in range(1 << 4 * FOLDER_DIGITS)]
         last = len(folders) - 1
@@ -193,9 +198,9 @@ class DataFiles:
         return list(chain.from_iterable(folders))
 
     def write(self, pieces: Sequence[Unwritten]) -> None:
-        """Write messages into their files; not synced. May run in a thread.
+        """Write messages into their files, without syncing. May run in a thread.
 
-        :raise OSError:
+        :raise OSError: if a file cannot be written.
         """
         for piece in pieces:
             data_path, index_path, sums_path = self.paths(piece.stream_id)
@@ -215,11 +220,12 @@ class DataFiles:
         write_all(file, sums, SUM_BYTES * place)
         end = SUM_BYTES * place + len(sums)
         if size > end:
-            # What a crash has left there ends beyond the tail of that time, but perhaps not beyond the next one.
+            # Entries that a crash left there end after the old tail, but perhaps not after the new one. They would then
+            # seem valid.
             file.truncate(end)
 
     def written(self, stream_id: int, size: int, count: int) -> None:
-        """The first ``count`` messages that wait, ``size`` bytes, are in the files: read them there from now on."""
+        """Read the first ``count`` unwritten messages, which have ``size`` bytes, from the files from now on."""
         recent = self._recent.get(stream_id)
         if recent is not None and recent.drop(size, count):
             del self._recent[stream_id]
@@ -227,10 +233,10 @@ class DataFiles:
     def scrub(self, states: Iterable[StreamState]) -> Iterator[Deferred[Verified]]:
         """Verify the files of streams; see ``Storage.scrub``.
 
-        :param states: asked for the next one when it is its turn.
+        :param states: iterated lazily.
         """
         steps: list[Iterator[Verified]] = []
-        sources: list[StreamBytes] = []  # the files stay as long as these do
+        sources: list[StreamBytes] = []  # the files are kept as long as these exist
         for state in states:
             source = self.source(state)
             extent = source.extent_in_files()
@@ -243,7 +249,7 @@ class DataFiles:
         yield from self._scrub_together(steps)
 
     def _scrub_together(self, steps: list[Iterator[Verified]]) -> Iterator[Deferred[Verified]]:
-        """Several streams, so that small ones don't cost a thread's round trip each."""
+        """Verify several streams together, so that small ones do not need a thread's round trip each."""
         while steps:
             yield self._run(_verify_some, steps)
 
@@ -254,7 +260,7 @@ class DataFiles:
                 self._disk.unlink(path)
 
     def free_uncovered(self, deleted: Iterable[int]) -> None:
-        """Free the space of bytes that the journal has as well, and of deleted streams.
+        """Free the space of bytes that the journal also holds, and of deleted streams.
 
         A checkpoint that failed on a full disk leaves such bytes; the next one writes them again. Call it only at a
         start, when the whole journal is durable and nothing reads the files.
@@ -274,15 +280,15 @@ class DataFiles:
         self.remove(unneeded)
 
     def paths(self, stream_id: int) -> tuple[str, str, str]:
-        """The data file, the index file and the file of checksums of a stream."""
+        """Return the paths of the data file, the index file and the file of checksums of a stream."""
         name = f"{stream_id:016x}"
         stem = f"{self._directory}/{name[-FOLDER_DIGITS:]}/{name}"
         return stem + ".data", stem + ".index", stem + ".sums"
 
     def file(self, path: str) -> File:
-        """A file open for reading; the least recently used ones are closed.
+        """Return a file that is open for reading. The least recently used ones are closed.
 
-        :raise OSError:
+        :raise OSError: if it cannot be opened.
         """
         file = self._open.get(path)
         if file is None:
@@ -294,9 +300,10 @@ class DataFiles:
         return file
 
     def fetch(self, stream_id: int, now: Callable[[bool], _T]) -> _T | Deferred[_T]:
-        """Read at once if the bytes are in the page cache, else in a thread.
+        """Read immediately if the bytes are in the page cache, else in a thread.
 
-        :param now: reads; called with ``False`` it raises :class:`WouldWait` rather than wait for the disk.
+        :param now: reads the bytes; its argument is whether to wait for the disk. If not, it raises
+            :class:`WouldWait` instead of waiting.
         """
         try:
             return now(False)
@@ -327,7 +334,7 @@ class DataFiles:
 
 
 def _verify_some(steps: list[Iterator[Verified]]) -> Verified:
-    """Go on with the verification of streams until enough is read; those that are done are taken out."""
+    """Continue to verify streams until ``SCRUB_BYTES`` bytes are read; remove the streams that are done."""
     size = 0
     damaged: list[StorageDamaged] = []
     while steps and size < SCRUB_BYTES:
@@ -342,18 +349,18 @@ def _verify_some(steps: list[Iterator[Verified]]) -> Verified:
 
 @define(eq=False)
 class VerifiedRanges:
-    """Which bytes were verified, as far as it is remembered: the ranges of the streams read last.
+    """Remembers which bytes were verified. Evicts all ranges of the least recently verified stream if it has too many.
 
-    :param most: how many ranges are kept, of all streams together.
+    :param most: maximum number of ranges of all streams together.
     """
 
     _most: int
     _ranges: OrderedDict[int, list[int]] = field(factory=OrderedDict, init=False)
-    # How many positions the lists hold: two for each range.
+    # The number of positions in the lists: two for each range.
     _count: int = field(default=0, init=False)
 
     def end(self, stream_id: int, position: int) -> int:
-        """The end of the range that holds ``position``; 0 when none does."""
+        """Return the end of the range that contains ``position``, or 0 if there is none."""
         edges = self._ranges.get(stream_id)
         if edges is None:
             return 0
@@ -361,7 +368,7 @@ class VerifiedRanges:
         return edges[place] if place & 1 else 0
 
     def add(self, stream_id: int, begin: int, end: int) -> None:
-        """Add a range; it may overlap others and joins those that it touches."""
+        """Add a range. It may overlap others, and is merged with those that it touches."""
         edges = self._ranges.get(stream_id)
         if edges is None:
             edges = self._ranges[stream_id] = []
@@ -369,7 +376,7 @@ class VerifiedRanges:
             return
         first, last = bisect_left(edges, begin), bisect_right(edges, end)
         before = len(edges)
-        # An odd place is inside a range, which the new one goes on then.
+        # An odd place is inside a range, which the new one continues.
         edges[first:last] = ([] if first & 1 else [begin]) + ([] if last & 1 else [end])
         self._count += len(edges) - before
         self._ranges.move_to_end(stream_id)
@@ -378,18 +385,18 @@ class VerifiedRanges:
             self._count -= len(dropped)
 
     def forget(self, stream_id: int) -> None:
-        """Forget a stream's."""
+        """Discard the ranges of a stream."""
         self._count -= len(self._ranges.pop(stream_id, ()))
 
 
 @define(eq=False)
 class PinnedBytes:
-    """As long as it exists, somebody may read a stream's files, whether the stream is deleted or not."""
+    """Keeps the files of a stream from being removed as long as it exists, even if the stream is deleted."""
 
 
 @define(eq=False)
 class StreamBytes:
-    """The bytes of one stream as they stood at one moment (a ``ByteSource``)."""
+    """The bytes of one stream at one moment (a ``ByteSource``)."""
 
     _files: DataFiles
     _stream_id: int
@@ -405,7 +412,7 @@ class StreamBytes:
         self._memory, self._entries = self._recent.data, self._recent.entries
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
-        """The bytes from ``start`` up to ``end``."""
+        """Return the bytes from ``start`` up to ``end``."""
         if start >= self._written:
             return self._memory.read(start, end)
         if end > self._written:
@@ -415,17 +422,17 @@ class StreamBytes:
 
     def _read_files(self, start: int, end: int) -> bytes | Deferred[bytes]:
         files, stream_id, own_start = self._files, self._stream_id, self._start
-        # Not kept until the next piece: a client that takes none would cost a descriptor.
+        # The file is not kept until the next read: a client that reads no more would occupy a descriptor.
         file = self._open(DATA)
         block = files.blocks.newest(stream_id)
         runs = None if block is None else block.runs(start, end)
         if runs is not None:
-            # What most reads are: the stream was read before, and all is in the page cache.
+            # The most common case: the stream was read before, and the bytes are in the page cache.
             begin = runs[0].begin
             try:
                 data = file.pread_nowait(runs[-1][0] - begin, begin - own_start)
             except OSError:
-                data = None  # told below
+                data = None  # reported below
             if data is not None and first_damaged(data, runs) is None:
                 files.verified.add(stream_id, begin, runs[-1][0])
                 return data if begin == start and runs[-1][0] == end else data[start - begin : end - begin]
@@ -446,11 +453,11 @@ class StreamBytes:
         return then(files.fetch(stream_id, now), take)
 
     def extent_in_files(self) -> Extent:
-        """How much of it lies in files."""
+        """Return the part that is in files."""
         return Extent(self._stream_id, self._start, self._written, self._number)
 
     def in_file(self, start: int, end: int) -> FileRange | None:
-        """Where the bytes from ``start`` on lie, if they were verified; else they have to be read."""
+        """Return the location of the bytes from ``start`` on, or ``None`` if they have to be read and verified."""
         if start >= self._written or self._files.damage.is_known(self._stream_id):
             return None
         wanted = min(end, self._written)
@@ -463,25 +470,25 @@ class StreamBytes:
         return FileRange(file, offset, size)
 
     def floor(self, position: int) -> int | Deferred[int]:
-        """The last message end at or before ``position``, or the start."""
+        """Return the last message end at or before ``position``, or the start if there is none."""
         if position >= self._written:
             return index.floor(self._entries, position, self._written)
         return self._query(position, lambda entries: index.floor(entries, position, self._start))
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
-        """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
+        """Return the end of the last message within ``limit`` bytes from ``start``; if there is none, of the first."""
         return self._query(start, lambda entries: index.extent(entries, start, limit))
 
     def append_ends(self, position: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The message ends after ``position``, up to the first that also ends an append."""
+        """Return the message ends after ``position``, up to the first that also ends an append."""
         return self._query(position, lambda entries: index.append_ends(entries, position))
 
     def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The index entries of the messages that end after ``position``, at most so many."""
+        """Return the index entries of the messages that end after ``position``, at most ``most``."""
         return self._query(position, lambda entries: index.following(entries, position, most))
 
     def _query(self, position: int, ask: Callable[[Sequence[int]], _T]) -> _T | Deferred[_T]:
-        """Ask the index; only its end in memory when that is enough."""
+        """Query the index; only its part in memory if that is enough."""
         if position > self._written or not self._number:
             return ask(self._entries)
         sums, file, entries = self._open(SUMS), self._open(INDEX), self._entries
@@ -511,7 +518,7 @@ class _FileIndex(Sequence[int]):
     """An index file, continued by the entries in memory.
 
     :param start: the stream's own start.
-    :param written: the position up to which the file reaches, ``number`` how many entries it has.
+    :param written: the position at which the file ends; ``number`` is the number of its entries.
     """
 
     _table: RunTable
@@ -529,7 +536,7 @@ class _FileIndex(Sequence[int]):
         return self._number + len(self._recent)
 
     def count_up_to(self, position: int) -> int:
-        """How many messages end at or before ``position``."""
+        """Return how many messages end at or before ``position``."""
         if position >= self._written:
             return self._number + index.count_up_to(self._recent, position)
         if position <= self._start:

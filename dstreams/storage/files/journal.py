@@ -1,35 +1,38 @@
-"""The journal: an append-only log of batches, the only thing that a durable append waits for.
+"""The journal: an append-only log of batches. A durable append waits for nothing else.
 
-It lies in segments; see ``segments`` for their bytes. Batches are appended to the newest one. Sequence numbers go up by
-one from batch to batch, also from segment to segment.
+The log consists of segments; see ``segments`` for their format. Batches are appended to the newest segment. Sequence
+numbers increase by one from batch to batch, also across segments.
 
 Where the log ends
-    A segment is read up to the number with which the next one begins, the newest up to its end. The log ends at the
-    first batch that is missing or invalid: a crash has torn it, or what was written after it reached the disk first.
-    What is found behind that place doesn't belong to the log and is removed (``file-fast`` keeps it under names with
-    ``.damaged`` behind, since it may have been acknowledged), unless it is proven that the missing
-    batch was durable once: by a later batch with flag 1, or because a checkpoint covers it. Then it is damaged, not
-    torn: that is corruption, and the journal refuses to open. So is a segment without a right header, and a gap
-    between the catalog and the oldest segment.
+    A segment is read up to the number of the first batch in the next segment, the newest one up to its end. The log
+    ends at the first batch that is missing or invalid: a crash tore it, or later writes reached the disk before it.
+    Everything found after that place is not part of the log and is removed. (``file-fast`` keeps it under names that
+    end in ``.damaged``, because it may have been acknowledged.)
+
+    There is one exception: the missing batch is known to have been durable, because a later batch has flag 1, a
+    checkpoint covers it, or rows of the catalog include it or a later one. Then it is damaged, not torn. This is
+    corruption, and the journal refuses to open. A segment without a valid header, and a gap between the catalog and the
+    oldest segment, are corruption too.
 
 Invariants
-    J1. A segment's header and directory entry are durable before a batch is written into it.
-    J2. Nothing is written behind bytes that may be torn: a failed write is cut away, or else the journal is dead.
+    J1. The header and the directory entry of a segment are durable before a batch is written into it.
+    J2. Nothing is written after bytes that may be torn: a failed write is truncated, or else the journal is dead.
     J3. After a failed sync nothing is acknowledged any more. The kernel may have dropped the pages, so a second
         sync that succeeds proves nothing.
-    J4. A segment is removed only when a checkpoint covers all of its batches, or when it lies behind the log's end.
-    J5. What recovery has read is durable before anything is written after it. It is synced; and because that sync may
-        be such a second one that proves nothing, the newest batch, the only one that a failed sync can have left in
-        doubt, is written once more, into the new segment.
-    J6. A new segment may be written into a spare (``spare``), a file with any content. That bears no segment's name,
-        durably, before its first byte is changed, and it gets one, by a rename, when its new header is durable. So J1
-        holds for it, too, and a crash anywhere leaves no segment or a right one. Where it fails before the rename,
-        nothing depends on it, and a plain file takes its place.
+    J4. A segment is removed only if a checkpoint covers all of its batches, or if it lies after the end of the log.
+    J5. Everything that recovery has read is durable before anything is written after it. The segments are synced. But
+        this may be such a second sync, which proves nothing. So the newest batch, the only one that a failed sync can
+        have left in doubt, is written again, into the new segment.
+    J6. A new segment may be written into a spare segment (``spare``), a file with arbitrary content. Before its first
+        byte is changed, the spare durably has a name that is not a segment's. It is renamed to a segment's name when
+        its new header is durable. So J1 holds for it too, and a crash at any time leaves either no segment or a valid
+        one. If a step before the rename fails, nothing depends on the spare yet, and a plain file replaces it.
 
-Room behind the end
-    In a spare the newest segment is longer than what is written: behind its end are zeros, or leftovers, which are
-    never taken for batches (see ``segments``). Appends overwrite them, and lengthen the file only when they are used
-    up. Where a write is cut away (J2) they go with it: the file ends where the log does, and grows as a plain one does.
+Space after the end of the log
+    A segment in a former spare is longer than the log: after the end of the log are zeros, or leftovers, which are
+    never taken for batches (see ``segments``). Appends overwrite them, and lengthen the file only after they are used
+    up. If a write is truncated (J2), they are removed too: the file then ends where the log does, and grows like a
+    plain one.
 """
 
 from __future__ import annotations
@@ -65,17 +68,17 @@ _log = Logger()
 _NEW = ".new"
 
 ASIDE: Final = ".damaged"
-"""The end of the name of what is kept of a damaged segment."""
+"""The suffix of the name under which a damaged segment is kept."""
 
 
 class Corruption(StorageError):
-    """A file is damaged in a way that no crash explains.
+    """A file is damaged in a way that a crash cannot cause.
 
-    :param sequence: the number of the batch that isn't there.
+    :param sequence: the number of the missing batch.
     :param path: the segment in which it should be.
-    :param offset: where it should begin.
-    :param resume: the batch that the log is to go on with when what is damaged is given up.
-    :param seen: the first batch that no row of the catalog tells of.
+    :param offset: the offset at which it should begin.
+    :param resume: the batch with which the log continues after a repair that discards the damaged part.
+    :param seen: the first batch that no row of the catalog includes.
     """
 
     def __init__(self, text: str, sequence: int, path: str, offset: int, resume: int, seen: int) -> None:
@@ -89,11 +92,11 @@ class Corruption(StorageError):
 
 @frozen
 class Dropped:
-    """What is behind the end of the log.
+    """The bytes after the end of the log, which look like a part of it.
 
     :param path: the segment in which the log ends.
-    :param offset: where batch number ``sequence`` should begin, which is torn or damaged.
-    :param count: how many whole batches follow, ``last`` the number of the last.
+    :param offset: the offset at which batch number ``sequence`` should begin, which is torn or damaged.
+    :param count: the number of valid batches that follow; ``last`` is the highest of their sequence numbers.
     """
 
     path: str
@@ -107,9 +110,9 @@ class Dropped:
 class Journal:
     """Appends batches to the newest segment.
 
-    :param directory: where the segments are.
+    :param directory: the directory of the segments.
     :param next_sequence: the number of the next batch.
-    :param synced: whether the mode promises durability, so that flag 1 can be set.
+    :param synced: whether every batch is synced before the next is written, so that flag 1 can be set.
     """
 
     _disk: Disk
@@ -118,9 +121,9 @@ class Journal:
     _synced: bool
     _file: File | None = field(default=None, init=False)
     _end: int = field(default=0, init=False)
-    # How long the file was when the segment was begun.
+    # The length of the file when the segment was begun; 0 for a plain file.
     _size: int = field(default=0, init=False)
-    # How much was written into the segments that were rolled over, or that a start has read.
+    # The number of bytes in earlier segments: those rolled over since the last checkpoint, or read at the start.
     _before: int = field(default=0, init=False)
     _first: int = field(default=0, init=False)
     _salt: int = field(default=0, init=False)
@@ -128,7 +131,7 @@ class Journal:
 
     @property
     def file(self) -> File:
-        """The segment that has to be synced for what was appended last."""
+        """The segment to sync after an append."""
         assert self._file is not None
         return self._file
 
@@ -139,54 +142,56 @@ class Journal:
 
     @property
     def dead(self) -> str | None:
-        """Why nothing can be appended any more, if so."""
+        """Why nothing can be appended any more, or ``None``."""
         return self._dead
 
     @property
     def segment_bytes(self) -> int:
-        """How much of the newest segment is written."""
+        """The number of bytes written in the newest segment."""
         return self._end
 
     @property
     def grown_bytes(self) -> int:
-        """How much is written since :meth:`begin_segment`: in the newest segment, in those that it has rolled over, and
-        by earlier processes, as far as a start has read it.
+        """The number of bytes written since :meth:`begin_segment`.
+
+        It includes the newest segment, the segments rolled over before it, and batches of earlier processes that were
+        read at the start.
         """
         return self._before + self._end
 
     @property
     def prepared_bytes(self) -> int:
-        """How much more of the newest segment can be written without lengthening its file."""
+        """The number of bytes that can be written to the newest segment without lengthening its file."""
         return self._size - self._end if self._size > self._end else 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether no batch is in the newest segment."""
+        """Whether the newest segment has no batch."""
         return self._file is not None and self.next_sequence == self._first
 
     def begin(
         self, found: Replay, spare: File | None = None, grown: int = 0, make_room: Callable[[], object] | None = None
     ) -> None:
-        """Begin to write behind what was read (J5), which counts as growth until the next :meth:`begin_segment`.
+        """Begin to write after the batches read (J5), which count as growth until the next :meth:`begin_segment`.
 
-        :param found: read to its end.
+        :param found: the replay, which has been read to its end.
         :param spare: as for :meth:`begin_segment`.
-        :param grown: as how much it counts at least.
-        :param make_room: called on a full disk, when everything that was read is durable; then it is tried once more.
-        :raise OSError:
-        :raise StorageError: when that can't be made durable, or no segment can be begun.
+        :param grown: minimum number of bytes that the batches read count as.
+        :param make_room: called if the disk is full, once the batches are durable; then the segment is begun again.
+        :raise OSError: if segments after the end of the log cannot be removed.
+        :raise StorageError: if the batches cannot be made durable, or no segment can be begun.
         """
         failed = None
         for segment in found.read:
             try:
                 segment.sync()
             except OSError as error:
-                failed = error  # the others' failures are told only once too: hear them all now
+                failed = error  # continue, because the kernel reports a failure of the other segments only once too
         if failed is not None:
             raise storage_error(failed, f"making {self._directory} durable, whose sync failed before")
         if not self._synced:
             self._set_aside(found)
-        # An empty segment behind the newest batch would come to stand in the middle of what is written from now on.
+        # An empty segment after the newest batch would be in the middle of the batches written from now on.
         last = None if found.last is None else segment_name(found.last.sequence)
         for name in self._disk.list(self._directory):
             behind = last is not None and is_segment(name) and name > last
@@ -204,7 +209,7 @@ class Journal:
         self._before = max(found.size, grown)
 
     def _set_aside(self, found: Replay) -> None:
-        """Keep what a start drops that may have been acknowledged: it is in no one's way under another name."""
+        """Keep the dropped part of the log under other names, because it may have been acknowledged."""
         dropped = found.dropped
         if dropped is None:
             return
@@ -232,10 +237,10 @@ class Journal:
     def begin_segment(self, carried: Batch | None = None, spare: File | None = None) -> int:
         """Begin a new segment with the next batch.
 
-        :param carried: the newest batch, when it has to be written once more; the segment begins with it then.
-        :param spare: the file to write it into (J6); if that fails, another is made.
+        :param carried: the newest batch, if it has to be written again; then the segment begins with it.
+        :param spare: the file to write the segment into (J6); if that fails, a new file is created.
         :return: the number of the segment's first batch.
-        :raise StorageError: when it can't be made; the old segment goes on then, unless the journal is dead.
+        :raise StorageError: if it cannot be created; then the old segment stays in use, unless the journal is dead.
         """
         first = self.next_sequence if carried is None else carried.sequence
         if self._file is not None and first == self._first:
@@ -246,11 +251,11 @@ class Journal:
         return first
 
     def roll(self, spare: File) -> bool:
-        """Go on in a spare, in the middle between two checkpoints.
+        """Roll over to a spare segment between two checkpoints.
 
-        :param spare: the file to write it into (J6).
-        :return: whether it could be used; else the newest segment goes on.
-        :raise StorageError: as :meth:`begin_segment`.
+        :param spare: the file to write the segment into (J6).
+        :return: whether it could be used; if not, the newest segment stays in use.
+        :raise StorageError: as for :meth:`begin_segment`.
         """
         before = self._before + self._end
         rolled = self._switch(self.next_sequence, None, spare, or_plain=False)
@@ -259,9 +264,10 @@ class Journal:
         return rolled
 
     def _switch(self, first: int, carried: Batch | None, spare: File | None, *, or_plain: bool) -> bool:
-        """Begin a segment; whether there is one.
+        """Begin a segment.
 
-        :param or_plain: whether one is made of a new file when the spare can't be used.
+        :param or_plain: whether to create a new file if the spare cannot be used.
+        :return: whether a segment was begun.
         """
         path = f"{self._directory}/{segment_name(first)}"
         salt = _salt()
@@ -277,7 +283,7 @@ class Journal:
                 file = _prepare(self._disk, path, content)
             else:
                 return False
-            # From here on nobody knows whether a crash leaves the segment there or not.
+            # From here on, it is undefined whether the segment exists after a crash.
             doubt = True
             self._disk.sync_directory(self._directory)
         except OSError as error:
@@ -296,11 +302,11 @@ class Journal:
     def append(self, payload: Sequence[bytes], length: int) -> int:
         """Write one batch; it is durable when :attr:`file` has been synced.
 
-        :param payload: in pieces, one at least, as :func:`dstreams.storage.pieces.gather` gives them.
-        :param length: how many bytes are in them.
-        :return: its sequence number.
-        :raise StorageFull: when there is no room; nothing of it is left, and later appends may succeed.
-        :raise StorageError: when it is too long, or the journal is dead, by this or an earlier failure.
+        :param payload: at least one piece, as returned by :func:`dstreams.storage.pieces.gather`.
+        :param length: the number of bytes of all pieces.
+        :return: the sequence number of the batch.
+        :raise StorageFull: if there is no space; nothing of the batch is left, and later appends may succeed.
+        :raise StorageError: if the batch is too long, or the journal is dead because of this or an earlier failure.
         """
         if self._dead is not None:
             raise StorageError(f"the journal takes no more writes since {self._dead}")
@@ -321,14 +327,14 @@ class Journal:
         return sequence
 
     def fail(self, why: str) -> None:
-        """Take no more writes (J3)."""
+        """Reject all writes from now on (J3)."""
         if self._dead is None:
             self._dead = why
 
     def _cut_back(self, error: OSError) -> None:
-        """Leave nothing of a failed write behind (J2)."""
+        """Truncate a failed write (J2), and raise the error."""
         failure = storage_error(error, f"writing to the journal segment {self.file.path}")
-        self._size = 0  # what was prepared goes with it, and gives its room back
+        self._size = 0  # the prepared space is truncated too, and becomes free
         try:
             self.file.truncate(self._end)
         except OSError as second:
@@ -340,10 +346,10 @@ class Journal:
 
 
 def begin_anew(disk: Disk, directory: str, first: int, seen: int) -> None:
-    """Let the log go on with batch ``first``: what is missing before it has been given up.
+    """Begin a segment with batch ``first``, after a repair has discarded the damaged part of the log.
 
-    :param seen: see :func:`replay`. Batches up to it that are given up become empty ones.
-    :raise OSError:
+    :param seen: see :func:`replay`. Discarded batches below it are replaced with empty ones.
+    :raise OSError: if the segment cannot be written.
     """
     salt = _salt()
     empty = [pack_batch(salt, sequence, 0, b"") for sequence in range(first, seen)]
@@ -352,27 +358,27 @@ def begin_anew(disk: Disk, directory: str, first: int, seen: int) -> None:
 
 
 def _prepare(disk: Disk, path: str, content: bytes) -> File:
-    """Put a segment there as a whole or not at all (J1); its directory isn't synced yet."""
+    """Create a segment completely or not at all (J1). The caller syncs its directory."""
     try:
         file = disk.open(path + _NEW, create=True)
-        # One of this name may be left over from a start that failed right here.
+        # A start that failed at this point may have left a file of this name.
         file.truncate(0)
         write_all(file, content, 0)
         file.sync()
         disk.rename(path + _NEW, path)
         file.path = path
     except OSError:
-        with suppress(OSError):  # it is no segment under that name, and the next start removes it
+        with suppress(OSError):  # the name is not a segment's, and the next start removes the file
             disk.unlink(path + _NEW)
         raise
     return file
 
 
 def _reuse(disk: Disk, spare: File, path: str, content: bytes) -> int:
-    """Make a spare a segment (J6), if it lets us; its directory isn't synced yet.
+    """Turn a spare into a segment (J6). The caller syncs its directory.
 
-    :return: how long it is, or 0: there is no spare any more.
-    :raise OSError: when it doesn't get its name.
+    :return: the length of the file; 0 if that failed and the spare was removed.
+    :raise OSError: if the rename fails.
     """
     renaming = False
     try:
@@ -386,7 +392,7 @@ def _reuse(disk: Disk, spare: File, path: str, content: bytes) -> int:
             disk.unlink(spare.path)
         if renaming:
             raise
-        # Nothing depends on it yet. If it is the disk that is broken, a plain segment will tell.
+        # Nothing depends on it yet. If the disk is broken, creating a plain segment will fail too.
         _log.warn("the spare journal segment can't be used: {error}", error=error)
         return 0
     spare.path = path
@@ -398,18 +404,18 @@ def _salt() -> int:
 
 
 def replay(disk: Disk, directory: str, start: int, seen: int = 0, *, from_first: bool = False) -> Replay:
-    """All batches from number ``start`` on, in order, read as they are asked for.
+    """Return all batches from number ``start`` on, in order. They are read during the iteration.
 
     :param start: the first batch that no checkpoint covers.
-    :param seen: the first batch that no row of the catalog tells of. Those below it were durable.
-    :param from_first: whether batches before ``start`` are wanted, too, as far as its segment has them.
+    :param seen: the first batch that no row of the catalog includes. The batches below it were durable.
+    :param from_first: whether to include batches before ``start``, as far as they are in the same segment.
     """
     return Replay(disk, directory, start, max(start, seen), from_first)
 
 
 @define(eq=False)
 class Replay:
-    """Reads the log; iterate it once. Writes nothing."""
+    """Reads the log, without writing to it. It can be iterated only once."""
 
     _disk: Disk
     _directory: str
@@ -417,20 +423,20 @@ class Replay:
     _seen: int
     _from_first: bool
     last: Batch | None = field(default=None, init=False)
-    """The newest batch."""
+    """The newest batch, unless a checkpoint covers it."""
     read: list[Segment] = field(factory=list, init=False)
-    """The segments that hold the log."""
+    """The segments of the log."""
     size: int = field(default=0, init=False)
-    """How many bytes the batches from the start on take."""
+    """The number of bytes of the batches from the start on."""
     beyond: list[str] = field(factory=list, init=False)
-    """The names of segments behind the log's end: they hold nothing of it."""
+    """The names of segments after the end of the log."""
     dropped: Dropped | None = field(default=None, init=False)
-    """What was found behind the log's end and looks like a part of it."""
+    """The bytes after the end of the log that look like a part of it, or ``None``."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches.
+        """Return the batches in order.
 
-        :raise Corruption: when one is missing or damaged; the text says where and what to do.
+        :raise Corruption: if a batch is missing or damaged; the text says where, and what to do.
         """
         numbers = self._numbers()
         for index, first in enumerate(numbers):
@@ -452,7 +458,7 @@ class Replay:
                 return
 
     def _numbers(self) -> list[int]:
-        """The segments to read: from the newest on that begins at or before the start."""
+        """Return the segments to read: the newest one that begins at or before the start, and all later ones."""
         numbers = segments(self._disk, self._directory)
         before = sum(number <= self._start for number in numbers)
         if before:
@@ -479,7 +485,10 @@ class Replay:
         return segment
 
     def _end(self, segment: Segment, sequence: int, offset: int, later: list[int]) -> None:
-        """Batch ``sequence`` should be at ``offset`` and isn't: is it torn, or damaged?"""
+        """Decide whether batch ``sequence``, which is missing at ``offset``, is torn or damaged.
+
+        :raise Corruption: if it is damaged.
+        """
         proof, count, last = None, 0, sequence
         for each in (segment, *map(self._open, later)):
             for batch in each.later(offset if each is segment else HEADER_SIZE, sequence):

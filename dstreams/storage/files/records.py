@@ -1,6 +1,6 @@
-"""The binary form of Changes, as the journal holds them.
+"""Encodes and decodes changes in their binary form in the journal.
 
-All numbers are little-endian. A change is one byte that tells its kind, followed by:
+All numbers are little-endian. A change is one byte for its kind, followed by:
 
 ====  ==========  ==============================================================================================
 kind  change      fields
@@ -9,13 +9,13 @@ kind  change      fields
                   fork, closed); m message lengths of u32 each; d bytes of data
 2     Append      u8 flags, u64 stream id, u64 start, f64 at, u32 m, u32 d; [flag 2: u16 i, u64 epoch, u64 seq,
                   i bytes of producer id]; [flag 4: u16 s, s bytes of Stream-Seq]; m message lengths of u32 each,
-                  left out when m is 1; d bytes of data. Flag 1: the stream is closed.
+                  omitted if m is 1; d bytes of data. Flag 1: the stream is closed.
 3     Delete      f64 at, u32 n, u32 r; n + r stream ids of u64 each: the removed, then the released
 4     SoftDelete  u64 stream id, f64 at
 5     Touch       u64 stream id, f64 at
 ====  ==========  ==============================================================================================
 
-Message lengths rather than ends, because they fit into 32 bits whatever the position.
+The form has message lengths rather than ends, because lengths fit into 32 bits at any position.
 """
 
 from __future__ import annotations
@@ -52,13 +52,16 @@ _CLOSES, _HAS_PRODUCER, _HAS_STREAM_SEQ = 1, 2, 4
 
 
 def encode(changes: Iterable[Change]) -> list[bytes]:
-    """Changes as bytes, in pieces: joined they are what :func:`decode` reads. The streams' data isn't copied."""
+    """Encode changes. The data of streams is not copied.
+
+    :return: the bytes in pieces; :func:`decode` reads the concatenation.
+    """
     pieces: list[bytes] = []
     for change in changes:
         if not isinstance(change, Append):
             pieces += _encode_other(change)
         elif change.producer is None and change.stream_seq is None and len(change.ends) == 1:
-            # Nearly always that is all there is to write.
+            # The fast path for nearly all changes.
             flags, data = _CLOSES if change.closes else 0, change.data
             pieces += (_APPEND.pack(2, flags, change.stream_id, change.start, change.at, 1, len(data)), data)
         else:
@@ -99,9 +102,9 @@ def _encode_append(change: Append) -> tuple[bytes, bytes]:
 
 
 def decode(data: bytes) -> Iterator[Change]:
-    """The changes in the payload of a batch, in order.
+    """Decode the changes in the payload of a batch, in order.
 
-    :raise MalformedRecord: when the bytes aren't ours, although their checksum was right.
+    :raise MalformedRecord: if this version cannot decode the bytes, although their checksum was correct.
     """
     reader = _Reader(data)
     try:
@@ -115,7 +118,7 @@ def decode(data: bytes) -> Iterator[Change]:
 
 
 class _Reader:
-    """Walks over a batch's payload."""
+    """Reads the payload of a batch from beginning to end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -140,7 +143,7 @@ class _Reader:
         return tuple(accumulate(lengths, initial=start))[1:]
 
     def check(self, start: int, ends: Sequence[int], size: int) -> None:
-        """See that messages and data are of the same length."""
+        """Check that the messages together are as long as the data, and that none is empty."""
         if (ends[-1] if ends else start) != start + size or 0 in _steps(start, ends):
             raise MalformedRecord(f"message ends and data differ before byte {self.position} of the batch")
 
@@ -202,12 +205,12 @@ def _lengths(start: int, ends: Sequence[int]) -> bytes:
 
 
 def _steps(start: int, ends: Sequence[int]) -> Iterable[int]:
-    """The lengths of messages."""
+    """Return the lengths of messages."""
     return ends.lengths if isinstance(ends, ManyEnds) else map(sub, ends, (start, *ends))
 
 
 def _little_endian(numbers: array[int]) -> array[int]:
-    """The numbers with their bytes in the order of the file, or, applied again, of this machine."""
+    """Convert numbers between the byte orders of this machine and of the file."""
     if sys.byteorder == "little":
         return numbers
     swapped = numbers[:]

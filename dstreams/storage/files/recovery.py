@@ -1,4 +1,4 @@
-"""Rebuilding all streams of a data directory in the file modes: the catalog's rows, then the journal's batches.
+"""Rebuilds all streams of a data directory in the file modes: from the catalog's rows, then the journal's batches.
 
 The server's start, the offline check and the export of a data directory all use these functions.
 """
@@ -32,7 +32,7 @@ def load_streams(
 ) -> None:
     """Insert the rows of the catalog.
 
-    :param doing: what is done, for progress reports.
+    :param doing: the description of the work, for progress reports.
     :param visit: called with each stream after it was inserted.
     """
     total = catalog_file.count()
@@ -53,8 +53,8 @@ def replay_batches(
     """Apply the changes of the journal's batches in order.
 
     :param apply: called with each change and its batch.
-    :param doing: what is done, for progress reports.
-    :raise StorageError: a batch can't be decoded, or ``apply`` raises it.
+    :param doing: the description of the work, for progress reports.
+    :raise StorageError: if a batch cannot be decoded, or ``apply`` raises it.
     """
     for number, batch in enumerate(batches, 1):
         try:
@@ -69,11 +69,11 @@ def replay_batches(
 
 
 def replay_behind(disk: Disk, directory: str, covered: Coverage, *, from_first: bool = False) -> Replay:
-    """The batches of the journal that a catalog may lack; see ``journal.replay``.
+    """Return the batches of the journal that a catalog may lack; see ``journal.replay``.
 
     :param directory: the data directory.
-    :raise StorageError: when the catalog holds nothing, though there was a checkpoint: what that covered isn't in the
-        journal any more.
+    :raise StorageError: if the catalog is empty although there was a checkpoint. The journal no longer holds the
+        batches that the checkpoint covered.
     """
     folder = f"{directory}/journal"
     if not covered.position:
@@ -90,7 +90,7 @@ def replay_behind(disk: Disk, directory: str, covered: Coverage, *, from_first: 
 def replay_change(rebuild: Rebuild, files: DataFiles, change: Change) -> None:
     """Apply a change from the journal, and keep its bytes if the data files lack them.
 
-    :raise StorageError: as :meth:`Rebuild.apply`.
+    :raise StorageError: as for :meth:`Rebuild.apply`.
     """
     state = rebuild.catalog.get(change.stream_id) if isinstance(change, Append) else None
     messages = 0 if state is None else state.messages

@@ -1,9 +1,9 @@
-"""A file that takes up room until it is needed: on a disk without a single free page a delete still has to be written.
+"""A file that reserves space for deletes, which must still be written on a disk without a single free page.
 
-    <data_dir>/reserve   RESERVE_BYTES of noise
+    <data_dir>/reserve   RESERVE_BYTES of random bytes
 
-It is removed when a delete finds no room, and made again when there is some. It means nothing to a store; a crash
-may leave it, a part of it, or none.
+It is removed when there is no space for a delete, and created again when there is space. Its contents are never read: a
+crash may leave it, a part of it, or nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _log = Logger()
 NAME: Final = "reserve"
 
 RESERVE_BYTES: Final = 1024 * 1024
-"""Enough for the deletes of one group, a new segment and the catalog's pages."""
+"""Number of bytes of the file: enough for the deletes of one group, a new segment and the catalog's pages."""
 
 
 @define(eq=False)
 class Reserve:
-    """The file.
+    """Creates and removes the file.
 
     :param directory: the data directory.
-    :param size: how many bytes it takes.
+    :param size: the number of bytes of the file.
     """
 
     _disk: Disk
@@ -42,18 +42,18 @@ class Reserve:
         return f"{self._directory}/{NAME}"
 
     def lend(self) -> None:
-        """Free the room for a start on a full disk, which needs some itself; :meth:`make` takes it again."""
+        """Free the space if the disk is full, because a start needs some itself; :meth:`make` reserves it again."""
         if self._disk.free_bytes(self._directory) < self.size:
             self._remove()
 
     def make(self) -> None:
-        """Take up the room, if there is any. May run in a thread."""
+        """Reserve the space, if there is enough. May run in a thread."""
         if self.is_there:
             return
         try:
             file = self._disk.open(self._path, create=True)
             if file.size() != self.size:
-                # Noise: a file system that compresses would keep nothing free for zeros.
+                # Random bytes, because a file system with compression would reserve nothing for zeros.
                 write_all(file, os.urandom(self.size), 0)
         except OSError as error:
             _log.warn("there is no room for {path}: {error}", path=self._path, error=error)
@@ -62,7 +62,10 @@ class Reserve:
             self.is_there = True
 
     def release(self) -> bool:
-        """Free the room; whether there was any."""
+        """Free the space.
+
+        :return: whether the file existed and was removed.
+        """
         if not self.is_there:
             return False
         self.is_there = False

@@ -1,26 +1,27 @@
 """Checksums of the data and index files.
 
-What a checkpoint writes of a stream is cut into *runs* of at most :data:`RUN_BYTES` of data and :data:`RUN_ENTRIES`
-index entries; a long message is cut, too. Each run is an entry of ``<i>.sums``, 32 bytes, little-endian:
+The bytes that a checkpoint writes for a stream are cut into *runs* of at most :data:`RUN_BYTES` bytes of data and
+:data:`RUN_ENTRIES` index entries; a long message is cut too. Each run has an entry in ``<i>.sums``, 32 bytes,
+little-endian:
 
     u64  the position after its last byte
-    u64  how many of the stream's messages end at or before that
-    u16  how many bytes it has
-    u16  how many messages end in it
+    u64  the number of the stream's messages that end at or before that position
+    u16  the number of its bytes
+    u16  the number of messages that end in it
     u32  CRC-32 of its bytes in the data file
     u32  CRC-32 of its entries in the index file
-    u32  CRC-32 of the 28 bytes before, begun with a number that depends on stream and place: see :func:`_seed`
+    u32  CRC-32 of the 28 bytes before, started from a number that depends on stream and place: see :func:`_seed`
 
-Entries ascend and are never changed. So the file is also a sparse index: a position is found by bisection, and then
-only one run of the index file has to be read.
+Entries ascend and never change. So the file is also a sparse index: a position is found by bisection, and then only one
+run of the index file has to be read.
 
-What is valid
-    All entries that end at or before the tail that the catalog has. What lies behind them is what a crash has left of
-    a checkpoint: entries that end beyond the tail, zeros, or pieces. The next checkpoint overwrites it and cuts the
-    file to its new length before the catalog changes.
+Which entries are valid
+    All entries that end at or before the tail in the catalog. After them there may be leftovers of a checkpoint that a
+    crash interrupted: entries that end after the tail, zeros, or fragments. The next checkpoint overwrites these, and
+    truncates the file to its new length before the catalog changes.
 
-    An entry whose own checksum is wrong is damaged if it should be valid. Entries don't depend on each other: only the
-    positions of that run can't be read then.
+    If an entry that should be valid has a wrong checksum, it is damaged. Entries do not depend on each other, so only
+    the positions of that run cannot be read.
 """
 
 from __future__ import annotations
@@ -44,34 +45,34 @@ from dstreams.storage.pieces import Chunk
 _K = TypeVar("_K")
 
 RUN_BYTES: Final = 8 * 1024
-"""The most bytes in a run: a read verifies up to two more at its edges, which takes 4 us each."""
+"""Maximum number of bytes in a run. A read verifies up to two more runs at its edges, which takes 4 us each."""
 
 RUN_ENTRIES: Final = 1024
-"""The most index entries in a run."""
+"""Maximum number of index entries in a run."""
 
 SUM_BYTES: Final = 32
 
 ENTRY_BYTES: Final = 8
-"""The size of an entry in an index file."""
+"""The number of bytes of an entry in an index file."""
 
 _ENTRY = struct.Struct("<QQHHII")
 _CRC = struct.Struct("<I")
 
 BLOCK_RUNS: Final = 128
-"""How many entries are read at a time: a page."""
+"""Maximum number of entries that are read at a time: a page."""
 
 
 class WouldWait(Exception):
-    """What is needed isn't in the page cache."""
+    """The bytes to read are not in the page cache."""
 
 
 class Run(NamedTuple):
-    """An entry.
+    """A run, as described by its entry.
 
     :param end: the position after its last byte.
-    :param messages: how many of the stream's messages end at or before that.
-    :param size: how many bytes it has.
-    :param ends: how many messages end in it.
+    :param messages: the number of the stream's messages that end at or before that position.
+    :param size: the number of its bytes.
+    :param ends: the number of messages that end in it.
     """
 
     end: int
@@ -88,7 +89,7 @@ class Run(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The number of the first message that ends in it, if one does."""
+        """The number of the first message that ends in it, if there is one."""
         return self.messages - self.ends
 
 
@@ -96,9 +97,9 @@ def cut(position: int, number: int, data: Sequence[Chunk], entries: index.Index)
     """Cut consecutive messages into runs.
 
     :param position: the position of the first byte.
-    :param number: how many of the stream's messages come before.
-    :param data: their bytes, in pieces.
-    :param entries: their index entries.
+    :param number: the number of the stream's messages before these.
+    :param data: the bytes of the messages, in pieces.
+    :param entries: the index entries of the messages.
     """
     packed = memoryview(index.packed(entries))
     sums = _Summing(data)
@@ -115,14 +116,14 @@ def cut(position: int, number: int, data: Sequence[Chunk], entries: index.Index)
 
 
 class _Summing:
-    """Computes checksums of consecutive parts of bytes in pieces."""
+    """Computes the checksums of consecutive parts of bytes that are in pieces."""
 
     def __init__(self, pieces: Sequence[Chunk]) -> None:
         self._pieces = iter(pieces)
         self._view = memoryview(b"")
 
     def take(self, size: int) -> int:
-        """The checksum of the next bytes."""
+        """Return the checksum of the next ``size`` bytes."""
         checksum = 0
         while size > len(self._view):
             size -= len(self._view)
@@ -134,9 +135,9 @@ class _Summing:
 
 
 def packed(stream_id: int, place: int, runs: Sequence[Run]) -> bytes:
-    """Entries as they lie in the file.
+    """Return entries in their form in the file.
 
-    :param place: the number of the first of them.
+    :param place: the number of the first entry.
     """
     found = bytearray()
     for number, run in enumerate(runs, place):
@@ -146,9 +147,9 @@ def packed(stream_id: int, place: int, runs: Sequence[Run]) -> bytes:
 
 
 def unpacked(data: bytes, offset: int, stream_id: int, place: int) -> Run | None:
-    """An entry, unless its checksum is wrong.
+    """Return an entry, or ``None`` if its checksum is wrong.
 
-    :param offset: where it begins in ``data``; all of it must be there.
+    :param offset: its offset in ``data``, which must contain all of it.
     :param place: its number.
     """
     end = offset + _ENTRY.size
@@ -158,20 +159,20 @@ def unpacked(data: bytes, offset: int, stream_id: int, place: int) -> Run | None
 
 
 def _seed(stream_id: int, place: int) -> int:
-    """What a checksum begins with, so that no other stream's entry and no other place's is taken for this one.
+    """Return the start value of a checksum, so that an entry of another stream or place is not taken for this one.
 
-    For the same bytes, two different beginnings never give the same CRC-32.
+    For the same bytes, two different start values never give the same CRC-32.
     """
     return (stream_id ^ stream_id >> 32 ^ (place + 1) * 0x9E3779B1) & 0xFFFFFFFF
 
 
 def valid_runs(file: File, size: int, stream_id: int, tail: int) -> int:
-    """How many entries a checkpoint that goes on from ``tail`` keeps.
+    """Return how many entries a checkpoint keeps that continues from ``tail``.
 
-    Goes back from the file's end: nearly always its last entry is the one that ends at the tail.
+    The search starts at the end of the file, because nearly always its last entry is the one that ends at the tail.
 
-    :param size: the file's.
-    :raise OSError:
+    :param size: the size of the file.
+    :raise OSError: if the file cannot be read.
     """
     after = size // SUM_BYTES
     first = max(0, after - 1)
@@ -187,11 +188,11 @@ def valid_runs(file: File, size: int, stream_id: int, tail: int) -> int:
 
 @define(eq=False)
 class Block:
-    """Consecutive entries of a stream, as they lie in its file.
+    """Consecutive entries of a stream, in their form in its file.
 
-    :param place: the number of the first.
-    :param limit: the position up to which entries were valid when it was read; a checkpoint may have changed what lies
-        behind it since then.
+    :param place: the number of the first entry.
+    :param limit: the position up to which entries were valid when the block was read. A checkpoint may have changed
+        later entries since then.
     """
 
     _stream_id: int
@@ -200,13 +201,13 @@ class Block:
     limit: int
     _known: dict[int, Run | None] = field(factory=dict, init=False)
     after: int = field(init=False)
-    """The number after that of the last."""
+    """The number after that of the last entry."""
     begin: int = field(default=0, init=False)
-    """The position where the first run begins whose entry is right."""
+    """The position where the first run with a valid entry begins."""
     end: int = field(default=0, init=False)
-    """The position where the last one ends, or the limit; 0 when there is none."""
+    """The position where the last such run ends, at most the limit; 0 if there is none."""
     is_complete: bool = field(default=False, init=False)
-    """Whether no entry of it can change any more."""
+    """Whether none of its entries can change any more."""
 
     def __attrs_post_init__(self) -> None:
         first, last = self.place, self.place + len(self._data) // SUM_BYTES
@@ -222,14 +223,17 @@ class Block:
             self.is_complete = self.after - self.place == BLOCK_RUNS and end.end <= self.limit
 
     def run(self, place: int) -> Run | None:
-        """The run with that number; ``None`` when its entry is damaged."""
+        """Return the run with that number, or ``None`` if its entry is damaged."""
         known = self._known
         if place not in known:
             known[place] = unpacked(self._data, (place - self.place) * SUM_BYTES, self._stream_id, place)
         return known[place]
 
     def find(self, position: int) -> int:
-        """The number of the run that holds the byte before ``position``, if it is here and no entry is damaged."""
+        """Return the number of the run with the byte before ``position``.
+
+        The result is valid only if the run is in this block and no entry is damaged, which the caller checks.
+        """
         low, high = self.place, self.after - 1
         while low < high:
             middle = (low + high) // 2
@@ -241,7 +245,10 @@ class Block:
         return low
 
     def runs(self, start: int, end: int) -> list[Run] | None:
-        """The runs that hold the bytes from ``start`` up to ``end``, if all are here and no entry is damaged."""
+        """Return the runs with the bytes from ``start`` up to ``end``.
+
+        Return ``None`` if they are not all in this block, or if an entry is damaged.
+        """
         if not self.begin <= start < end <= self.end:
             return None
         place = self.find(start + 1)
@@ -259,7 +266,10 @@ class Block:
         return found
 
     def look_for(self, position: int) -> tuple[Run | None, bool]:
-        """The same run, looked for among all entries; and, if there is none, whether it would have to be here."""
+        """Search all entries for the run with the byte before ``position``.
+
+        :return: the run, and ``True``; or ``None``, and whether its entry should be in this block.
+        """
         before = after = False
         for place in range(self.place, self.after):
             run = self.run(place)
@@ -274,9 +284,9 @@ class Block:
 
 @define(eq=False)
 class Blocks:
-    """The blocks that were read last, of all streams. May be used by several threads.
+    """A cache of the blocks read last, of all streams. May be used by several threads.
 
-    :param most: how many are kept.
+    :param most: maximum number of blocks.
     """
 
     _most: int
@@ -285,26 +295,26 @@ class Blocks:
     _lock: Lock = field(factory=Lock, init=False)
 
     def get(self, stream_id: int, number: int) -> Block | None:
-        """The block with that number."""
+        """Return the block with that number, if it is cached."""
         return self._blocks.get((stream_id, number))
 
     def newest(self, stream_id: int) -> Block | None:
-        """The block of a stream that was used last."""
+        """Return the block of a stream that was used last, if it is cached."""
         return self._newest.get(stream_id)
 
     def add(self, stream_id: int, number: int, block: Block) -> None:
-        """Keep a block."""
+        """Add a block to the cache."""
         with self._lock:
             _keep(self._blocks, (stream_id, number), block, self._most)
 
     def use(self, stream_id: int, block: Block) -> None:
-        """Note which block was used last."""
+        """Record which block of a stream was used last."""
         if self._newest.get(stream_id) is not block:
             with self._lock:
                 _keep(self._newest, stream_id, block, self._most)
 
     def forget(self, stream_id: int) -> None:
-        """A stream is gone; its number doesn't come again, so that its other blocks may stay."""
+        """Evict the last used block of a deleted stream. Its other blocks may stay, because ids are never reused."""
         self._newest.pop(stream_id, None)
 
 
@@ -320,9 +330,9 @@ class RunTable:
     """The runs of one stream.
 
     :param file: the stream's ``.sums``.
-    :param blocks: those that were read before.
-    :param limit: the position up to which its entries are valid.
-    :param wait: whether to wait for the disk; else :class:`WouldWait` is raised.
+    :param blocks: the cache of blocks.
+    :param limit: the position up to which the entries are valid.
+    :param wait: whether to wait for the disk; if not, :class:`WouldWait` is raised.
     """
 
     _file: File
@@ -331,8 +341,8 @@ class RunTable:
     _limit: int
     _wait: bool
     block: Block | None = field(init=False)
-    """The entries that were used last."""
-    # How many entries the file has, once that was asked for.
+    """The block that was used last."""
+    # The number of entries in the file, once it has been read.
     _number: int | None = field(default=None, init=False)
 
     @block.default
@@ -340,9 +350,9 @@ class RunTable:
         return self._blocks.newest(self._stream_id)
 
     def run_at(self, position: int) -> Run:
-        """The run that holds the byte before ``position``.
+        """Return the run with the byte before ``position``.
 
-        :raise StorageDamaged: when its entry is damaged or missing.
+        :raise StorageDamaged: if its entry is damaged or missing.
         """
         block = self.block
         if block is None or not block.begin < position <= block.end:
@@ -364,9 +374,9 @@ class RunTable:
         raise self._missing(position)
 
     def runs(self, start: int, end: int) -> list[Run]:
-        """The runs that hold the bytes from ``start`` up to ``end``.
+        """Return the runs with the bytes from ``start`` up to ``end``.
 
-        :raise StorageDamaged: as :meth:`run_at`.
+        :raise StorageDamaged: if an entry is damaged or missing.
         """
         run = self.run_at(start + 1)
         found, reached = [run], run.end
@@ -380,9 +390,9 @@ class RunTable:
         return found
 
     def run_with(self, message: int) -> Run:
-        """The run that holds the index entry number ``message``.
+        """Return the run with index entry number ``message``.
 
-        :raise StorageDamaged: when its entry is damaged or missing.
+        :raise StorageDamaged: if the entry of that run is damaged or missing.
         """
         low, high = 0, self._count()
         while low < high:
@@ -404,11 +414,11 @@ class RunTable:
         block = self.block
         if block is None or place // BLOCK_RUNS != block.place // BLOCK_RUNS:
             block = self.block = self._load(place // BLOCK_RUNS)
-        # A checkpoint may be adding entries behind the limit just now.
+        # A checkpoint may be adding entries after the limit at this moment.
         return block.run(place) if place < block.after else None
 
     def _block_of(self, position: int) -> Block | None:
-        """The block in which the run at a position should be."""
+        """Return the block in which the run at a position should be."""
         low, high = 0, -(-self._count() // BLOCK_RUNS)
         found = None
         while low < high:
@@ -421,9 +431,9 @@ class RunTable:
         return found
 
     def _all(self) -> Iterator[Run]:
-        """All runs whose entries are right."""
+        """Return all runs with valid entries."""
         if not self._wait:
-            raise WouldWait  # it may take long
+            raise WouldWait  # this may take long
         for number in range(-(-self._count() // BLOCK_RUNS)):
             block = self.block = self._load(number)
             for place in range(block.place, block.after):
@@ -457,10 +467,10 @@ class RunTable:
 
 
 def read(file: File, offset: int, size: int, *, wait: bool) -> bytes:
-    """Read from a file; fewer bytes only at its end.
+    """Read from a file. Fewer bytes than ``size`` are returned only at its end.
 
     :param wait: whether to wait for the disk.
-    :raise WouldWait: unless ``wait``.
+    :raise WouldWait: if the bytes are not in the page cache, unless ``wait`` is set.
     """
     data = file.pread(size, offset) if wait else file.pread_nowait(size, offset)
     if data is None:
@@ -469,11 +479,11 @@ def read(file: File, offset: int, size: int, *, wait: bool) -> bytes:
 
 
 def read_data(file: File, start: int, runs: Sequence[Run], stream_id: int, *, wait: bool) -> bytes:
-    """The bytes of consecutive runs, verified.
+    """Read and verify the bytes of consecutive runs.
 
     :param file: the stream's data file.
     :param start: the stream's own start.
-    :raise StorageDamaged: when they are not those that were written.
+    :raise StorageDamaged: if they differ from those written.
     """
     begin = runs[0].begin
     data = read(file, begin - start, runs[-1].end - begin, wait=wait)
@@ -484,9 +494,9 @@ def read_data(file: File, start: int, runs: Sequence[Run], stream_id: int, *, wa
 
 
 def first_damaged(data: bytes, runs: Sequence[Run]) -> Run | None:
-    """The first of consecutive runs whose bytes fail their checksum.
+    """Return the first of consecutive runs whose bytes are missing or have a wrong checksum, or ``None``.
 
-    :param data: the bytes of all of them.
+    :param data: the bytes of all the runs.
     """
     if len(runs) == 1:
         run = runs[0]
@@ -502,10 +512,10 @@ def first_damaged(data: bytes, runs: Sequence[Run]) -> Run | None:
 
 
 def read_entries(file: File, run: Run, stream_id: int, *, wait: bool) -> array[int]:
-    """The index entries of a run, verified.
+    """Read and verify the index entries of a run.
 
     :param file: the stream's index file.
-    :raise StorageDamaged: when they are not those that were written.
+    :raise StorageDamaged: if they differ from those written.
     """
     size = ENTRY_BYTES * run.ends
     data = read(file, ENTRY_BYTES * (run.first), size, wait=wait) if size else b""
@@ -515,12 +525,12 @@ def read_entries(file: File, run: Run, stream_id: int, *, wait: bool) -> array[i
 
 
 def damaged_data(file: File, run: Run, stream_id: int) -> StorageDamaged:
-    """The error for a run whose bytes fail their checksum."""
+    """Return the error for a run whose bytes are missing or have a wrong checksum."""
     where = f"{file.path}: the bytes from position {run.begin} to {run.end}"
     return StorageDamaged(f"{where} are damaged or missing", stream_id, where)
 
 
 def damaged_index(file: File, run: Run, stream_id: int) -> StorageDamaged:
-    """The error for a run whose index entries fail their checksum."""
+    """Return the error for a run whose index entries are missing or have a wrong checksum."""
     where = f"{file.path}: the entries of the messages from number {run.first} to {run.messages}"
     return StorageDamaged(f"{where} are damaged or missing", stream_id, where)

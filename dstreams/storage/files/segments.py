@@ -1,36 +1,36 @@
-"""Journal segments: the files that the journal is made of, byte by byte.
+"""Journal segments: the format of the files that the journal consists of.
 
 Files
     ``journal/<n>.log``; ``<n>`` is the sequence number of the segment's first batch in 16 hexadecimal digits. A segment
     begins with a header of 24 bytes: ``b"DSJ1"``, u32 format version (1), u64 first sequence number, u32 salt (a random
-    number), u32 CRC-32 of the 20 bytes before it. Numbers are little-endian throughout. The header is written and
-    synced under a name that is no segment's (``<n>.log.new``, or ``spare``) and renamed then, so that a segment never
+    number), u32 CRC-32 of the 20 bytes before it. All numbers are little-endian. The header is written and synced under
+    a name that is not a segment's (``<n>.log.new``, or ``spare``), and then the file is renamed. So a segment never
     exists without its header.
 
 Batches
-    Behind the header, without gaps: 28 bytes ``b"DSB1"``, u32 payload length, u64 sequence number, u32 flags, u32
-    CRC-32 of the payload, u32 CRC-32 of the segment's salt and the 24 bytes before it; then the payload: the changes of
-    one commit, as ``records`` writes them. Sequence numbers go up by one from batch to batch.
-    Flag 1: every batch before this one was durable when this one was written.
+    They follow the header without gaps. A batch begins with a header of 28 bytes: ``b"DSB1"``, u32 payload length, u64
+    sequence number, u32 flags, u32 CRC-32 of the payload, u32 CRC-32 of the segment's salt and the 24 bytes before it.
+    The payload follows: the changes of one commit, as ``records`` writes them. Sequence numbers increase by one from
+    batch to batch. Flag 1: every batch before this one was durable when this one was written.
 
 Validity
-    A batch is valid when its magic, number and both checksums are right. The salt keeps out what only looks like one:
-    blocks of a deleted segment that show up again, or a client's payload that contains a piece of some journal.
+    A batch is valid if its magic, its number and both checksums are correct. The salt excludes bytes that only look
+    like a batch: reappearing blocks of a deleted segment, or a client's payload that contains a piece of a journal.
 
-Behind the last batch
-    Anything: the end of the file, zeros, or, in a segment that was written into an older one (``spare``), batches of
-    one or several earlier lives of the file, and pieces of such. None of it is ever taken for a batch of the segment,
-    nor for the proof that one is damaged, for two reasons:
+After the last batch
+    There may be anything: the end of the file, zeros, or, in a segment that was written into an older one (``spare``),
+    batches and fragments of batches from one or several earlier uses of the file. None of it is ever taken for a batch
+    of the segment, or for the proof that a batch is damaged. There are two reasons:
 
-    - Every life of a file has a salt of its own. The CRC-32 of a header begins with the salt, and for the same bytes
-      two different salts never give the same CRC-32. So an old header is right only if 32 random bits come again.
-    - Sequence numbers never come again in a store's life, but for those of batches that were torn or given up. A file
-      is recycled only when a checkpoint covers all that the log has of it. What it holds whole of its earlier lives has
-      therefore smaller numbers than the segment's first one, whereas a batch has to have the very number that comes
-      next, and a proof a greater one. (Greater numbers can be left by ``file-fast``, where a power loss may cut the log
-      off before batches that reached the disk: of those the salts alone take care.)
+    - Every use of a file has another salt. The CRC-32 of a batch header starts with the salt, and for the same bytes
+      two different salts never give the same CRC-32. So an old header is valid only if the same 32 random bits recur.
+    - Sequence numbers are never reused in a store, except those of batches that were torn or discarded. A file is
+      recycled only when a checkpoint covers all of its batches in the log. So the complete batches of its earlier uses
+      have smaller numbers than the segment's first batch. But a batch must have exactly the next number, and a proof
+      must have a greater one. (``file-fast`` can leave greater numbers, because a power loss may end the log before
+      batches that reached the disk. Only the salts exclude those.)
 
-    A batch that is torn among leftovers is a mixture of the two, which its checksums find as they find any other.
+    A batch torn among leftovers is a mixture of both, which its checksums detect like any other damage.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ _CRC = struct.Struct("<I")
 _SEGMENT_MAGIC, _BATCH_MAGIC = b"DSJ1", b"DSB1"
 _BATCH_HEADER_SIZE = _BATCH_HEADER.size + _CRC.size
 _NUMBERED_SIZE = 16
-"""How much of a batch's header goes up to its number, inclusive."""
+"""The number of bytes of a batch header up to the end of the sequence number."""
 
 HEADER_SIZE: Final = _SEGMENT_HEADER.size + _CRC.size
 
 DURABLE_BEFORE: Final = 1
-"""The flag of a batch that was written when all before it were durable."""
+"""The flag of a batch that was written when all earlier batches were durable."""
 
 MAX_BATCH_BYTES: Final = 1 << 30
-"""The longest payload; a length beyond it is damage."""
+"""Maximum number of bytes of a payload. A greater length in a header means that the header is damaged."""
 
 _READ_BYTES = 1 << 20
-"""How much of a segment is read at a time."""
+"""Minimum number of bytes of a segment that are read at a time."""
 
 
 @frozen
 class Batch:
-    """A valid batch, as read back.
+    """A valid batch that was read from a segment.
 
-    :param offset: where it begins in its segment.
-    :param end: where it ends.
+    :param offset: the offset of its header in the segment.
+    :param end: the offset of its end.
     :param flags: see the module.
     """
 
@@ -83,35 +83,35 @@ class Batch:
 
 
 def segment_name(first: int) -> str:
-    """The file name of the segment that begins with batch ``first``."""
+    """Return the file name of the segment that begins with batch ``first``."""
     return f"{first:016x}.log"
 
 
 def segments(disk: Disk, directory: str) -> list[int]:
-    """The first sequence number of every segment, ascending."""
+    """Return the first sequence number of every segment, in ascending order."""
     return [int(name[:-4], 16) for name in disk.list(directory) if is_segment(name)]
 
 
 def is_segment(name: str) -> bool:
-    """Whether that is the name of a segment."""
+    """Whether ``name`` is the file name of a segment."""
     return len(name) == 20 and name.endswith(".log")
 
 
 def pack_header(first: int, salt: int) -> bytes:
-    """A segment's header."""
+    """Return the header of a segment."""
     header = _SEGMENT_HEADER.pack(_SEGMENT_MAGIC, 1, first, salt)
     return header + _CRC.pack(crc32(header))
 
 
 def pack_batch(salt: int, sequence: int, flags: int, payload: bytes) -> bytes:
-    """A batch as it stands in a segment with that salt."""
+    """Return a batch in its form in a segment with this salt."""
     return pack_batch_header(salt, sequence, flags, (payload,)) + payload
 
 
 def pack_batch_header(salt: int, sequence: int, flags: int, payload: Sequence[bytes]) -> bytes:
-    """What stands before the payload of a batch in a segment with that salt.
+    """Return the header of a batch in a segment with this salt.
 
-    :param payload: in pieces.
+    :param payload: the payload of the batch, in pieces.
     """
     length = checksum = 0
     for piece in payload:
@@ -137,15 +137,16 @@ class Segment:
     def open(cls, disk: Disk, directory: str, first: int) -> Segment:
         """Open the segment that begins with batch ``first``.
 
-        :raise OSError:
+        :raise OSError: if the file cannot be opened.
         """
         path = f"{directory}/{segment_name(first)}"
         return cls(path, first, _Window(disk.open(path, write=False)))
 
     def read_header(self) -> bool:
-        """Whether the header is right; nothing else can be read before.
+        """Read the header, which must be done before anything else is read.
 
-        :raise StorageError: when it is of another format.
+        :return: whether it is valid.
+        :raise StorageError: if it has another format.
         """
         header = self._data.read(0, HEADER_SIZE)
         if len(header) < HEADER_SIZE:
@@ -159,7 +160,7 @@ class Segment:
         return bool(number == self.first)
 
     def batches(self, until: int | None) -> Iterator[Batch]:
-        """The valid batches from the first on, up to the number ``until``."""
+        """Return the valid batches from the first on, until one is invalid or the next number is ``until``."""
         offset, sequence = HEADER_SIZE, self.first
         while sequence != until:
             batch = self._batch(offset)
@@ -169,9 +170,9 @@ class Segment:
             offset, sequence = batch.end, sequence + 1
 
     def later(self, offset: int, sequence: int) -> Iterator[Batch]:
-        """The valid batches at or after ``offset`` whose numbers are greater than ``sequence``.
+        """Return the valid batches at or after ``offset`` whose numbers are greater than ``sequence``.
 
-        Where one has flag 1, batch ``sequence`` was durable.
+        If one of them has flag 1, batch ``sequence`` was durable.
         """
         later = _numbered_after(sequence)
         while (offset := self._data.find(later, offset)) >= 0:
@@ -183,23 +184,23 @@ class Segment:
                 offset += 1
 
     def is_torn(self, offset: int, sequence: int) -> bool:
-        """Whether the header of batch ``sequence`` is at ``offset``; asked where no valid batch is."""
+        """Whether the header of batch ``sequence`` begins at ``offset``, at which there is no valid batch."""
         header = self._data.read(offset, _NUMBERED_SIZE)
         return header[:4] == _BATCH_MAGIC and header[8:] == sequence.to_bytes(8, "little")
 
     def sync(self) -> None:
-        """Make what was read durable, if it isn't.
+        """Sync the segment, so that everything read is durable.
 
-        :raise OSError:
+        :raise OSError: if that fails.
         """
         self._data.file.sync()
 
     def release(self) -> None:
-        """Keep nothing of it in memory: all is read."""
+        """Discard the buffer after everything has been read."""
         self._data.clear()
 
     def _batch(self, offset: int) -> Batch | None:
-        """The batch at ``offset``, if it is valid, whatever its number."""
+        """Return the batch at ``offset`` if it is valid. It may have any number."""
         header = self._data.read(offset, _BATCH_HEADER_SIZE)
         if len(header) < _BATCH_HEADER_SIZE:
             return None
@@ -218,13 +219,13 @@ class Segment:
 
 
 def _numbered_after(sequence: int) -> re.Pattern[bytes]:
-    """Finds what may be the header of a batch with a greater number.
+    """Return a pattern that matches possible headers of batches with greater numbers.
 
-    A recycled segment is full of older batches. To reject them one by one took 0.41 s for 64 MiB of batches of 68
-    bytes, 0.19 s for such of 168; as one expression 0.18 s and 0.09 s (64 MiB of zeros: 0.04 s).
+    A recycled segment is full of older batches. Rejecting them one by one took 0.41 s for 64 MiB of batches of 68
+    bytes, and 0.19 s for batches of 168 bytes. A single pattern takes 0.18 s and 0.09 s (64 MiB of zeros: 0.04 s).
     """
     number = sequence.to_bytes(8, "little")
-    # Greater in one byte, with the same bytes above it.
+    # One byte is greater, and all more significant bytes are equal.
     greater = [
         b".{%d}[%b-\xff]%b" % (place, re.escape(bytes([number[place] + 1])), re.escape(number[place + 1 :]))
         for place in range(7, -1, -1)
@@ -234,7 +235,7 @@ def _numbered_after(sequence: int) -> re.Pattern[bytes]:
 
 
 class _Window:
-    """Reads a file through a buffer that moves on with the reader."""
+    """Reads a file through a buffer that moves forward."""
 
     def __init__(self, file: File) -> None:
         self.file = file
@@ -243,7 +244,7 @@ class _Window:
         self._buffer = b""
 
     def read(self, offset: int, size: int) -> bytes:
-        """``size`` bytes at ``offset``, fewer at the end."""
+        """Return ``size`` bytes at ``offset``, or fewer at the end of the file."""
         begin = offset - self._start
         if begin < 0 or begin + size > len(self._buffer):
             self._start = offset
@@ -252,11 +253,14 @@ class _Window:
         return self._buffer[begin : begin + size]
 
     def clear(self) -> None:
-        """Forget the buffer."""
+        """Discard the buffer."""
         self._buffer = b""
 
     def find(self, pattern: re.Pattern[bytes], offset: int) -> int:
-        """Where ``pattern`` is found, with ``_NUMBERED_SIZE`` bytes of a header, at or after ``offset``, or -1."""
+        """Return the first offset, from ``offset`` on, at which ``pattern`` matches, or -1.
+
+        :param pattern: matches within ``_NUMBERED_SIZE`` bytes of a header.
+        """
         while offset + _NUMBERED_SIZE <= self.size:
             self.read(offset, _NUMBERED_SIZE)
             found = pattern.search(self._buffer, offset - self._start)
@@ -264,6 +268,6 @@ class _Window:
                 return self._start + found.start()
             after = self._start + len(self._buffer) - _NUMBERED_SIZE + 1
             if after <= offset:
-                break  # shorter than it was when it was opened
+                break  # the file has become shorter since it was opened
             offset = after
         return -1

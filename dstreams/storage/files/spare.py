@@ -1,26 +1,27 @@
-"""A spare segment: a file whose blocks were written before, for the journal to go on in.
+"""A spare segment: a preallocated file, whose blocks have already been written, for the next journal segment.
 
     <data_dir>/journal/spare
 
 Why
-    A sync after an append that lengthens its file waits until the file system has put the new length and the new blocks
-    into a journal of its own: 235 us measured on ext4, 145 us where the blocks were written before. Only
-    ``file-durable`` syncs; no other mode has a spare. Appends of 100 bytes over 32 connections, four runs each in turn:
-    36,800 a second against 32,100 without, for 28 us of processor time against 32; over one connection 3,110 against
-    2,660.
+    A sync after an append that lengthens its file waits until the file system has written the new length and the new
+    blocks to its own journal. This takes 235 us on ext4, but only 145 us if the blocks have been written before. Only
+    ``file-durable`` syncs; no other mode has a spare segment. Appends of 100 bytes over 32 connections, in four
+    alternating runs each: 36,800 a second with a spare and 32,100 without, for 28 us of processor time and 32 us; over
+    one connection 3,110 and 2,660 a second.
 
-Life
-    1. It is made: a segment that a checkpoint covers is recycled (it gets this name, and the directory is synced), or
-       a new file is filled with zeros, in pieces, each synced before the next is written.
-    2. It is ready. What is in it doesn't matter: leftovers of a segment are never taken for batches (``segments``).
-    3. The journal takes it for its next segment (J6), or it is given up: it is the first thing to go on a full disk.
-    A start takes one that a process left behind, if its length is right, and removes any other.
+Life cycle
+    1. It is made. Either a segment that a checkpoint covers is recycled (it is renamed, and the directory is synced),
+       or a new file is filled with zeros, in pieces, each of which is synced before the next is written.
+    2. It is ready. Its content does not matter, because leftovers of a segment are never taken for batches
+       (``segments``).
+    3. The journal uses it for its next segment (J6), or it is removed, because on a full disk it is removed first.
+    A start uses the spare of an earlier process if its length is right, and removes any other.
 
-There is never more than one, and none before the journal has grown by :data:`AFTER_BYTES` since the last checkpoint, so
-that a small store stays small. One that can't be made, or isn't synced without an error, is never used and harms
-nothing: the next try is after the next checkpoint, and the log says it once.
+There is never more than one. None is filled before the journal has grown by :data:`AFTER_BYTES` since the last
+checkpoint, so that a small store stays small. A spare that cannot be made, or whose sync fails, is never used and does
+no harm. The next attempt is after the next checkpoint, and the failure is logged once.
 
-Which thread: the state is the reactor's; only files are touched in threads.
+The state is used only in the reactor thread; only files are accessed in other threads.
 """
 
 from __future__ import annotations
@@ -42,33 +43,36 @@ from dstreams.storage.sync import Run
 _log = Logger()
 
 NAME: Final = "spare"
-"""No segment's name, so that no reader of the journal sees it."""
+"""The name of the file. It is not a segment's name, so readers of the journal ignore it."""
 
 AFTER_BYTES: Final = 1024 * 1024
-"""How far the journal has to have grown before a spare is made: a tiny or an idle store never gets there."""
+"""Number of bytes by which the journal must have grown before a spare is filled. A tiny or idle store has none."""
 
 PIECE_BYTES: Final = 64 * 1024
-"""How much is filled before it is synced. The syncs of appends share the disk with that: alone they took 200 us
-(one in a hundred 300), beside pieces of 64 KiB 290 (440) for the 0.4 s that 68 MiB take, of 1 MiB 330 (8,000)."""
+"""Number of bytes that are filled before they are synced, because the syncs of appends share the disk.
+
+Such syncs took 200 us without filling (one in a hundred took 300 us). During the 0.4 s that filling 68 MiB takes, they
+took 290 us (440 us) with pieces of 64 KiB, and 330 us (8,000 us) with pieces of 1 MiB.
+"""
 
 PIECES: Final = 16
-"""How many pieces a thread fills before it asks whether to go on."""
+"""Number of pieces that a thread fills before the reactor checks whether to continue."""
 
 MAX_BYTES: Final = 128 * 1024 * 1024
-"""The longest spare, however seldom checkpoints are."""
+"""Maximum number of bytes of a spare, even if checkpoints are rare."""
 
 ROOM: Final = 4
-"""No spare is made or kept unless so many times its length are free: on a small disk the room has better uses."""
+"""Free space on the disk that is required to make or keep a spare, as a multiple of its length."""
 
 
 @define(eq=False)
 class SpareSegment:
-    """Makes the spare and keeps it until it is taken.
+    """Makes the spare and keeps it until it is used.
 
-    :param directory: the journal's.
+    :param directory: the directory of the journal.
     :param run: runs work in a thread.
-    :param checkpoint_bytes: how far the journal grows between two checkpoints.
-    :param after: see :data:`AFTER_BYTES`; ``None`` when none is wanted at all.
+    :param checkpoint_bytes: the number of bytes by which the journal grows between two checkpoints.
+    :param after: see :data:`AFTER_BYTES`; ``None`` if no spare is ever made.
     :param piece: see :data:`PIECE_BYTES`.
     """
 
@@ -79,13 +83,13 @@ class SpareSegment:
     after: int | None = AFTER_BYTES
     _piece: int = PIECE_BYTES
     size: int = field(init=False)
-    """Its length: a segment is a little longer than what makes a checkpoint due."""
+    """The length of the spare: a little more than the growth that makes a checkpoint due."""
     _least: int = field(init=False)
     _file: File | None = field(default=None, init=False)
     _filling: File | None = field(default=None, init=False)
-    # Whether a thread is at work on the next one.
+    # Whether a thread is making the next spare.
     _busy: bool = field(default=False, init=False)
-    # Whether the last try failed and no checkpoint was taken since.
+    # Whether the last attempt failed and there has been no checkpoint since.
     _failed: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -101,13 +105,13 @@ class SpareSegment:
 
     @property
     def ready(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a spare."""
         return self._file is not None
 
     def adopt(self) -> File | None:
-        """Take what an earlier process left, or remove it: at a start, before anything is written.
+        """Return the spare of an earlier process, or remove it if it does not fit. Called at start before any write.
 
-        The caller syncs the directory: its name may have been given to it just before a crash.
+        The caller syncs the directory, because the file may have been renamed just before a crash.
         """
         if NAME not in self._disk.list(self._directory):
             return None
@@ -120,21 +124,21 @@ class SpareSegment:
         return None
 
     def take(self) -> File | None:
-        """The spare, for the journal's next segment; there is none any more."""
+        """Return the spare for the journal's next segment, and forget it."""
         file, self._file = self._file, None
         return file
 
     def prepare(self) -> None:
-        """Begin to fill one with zeros, if there is none and none on its way."""
+        """Begin to fill a spare with zeros, if there is none and none is being made."""
         if self.after is None or self._file is not None or self._busy or self._failed or self._stopping:
             return
         self._busy = True
         Deferred.fromCoroutine(self._fill()).addErrback(_log_failure).addCallback(self._over)
 
     def recycle(self, covered: Callable[[], list[str]]) -> Deferred[None]:
-        """A checkpoint is over: keep one of the segments that it covers, if there is no spare.
+        """Keep one of the segments that a finished checkpoint covers, if there is no spare.
 
-        :param covered: gives their paths, called in a thread; what isn't kept is the caller's to remove.
+        :param covered: returns the paths of these segments; called in a thread. The caller removes the other segments.
         """
         self._failed = False
         if self.after is None or self._file is not None or self._busy:
@@ -144,24 +148,27 @@ class SpareSegment:
         return kept.addErrback(_log_failure).addCallback(self._over)
 
     def hold_off(self) -> None:
-        """The spare couldn't be used: make no other before the next checkpoint."""
+        """Make no other spare before the next checkpoint, because the last one could not be used."""
         self._failed = True
 
     def give_up(self) -> bool:
-        """The disk is full: give its room back; whether there was any."""
+        """Remove the spare, because the disk is full.
+
+        :return: whether there was one.
+        """
         file = self._file or self._filling
         self._file = self._filling = None
         if file is None:
             return False
         self._failed = True
         with suppress(OSError):
-            file.truncate(0)  # a thread that writes to it would keep the room beyond the name
+            file.truncate(0)  # the space of an unlinked file is not freed while a thread still writes to it
         with suppress(OSError):
             self._disk.unlink(self._path)
         return True
 
     def stop(self) -> Deferred[None]:
-        """Make no more; fires when no thread is at work."""
+        """Stop making spares; the Deferred fires when no thread is making one."""
         self._stopping = True
         if self._filling is not None:
             self.give_up()
@@ -177,7 +184,7 @@ class SpareSegment:
             if self._stopping:
                 self.give_up()
             offset = 0
-            # Unless it is given up meanwhile.
+            # _filling changes if the spare is given up meanwhile.
             while self._filling is file and offset < self.size:
                 offset = await self._run(self._fill_some, file, offset)
         except OSError as error:
@@ -196,7 +203,7 @@ class SpareSegment:
             self._told = self._told and self._file is None
 
     async def _dismiss(self, error: OSError) -> None:
-        """It couldn't be made: leave nothing of it."""
+        """Remove the remains of a spare that could not be made."""
         self._failed = True
         if not self._told:
             self._told = True
@@ -220,7 +227,7 @@ class SpareSegment:
         return file
 
     def _fill_some(self, file: File, offset: int) -> int:
-        """Fill some pieces; where the next begins."""
+        """Fill some pieces, and return the offset of the next one."""
         for _ in range(PIECES):
             size = min(self._piece, self.size - offset)
             if size:
@@ -239,7 +246,7 @@ class SpareSegment:
             if size > self.size:
                 file.truncate(self.size)
             self._disk.rename(path, self._path)
-            # Else a power loss could give the segment's name back to what the journal is about to write into (J6).
+            # Otherwise a power loss could restore the segment's name while the journal writes into the file (J6).
             self._disk.sync_directory(self._directory)
             file.path = self._path
             return file

@@ -1,18 +1,18 @@
-"""The modes ``file-fast`` and ``file-durable``: a journal for the promise, data files for the reads.
+"""The modes ``file-fast`` and ``file-durable``: the journal makes commits durable, and reads use data files.
 
-A commit is one batch in the journal: written in ``file-fast``, written and synced in ``file-durable``. What it
-carries stays in memory until a checkpoint writes it into the data files. See ``journal``, ``data_files``,
-``catalog_file`` for the files, ``checkpoint`` for the way from the one to the others.
+A commit is one batch in the journal: written in ``file-fast``, written and synced in ``file-durable``. Its messages
+stay in memory until a checkpoint writes them into the data files. The modules ``journal``, ``data_files`` and
+``catalog`` describe the files; ``checkpoint`` writes from the journal into the others.
 
     <data_dir>/store.json   layout and format
-    <data_dir>/lock         held by the server that uses the directory
-    <data_dir>/reserve      takes up room until a delete needs it
-    <data_dir>/journal/     segments, and a spare one
-    <data_dir>/data/        the streams' bytes
-    <data_dir>/catalog.db   the streams' state as of the last checkpoint
+    <data_dir>/lock         locked by the server that uses the directory
+    <data_dir>/reserve      reserves space for deletes on a full disk
+    <data_dir>/journal/     segments, and a spare segment
+    <data_dir>/data/        the bytes of the streams
+    <data_dir>/catalog.db   the state of the streams as of the last checkpoint
 
-Recovery loads the catalog and replays the journal from the position that the catalog names. It writes nothing into
-the data files, so it can be interrupted and repeated.
+Recovery loads the catalog and replays the journal from the position in the catalog. It writes nothing into the data
+files, so it can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -52,18 +52,26 @@ from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
 _log = Logger()
 
 RECLAIM_DELAY = 60.0
-"""Seconds from a delete to the checkpoint that gives its space back, unless one comes by itself."""
+"""Seconds from a delete to the checkpoint that frees its space, unless another checkpoint does so earlier."""
 
 LARGE_COMMIT_BYTES = 2 * 1024 * 1024
-"""Groups of more bytes are written in a thread: a checksum and a copy into the page cache take 0.5 to 1 ms per MB."""
+"""Maximum bytes of a group that is written without a thread.
+
+The checksum and the copy into the page cache take 0.5 to 1 ms per MB.
+"""
 
 MANY_SEGMENTS = 64
-"""A checkpoint is due after a start that has read more, however short they are: each start reads one more, and has all
-of them open at once."""
+"""Maximum number of segments that a start reads without making a checkpoint due, even if they are short.
+
+Each start begins another segment, and opens all of them at the same time.
+"""
 
 CHARGES = Charges(stream=1024, message=8, producer=320)
-"""Measured, rounded up: a stream takes some 500 bytes in memory and 250 on disk, a message 8 bytes on disk, a producer
-200 bytes in memory and 100 on disk."""
+"""The overhead of streams, measured and rounded up.
+
+A stream takes about 500 bytes in memory and 250 on disk, a message 8 bytes on disk, and a producer 200 bytes in memory
+and 100 on disk.
+"""
 
 LAYOUT = {"layout": "files", "format": FORMAT}
 
@@ -73,14 +81,16 @@ class FileStorage:
     """The file modes (a ``Storage``).
 
     :param directory: the data directory.
-    :param make_syncer: gives the syncer of ``file-durable``, called in :meth:`open`; ``None`` for ``file-fast``.
+    :param make_syncer: returns the syncer of ``file-durable``, called in :meth:`open`; ``None`` for ``file-fast``.
     :param run: runs work in a thread.
-    :param call_later: the reactor's, so that the space of deleted streams comes back on a quiet server too.
-    :param checkpoint_bytes: a checkpoint is due when the journal has grown by as many bytes.
-    :param reserve_bytes: how much room is kept for deletes on a full disk.
-    :param spare_after: how far the journal grows before a spare segment is made, in ``file-durable``; ``None``: never.
-    :param spare_piece: how much of that one is written before it is synced.
-    :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
+    :param call_later: the reactor's ``callLater``, so that the space of deleted streams is freed on an idle server too.
+    :param checkpoint_bytes: a checkpoint is due when the journal has grown by this number of bytes.
+    :param reserve_bytes: the number of bytes reserved for deletes on a full disk.
+    :param spare_after: the growth of the journal, in bytes, before a spare segment is made in ``file-durable``;
+        ``None`` disables spare segments.
+    :param spare_piece: the number of bytes of a spare segment that are written before they are synced.
+    :param now_ns: returns the Unix time in nanoseconds. Stream ids start from it (divided by 1024), unless the store
+        has higher ones.
     """
 
     _directory: str
@@ -91,7 +101,7 @@ class FileStorage:
     _connect: Connect = connect
     _lock: DirectoryLock | None = field(factory=DirectoryLock)
     _call_later: Callable[[float, Callable[[], object]], object] | None = None
-    # Whether a checkpoint has been arranged for deleted streams.
+    # Whether a checkpoint is scheduled to free the space of deleted streams.
     _reclaiming: bool = field(default=False, init=False)
     _closing: bool = field(default=False, init=False)
     _now_ns: Callable[[], int] = time.time_ns
@@ -114,12 +124,12 @@ class FileStorage:
     def at(
         cls, directory: str, reactor: Any, *, durable: bool = True, checkpoint_bytes: int = 64 * 1024 * 1024
     ) -> Self:
-        """A store in a directory, as the configuration describes one.
+        """Create the store of a directory, with the options that the configuration has.
 
-        :param directory: made at the opening, where it is missing.
+        :param directory: the data directory; :meth:`open` creates it if it does not exist.
         :param reactor: watches descriptors and runs threads.
         :param durable: whether a change is synced before it is acknowledged: ``file-durable``, else ``file-fast``.
-        :param checkpoint_bytes: how large the journal may grow before it is written into the data files.
+        :param checkpoint_bytes: the growth of the journal, in bytes, after which it is written into the data files.
         """
         run = in_threads(reactor)
         make_syncer = partial(choose_syncer, reactor, run) if durable else None
@@ -127,24 +137,24 @@ class FileStorage:
 
     @property
     def name(self) -> str:
-        """The mode's name."""
+        """The name of the mode."""
         return "file-fast" if self._make_syncer is None else "file-durable"
 
     @property
     def immediate(self) -> bool:
-        """A write is all that ``file-fast`` promises, and only large ones are done in a thread."""
+        """True for ``file-fast``, which promises only a write; only large writes are done in a thread."""
         return self._make_syncer is None
 
     @property
     def failure(self) -> str | None:
-        """Why nothing can be written any more, if so."""
-        journal = getattr(self, "_journal", None)  # there is none before the store is open
+        """Why nothing can be written any more, or ``None``."""
+        journal = getattr(self, "_journal", None)  # the attribute is missing before the store is open
         return None if journal is None else journal.dead
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
-        """Take the directory, rebuild the state of all streams, and make the store ready.
+        """Lock the directory, rebuild the state of all streams, and prepare the store for commits.
 
-        :raise StorageError: the text says what is wrong and what to do.
+        :raise StorageError: if that fails; the text says what is wrong and what to do.
         """
         if self._lock is not None:
             self._lock.acquire(self._directory)
@@ -175,7 +185,7 @@ class FileStorage:
             raise
 
     def _recover(self, catalog_file: CatalogFile, progress: Progress) -> None:
-        """Load the catalog, replay the journal, and make ready to go on behind it."""
+        """Load the catalog, replay the journal, and prepare to write after it."""
         directory, disk = self._directory, self._disk
         dirty = DirtyStreams()
         covered = catalog_file.coverage()
@@ -183,7 +193,7 @@ class FileStorage:
         rebuild = Rebuild(self._catalog)
         load_streams(catalog_file, rebuild, progress)
         self._replay(found, rebuild, dirty, progress)
-        # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
+        # An id must never be reused, even if the only trace of it is an ETag in a client's cache.
         self._last_id = max(rebuild.highest_id, covered.last_id, self._now_ns() >> 10)
         if self._make_syncer is not None:
             self._syncer = self._make_syncer()
@@ -194,7 +204,7 @@ class FileStorage:
             disk, f"{directory}/journal", self._run, self._checkpoint_bytes,
             self._spare_after if self._syncer is not None else None, self._spare_piece,
         )  # fmt: skip
-        # Else the journal of a server that is always killed before its next checkpoint would grow without bound.
+        # Otherwise the journal of a server that is always killed before its next checkpoint would grow without bound.
         grown = self._checkpoint_bytes if len(found.read) > MANY_SEGMENTS else 0
         make_room = partial(self._files.free_uncovered, dirty.removed)
         self._journal.begin(found, self._spare.adopt(), grown, make_room)
@@ -204,7 +214,7 @@ class FileStorage:
         )  # fmt: skip
         self._reserve.make()
         for folder in ("journal", "data"):
-            # A sync that fails for want of a descriptor would be taken for one that has lost something.
+            # If a sync failed because there is no descriptor, that would be treated as a loss of data.
             disk.hold_directory(f"{directory}/{folder}")
 
     def _replay(self, found: Replay, rebuild: Rebuild, dirty: DirtyStreams, progress: Progress) -> None:
@@ -225,12 +235,12 @@ class FileStorage:
         return self._last_id
 
     def next_stream_id(self) -> int:
-        """A number that no stream of this store ever had."""
+        """Return a number that no stream of this store has ever had."""
         self._last_id += 1
         return self._last_id
 
     def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
-        """Write the group as one batch; with a syncer, it is durable when the Deferred fires."""
+        """Write a group as one batch. With a syncer, it is durable when the Deferred fires."""
         if self._checkpoints.begin_if_due(self._checkpoint_bytes):
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
         if self._checkpoints.journal_busy:
@@ -275,15 +285,18 @@ class FileStorage:
             self._checkpoints.release_journal()
 
     def _find_room(self, changes: Sequence[Change], write: Callable[[], object]) -> bool:
-        """Write a group that didn't fit on the disk, if the spare segment or the reserve can be given up for it.
+        """Write a group that did not fit on the disk, if removing the spare segment or the reserve makes space for it.
 
         :param write: writes the group to the journal.
-        :return: whether it is written.
+        :return: whether the group was written.
         """
         return self._write_without_spare(write) or self._write_on_full_disk(changes, write)
 
     def _write_without_spare(self, write: Callable[[], object]) -> bool:
-        """Write a group into the room that the spare segment took, if there was one."""
+        """Remove the spare segment, if there is one, and write a group into its space.
+
+        :return: whether the group was written.
+        """
         if not self._spare.give_up():
             return False
         try:
@@ -293,12 +306,15 @@ class FileStorage:
         return True
 
     def _write_on_full_disk(self, changes: Sequence[Change], write: Callable[[], object]) -> bool:
-        """Make room, and write a group into it all the same that makes more."""
+        """Begin to free the space of deleted streams; if the group contains a delete, release the reserve and write it.
+
+        :return: whether the group was written.
+        """
         if self._checkpoints.dirty.removed:
             self._make_room()
         if not any(isinstance(change, Delete) for change in changes) or not self._reserve.release():
             return False
-        # What else is in the group goes with it: a group is committed as a whole.
+        # The other changes of the group are written too, because a group is committed as a whole.
         write()
         return True
 
@@ -306,7 +322,7 @@ class FileStorage:
         self._checkpoints.make_room().addCallback(lambda _: self._run(self._reserve.make))
 
     def _commit_after(self, _: None, changes: Sequence[Change]) -> Deferred[None] | None:
-        """The checkpoint that had to go first is over."""
+        """Commit a group after the checkpoint that it had to wait for."""
         if self._checkpoints.error is not None:
             raise self._checkpoints.error
         return self.commit(changes)
@@ -319,7 +335,7 @@ class FileStorage:
         raise StorageError(self._journal.dead)
 
     def _keep(self, changes: Sequence[Change]) -> None:
-        """The group is committed: make its bytes readable. The engine applies it next."""
+        """Make the bytes of a committed group readable. The engine applies the group next."""
         self._checkpoints.next_unapplied = self._journal.next_sequence
         files, streams, note = self._files, self._catalog.streams, self._checkpoints.dirty.note
         for change in changes:
@@ -327,7 +343,7 @@ class FileStorage:
             if isinstance(change, Append):
                 if change.data:
                     state = streams.get(change.stream_id)
-                    if state is None:  # created in this very group
+                    if state is None:  # created in the same group
                         files.append(change, change.start, 0)
                     else:
                         files.append(change, state.start, state.messages)
@@ -340,7 +356,7 @@ class FileStorage:
                 self._reclaim_soon()
 
     def _reclaim_soon(self) -> None:
-        """Arrange for a checkpoint: it gives back the space of deleted streams."""
+        """Schedule a checkpoint that frees the space of deleted streams."""
         if self._call_later is not None and not self._reclaiming:
             self._reclaiming = True
             self._call_later(RECLAIM_DELAY if self._reserve.is_there else 0, self._reclaim)
@@ -355,21 +371,21 @@ class FileStorage:
             self._make_room()
 
     def source(self, state: StreamState) -> ByteSource:
-        """The bytes of a stream."""
+        """Return the bytes of a stream."""
         return self._files.source(state)
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
         """Verify the data files of all streams, once; see ``Storage``."""
         streams = self._catalog.streams
-        # Nearly in the order of the ids, and so of the directories' last use.
+        # Nearly in the order of the ids, and so of the last use of the directories.
         return self._files.scrub(filter(None, map(streams.get, chain.from_iterable(streams.key_lists()))))
 
     def checkpoint(self) -> Deferred[None]:
-        """Write everything into the data files and the catalog now."""
+        """Take a checkpoint now: write everything into the data files and the catalog."""
         return self._checkpoints.run()
 
     def close(self) -> Deferred[None]:
-        """Take a last checkpoint, so that the next start is quick, and let go of the directory."""
+        """Take a last checkpoint, so that the next start is fast, and release the directory."""
         self._closing = True
         idle = self._spare.stop()
         done = self._checkpoints.stop()

@@ -1,4 +1,4 @@
-"""Verifying all that lies in a stream's files: for the check of a whole directory, and for the scrub."""
+"""Verifies the files of a stream, for the check of a data directory and for the scrub."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dstreams.storage.index import APPEND_END
 from dstreams.storage.interface import StorageDamaged, Verified
 
 STEP_RUNS: Final = 64
-"""How many runs are verified in a step: half a megabyte."""
+"""Number of runs that are verified in one step: half a megabyte."""
 
 PAGE_BYTES: Final = 4096
 
 
 @frozen
 class Extent:
-    """What a stream should have in its files.
+    """The part of a stream that should be in its files.
 
     :param start: the stream's own start.
-    :param end: the position up to which its files reach.
-    :param messages: how many messages these are.
+    :param end: the position at which the files end.
+    :param messages: the number of messages in the files.
     """
 
     stream_id: int
@@ -36,9 +36,9 @@ class Extent:
 
 
 def verify_stream(disk: Disk, paths: Sequence[str], extent: Extent) -> Iterator[Verified]:
-    """Verify a stream's files, a bounded step each time the next item is asked for.
+    """Verify the files of a stream, in one bounded step for each item of the iterator.
 
-    :param paths: the data file, the index file and the file of checksums.
+    :param paths: the paths of the data file, the index file and the file of checksums.
     """
     opened: list[File] = []
     for path in paths:
@@ -51,18 +51,18 @@ def verify_stream(disk: Disk, paths: Sequence[str], extent: Extent) -> Iterator[
 
 
 class _Verification:
-    """The way through one stream's files."""
+    """Verifies the files of one stream in steps."""
 
     def __init__(self, extent: Extent, data: File, index: File, sums: File) -> None:
         self._extent, self._data, self._index, self._sums = extent, data, index, sums
-        # Up to where all is verified or known to be damaged, and how many messages that are.
+        # The position up to which everything is verified or known to be damaged, and the number of messages up to it.
         self._position, self._messages = extent.start, 0
-        # Whether the last entry before was damaged, so that it isn't known how many messages there were.
+        # Whether the previous entry was damaged, so that the number of messages is unknown.
         self._gap = False
         self._damaged: list[StorageDamaged] = []
 
     def steps(self) -> Iterator[Verified]:
-        """Verify run after run."""
+        """Verify all runs in order."""
         extent, place, size = self._extent, 0, 3 * PAGE_BYTES
         while self._position < extent.end:
             try:
@@ -95,14 +95,14 @@ class _Verification:
         return Verified(size, damaged)
 
     def _verify(self, run: Run | None, place: int) -> int:
-        """Verify a run; how many bytes were read."""
+        """Verify a run, and return the number of bytes read."""
         if run is None:
             self._gap = True
             what = f"the entry number {place} is damaged"
             self._note(f"{self._sums.path}: {what}", f"{self._extent.stream_id:016x}.sums: {what}")
             return 0
         if run.end > self._extent.end:
-            # What a crash has left behind the last valid entry, which isn't there.
+            # Left by a crash after the last valid entry, which is missing.
             self._missing(self._extent.end)
             self._gap, self._position = True, self._extent.end
             return 0
@@ -135,8 +135,8 @@ class _Verification:
             self._note(f"{self._index.path} doesn't end an append at the tail {run.end}", f"{self._index.path} end")
 
     def _missing(self, until: int) -> None:
-        """Some positions have no valid entry."""
-        if not self._gap:  # else it is told already
+        """Report that the positions up to ``until`` have no valid entry."""
+        if not self._gap:  # else it has been reported already
             where = f"{self._sums.path}: there are no checksums for the bytes from {self._position} to {until}"
             self._note(where, where)
 
