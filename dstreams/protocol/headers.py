@@ -125,7 +125,7 @@ def is_closed(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def is_plain_integer(raw: bytes) -> bool:
-    """Whether a value is surely accepted by :func:`parse_integer`. Values of 16 digits are not checked further."""
+    """Whether :func:`parse_integer` accepts a value of up to 15 digits; ``False`` for 16 digits, even if it does."""
     return raw.isdigit() and len(raw) < 16 and (raw[0] != 0x30 or len(raw) == 1)
 
 

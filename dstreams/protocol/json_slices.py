@@ -104,8 +104,8 @@ _IN_OBJECT: Final = {
     _After.IN_KEY: b'{"',
 }
 _AT_TOP: Final = {_After.NOTHING: b"", _After.VALUE: b"0", _After.IN_STRING: b'"'}
-"""With ``_IN_ARRAY`` and ``_IN_OBJECT``: the substitute for the text after the innermost open bracket and before a
-group, by the last token of that text."""
+"""With ``_IN_ARRAY`` and ``_IN_OBJECT``: the substitute for the text from the innermost open bracket up to a group, by
+the last token of that text."""
 
 _COMPLETIONS: Final = (
     (_After.VALUE, b""),
@@ -196,7 +196,7 @@ class JsonSlices:
         """Return the messages, after :meth:`steps` is exhausted."""
         return Messages(self._stored.getvalue(), self._ends, self._lengths)
 
-    # -- moving on
+    # -- advancing
 
     def _skip_blanks(self) -> Iterator[None]:
         """Advance past white space, but not inside strings."""

@@ -56,8 +56,8 @@ CLOCK_QUARANTINE = 600.0
 def idle_at_rest(state: StreamState, now: float) -> float:
     """Return the seconds for which a stream that is not being served has been idle, at the least.
 
-    The last renewals before a crash may be missing, so :data:`PERSIST_INTERVAL` is subtracted. A stream that had
-    expired before then stays expired.
+    The last renewals before a crash may be missing, so :data:`PERSIST_INTERVAL` is subtracted. A stream that expired
+    longer ago than that stays expired.
 
     :param now: Unix seconds.
     """

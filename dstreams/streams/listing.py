@@ -21,7 +21,7 @@ from dstreams.model.state import StreamState
 from dstreams.runtime.timers import TimerWheel
 
 RUN_NAMES = 5_000
-"""Number of names sorted in one step, give or take a few more: one to three milliseconds."""
+"""Number of names sorted in one step, perhaps exceeded by a few: one to three milliseconds."""
 
 KEEP_SECONDS = 60.0
 """Seconds for which a snapshot of many names is kept after its last page."""

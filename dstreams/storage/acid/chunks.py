@@ -1,7 +1,7 @@
 """Chunks: how a shard stores a stream's bytes and the index of its messages.
 
 Form
-    A row of ``chunks``: ``id``, higher than the ids of all older rows and than every ``noted`` (see ``shard``);
+    A row of ``chunks``: ``id``, at the time of writing higher than all other ids and every ``noted`` (see ``shard``);
     ``stream_id``; ``start``, the absolute position of the first byte; ``checksum``; ``entries``, the index entries (see
     ``index``, unsigned 64-bit little-endian) of the messages that end in the chunk; ``data``, the bytes; ``number``,
     the number of the stream's messages that end before the chunk; ``at``, the time when the newest bytes in it were

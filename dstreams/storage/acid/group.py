@@ -82,7 +82,7 @@ class Group:
 
 @define(eq=False)
 class Planner:
-    """Plans commits.
+    """Plans what a commit writes.
 
     :param catalog: the committed state.
     :param fork_shards: the shards of all forks.

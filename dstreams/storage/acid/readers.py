@@ -15,7 +15,7 @@ from dstreams.storage.stream_rows import Connect, Connection
 _T = TypeVar("_T")
 
 MAX_IDLE: Final = 32
-"""Maximum number of idle connections that are kept for later reads. Each read in progress has one more."""
+"""Maximum number of idle connections kept for later reads. Each read in progress has a connection in addition."""
 
 
 @define(eq=False)

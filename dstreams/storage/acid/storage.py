@@ -343,4 +343,4 @@ class AcidStorage:
 
 
 def _unlimited() -> None:
-    """In memory there is no disk that could be full."""
+    """Return ``None``, because databases in memory are not limited by a disk."""

@@ -14,7 +14,7 @@ from dstreams.storage.acid.chunks import OpenRun
 from dstreams.storage.recent import RecentBytes
 
 STREAM_SHARE: Final = 4
-"""The divisor of the budget that gives the maximum for one stream, so that a fast stream does not evict all others."""
+"""One stream may use at most the budget divided by this number, so that a fast stream does not evict all others."""
 
 OVERHEAD: Final = 640
 """Bytes that a tail takes besides its data and entries: measured, rounded up."""

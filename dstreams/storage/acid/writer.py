@@ -64,8 +64,8 @@ class Writer:
         """Write and commit a group.
 
         :raise StorageFull: if there is not enough space. Nothing of the group was kept.
-        :raise Undecided: if there is not enough space. Nothing of the group is kept, unless the process ends before the
-            next group is written.
+        :raise Undecided: if there is not enough space, not even for voiding the group. Nothing of the group is kept,
+            unless the process ends before the next group is written.
         :raise StoreFailed: if the store must take no more changes.
         :raise StorageError: for other errors. Nothing of the group was kept, and the next one may succeed.
         """
