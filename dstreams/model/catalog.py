@@ -17,7 +17,7 @@ from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 
 
 class AnyCatalog(ABC):
-    """What both catalogs have: look-ups, and the function that applies a change."""
+    """The common part of both catalogs: look-ups, and the function that applies a change."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The ends of many messages, without an object for each of them."""
+"""The ends of many messages, stored without an object for each of them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Final, overload
 from attrs import define
 
 MANY: Final = 2048
-"""From so many messages in one append on, their ends are :class:`ManyEnds`; fewer are a tuple."""
+"""Minimum number of messages in an append for which their ends are :class:`ManyEnds`; the ends of fewer are a tuple."""
 
 
 @define(eq=False)
 class ManyEnds(Sequence[int]):
     """The absolute ends of the messages of one append.
 
-    A tuple of 4 million numbers takes 170 MB, and each step over it 0.1 s or more. These arrays are made in slices
-    while the body is checked, before it is known where the append will begin; afterwards nothing is done for each
-    message.
+    A tuple of 4 million numbers takes 170 MB, and each pass over it takes 0.1 s or more. These arrays are built in
+    slices while the body is checked, before the start of the append is known. Afterwards no work per message is needed.
 
-    :param start: where the first message begins.
-    :param relative: the ends less ``start``, ascending, 64 bits each.
+    :param start: the position at which the first message begins.
+    :param relative: the ends minus ``start``, ascending, 64 bits each.
     :param lengths: the lengths of the messages, 32 bits each.
     """
 
@@ -32,11 +31,11 @@ class ManyEnds(Sequence[int]):
 
     @classmethod
     def of_lengths(cls, start: int, lengths: array[int]) -> ManyEnds:
-        """The ends of messages of these lengths."""
+        """Return the ends of messages of these lengths."""
         return cls(start, array("Q", accumulate(lengths)), lengths)
 
     def at(self, start: int) -> ManyEnds:
-        """The same messages, beginning elsewhere; nothing is copied."""
+        """Return the ends of the same messages with another start, without copying anything."""
         return ManyEnds(start, self.relative, self.lengths)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Character sets of one byte a character: what text streams may name besides UTF-8."""
+"""Single-byte character sets, which text streams may use besides UTF-8."""
 
 from __future__ import annotations
 
@@ -81,27 +81,27 @@ SINGLE_BYTE: Final = frozenset(
         "tis_620",
     )
 )
-"""Python's codecs in which every byte is a character of its own, or undefined.
+"""Python's codecs in which every byte is one character, or undefined.
 
-A list, because Python would import a module for each name that it is asked for, and remember each name.
+They are listed here, because Python's look-up tries to import a module for each name, and caches each name.
 """
 
 _MORE_NAMES: Final = {"windows_874": "cp874", "x_mac_cyrillic": "mac_cyrillic", "iso_8859_8_i": "iso8859_8"}
-"""Names in use that Python doesn't know."""
+"""Names in use that are missing in Python, with Python's names."""
 
 
 def decoding_table(name: str) -> str | None:
-    """Return what each byte means in a character set.
+    """Return the character for each byte in a character set.
 
-    :param name: as in a ``charset`` parameter, in any letter case.
-    :return: 256 characters, U+FFFD for each undefined byte; ``None`` if the server doesn't decode this character set:
-        UTF-8, those of several bytes a character, those with a state, and unknown ones.
+    :param name: the name as in a ``charset`` parameter, in any letter case.
+    :return: 256 characters, U+FFFD for each undefined byte. ``None`` if the server does not decode this character set:
+        UTF-8, character sets with several bytes per character, stateful ones, and unknown ones.
     """
     codec = normalize_encoding(name).lower()
     codec = _MORE_NAMES.get(codec) or aliases.get(codec, codec)
     return _table(codec) if codec in SINGLE_BYTE else None
 
 
-@cache  # there are few codecs
+@cache  # unbounded, because there are few codecs
 def _table(codec: str) -> str:
     return "".join(bytes((byte,)).decode(codec, "replace") for byte in range(256))

@@ -1,4 +1,4 @@
-"""Content types: what a stream's bytes are (PROTOCOL section 9)."""
+"""Content types of streams (PROTOCOL section 9)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dstreams.protocol.problems import BadRequest, printable
 from dstreams.protocol.sse import SseEncoding
 
 MAX_BYTES: Final = 1024
-"""The longest value taken: it is stored per stream and cached. RFC 6838 names need 255 at most."""
+"""Maximum length of a header value in bytes. The value is stored for each stream, and cached. RFC 6838 names need at
+most 255."""
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -23,29 +24,29 @@ _MEDIA_TYPE: Final = re.compile(
 )
 """RFC 9110 section 8.3.1, without the obsolete bytes above 127.
 
-Blanks belong to what follows them: if the end of an empty parameter could take them too, a hostile value
-would be tried in exponentially many ways.
+Blanks are matched only together with what follows them. If the end of an empty parameter could match them too, a
+hostile value would cause exponential backtracking.
 """
 
 
 _PARAMETER: Final = re.compile(r";[ \t]*(?:([^\s;=]+)=(\"(?:[^\"\\]|\\.)*\"|[^\s;]*))?[ \t]*")
-"""A parameter of a well-formed value, and the blanks after it."""
+"""Matches a parameter of a well-formed value, and the blanks after it."""
 _BACKSLASH: Final = re.compile(r"\\(.)")
 
 _ACTIVE: Final = re.compile(r"text/html|(text|application)/xml|.+\+xml|multipart/x-mixed-replace")
-"""Media types that a browser shows as a page, in which scripts run: HTML, XML with its kinds (XHTML, SVG, MathML, with
-style sheets and XSLT), and a sequence of pages."""
+"""Matches media types that a browser shows as a page in which scripts run: HTML, XML and its kinds (XHTML, SVG, MathML,
+with style sheets and XSLT), and a sequence of pages."""
 
 _SANDBOX: Final = b"Content-Security-Policy: sandbox; default-src 'none'\r\n"
-"""Keeps a page that somebody has stored from acting in the name of this server's origin, and from loading anything."""
+"""Prevents a page that a client has stored from acting with this server's origin, and from loading anything."""
 
 
 @frozen
 class ContentType:
     """A content type, as sent and as compared.
 
-    :param value: what the client sent, without surrounding blanks; ASCII. This is what readers get.
-    :param media_type: type and subtype in lower case, without parameters. This is what is compared.
+    :param value: the value that the client sent, without surrounding blanks; ASCII. Readers get this value.
+    :param media_type: type and subtype in lower case, without parameters. Content types are compared by it.
     """
 
     value: str
@@ -53,12 +54,12 @@ class ContentType:
     is_json: bool = field(init=False, eq=False)
     """Whether JSON mode applies (PROTOCOL section 9.1)."""
     sse_encoding: SseEncoding = field(init=False, eq=False)
-    """How the bytes travel in server-sent events (PROTOCOL section 5.8)."""
+    """How the bytes are encoded in server-sent events (PROTOCOL section 5.8)."""
     decoding_table: str | None = field(init=False, eq=False, repr=False)
-    """The 256 characters that a text's bytes stand for, if its ``charset`` has one byte a character; otherwise it is
-    taken for UTF-8."""
+    """The 256 characters for the bytes of a text, if its ``charset`` is a single-byte one; ``None`` for UTF-8 and for
+    everything that is treated as UTF-8 or is not text."""
     line: bytes = field(init=False, eq=False, repr=False)
-    """The header line of an answer that carries them; where a browser could run scripts, a second one: a sandbox."""
+    """The header line for responses with such content, followed by a sandbox line if a browser could run scripts."""
 
     @is_json.default
     def _decide_json(self) -> bool:
@@ -86,16 +87,16 @@ class ContentType:
 
 
 DEFAULT: Final = ContentType("application/octet-stream", "application/octet-stream")
-"""The type of a stream created without one (PROTOCOL section 5.1)."""
+"""The content type of a stream that is created without one (PROTOCOL section 5.1)."""
 
 
 @lru_cache(maxsize=512)
 def parse_content_type(raw: bytes) -> ContentType:
-    """Read a ``Content-Type`` header.
+    """Parse a ``Content-Type`` header.
 
     :param raw: the header's value.
     :return: the content type; the same object for the same value while it is cached.
-    :raises BadRequest: the value is blank, too long, or not ``type/subtype`` with well-formed parameters.
+    :raises BadRequest: if the value is blank, too long, or not ``type/subtype`` with well-formed parameters.
     """
     value = raw.strip(b" \t")
     match = _MEDIA_TYPE.fullmatch(value) if len(value) <= MAX_BYTES else None
@@ -106,7 +107,7 @@ def parse_content_type(raw: bytes) -> ContentType:
 
 @lru_cache(maxsize=512)
 def media_type(raw: bytes) -> str:
-    """Read only what is compared from a ``Content-Type`` header.
+    """Return the media type in a ``Content-Type`` header, by which content types are compared.
 
     :param raw: the header's value.
     :return: type and subtype in lower case, without parameters.

@@ -11,24 +11,24 @@ _LIST: Final = re.compile(rb"[ \t]*(?:%(tag)b[ \t]*)?(?:,[ \t]*(?:%(tag)b[ \t]*)
 
 
 def format_etag(stream_id: int, start: int, end: int, closed: bool) -> bytes:
-    """Name the answer to a read.
+    """Return the entity tag for the response to a read.
 
-    :param stream_id: the number of the stream's incarnation, so that a recreated stream has other tags.
-    :param start: the position the read began at.
-    :param end: the position after the last byte of the answer.
-    :param closed: whether the answer tells that the stream is closed.
+    :param stream_id: the id of the stream's incarnation, so that a recreated stream has other tags.
+    :param start: the position at which the read began.
+    :param end: the position after the last byte of the response.
+    :param closed: whether the response says that the stream is closed.
     :return: a strong entity tag with its quotes.
     """
     return (b'"%x:%d:%d:c"' if closed else b'"%x:%d:%d"') % (stream_id, start, end)
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:
-    """Whether the client already has the answer (RFC 9110 section 13.1.2).
+    """Whether the client already has the response (RFC 9110 section 13.1.2).
 
     :param if_none_match: the header's value: ``*`` or a list of entity tags.
-    :param etag: the tag of the current answer.
-    :return: ``True`` when one of them equals it in the weak comparison; ``False`` for a malformed list too,
-        since sending the answer again is always right.
+    :param etag: the tag of the current response.
+    :return: ``True`` for ``*``, or if one of the tags equals it in the weak comparison. ``False`` also for a malformed
+        list, since sending the response again is always correct.
     """
     if if_none_match == etag:
         return True

@@ -1,4 +1,4 @@
-"""When streams expire: ``Stream-TTL`` and ``Stream-Expires-At`` (PROTOCOL section 5.1)."""
+"""The headers that make streams expire: ``Stream-TTL`` and ``Stream-Expires-At`` (PROTOCOL section 5.1)."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ _DATE_TIME: Final = re.compile(
     rb"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     rb"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-"""RFC 3339 section 5.6; fractions down to nanoseconds."""
+"""RFC 3339 section 5.6, with fractions of up to nine digits (nanoseconds)."""
 
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIX_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _DAY_SECONDS: Final = 86400
 _FIRST: Final = (1 - _UNIX_EPOCH_DAY) * _DAY_SECONDS
 _END: Final = (date.max.toordinal() + 1 - _UNIX_EPOCH_DAY) * _DAY_SECONDS
-"""The first second of year 1 and the first after year 9999, in UTC: what the format can write."""
+"""With ``_FIRST`` the range that the format can express: from the first second of year 1 to the first after year 9999,
+in UTC."""
 _LATEST: Final = math.nextafter(_END, 0.0)
 
 
 def parse_ttl(raw: bytes) -> int:
-    """Read ``Stream-TTL``.
+    """Parse ``Stream-TTL``.
 
     :param raw: the header's value.
-    :return: seconds without a read or write until the stream expires; 0 expires at once.
-    :raises BadRequest: it isn't a plain decimal integer.
+    :return: the seconds without a read or write after which the stream expires; with 0 it expires immediately.
+    :raises BadRequest: if the value is not a plain decimal integer.
     """
     return parse_integer(STREAM_TTL, raw)
 
 
 def parse_expires_at(raw: bytes) -> float:
-    """Read ``Stream-Expires-At``.
+    """Parse ``Stream-Expires-At``.
 
-    :param raw: the header's value: an RFC 3339 date and time with ``Z`` or a numeric offset, of a year from 1
-        to 9999. The leap second 23:59:60 UTC counts as the last moment of the second before.
+    :param raw: the header's value: an RFC 3339 date and time with ``Z`` or a numeric offset, in the years 1 to 9999.
+        The leap second 23:59:60 UTC counts as the last moment of the second before.
     :return: Unix seconds.
-    :raises BadRequest: it isn't one.
+    :raises BadRequest: if the value is not such a date and time.
     """
     match = _DATE_TIME.fullmatch(raw)
     seconds = None if match is None else _to_unix(match)
@@ -54,11 +55,11 @@ def parse_expires_at(raw: bytes) -> float:
 
 
 def format_expires_at(seconds: float) -> bytes:
-    """Write a time as RFC 3339 in UTC.
+    """Return a time in the format of RFC 3339, in UTC.
 
-    :param seconds: Unix seconds of a year from 1 to 9999.
-    :return: the shortest of milliseconds, microseconds and nanoseconds that :func:`parse_expires_at` reads
-        back as the same number, if one does; otherwise nanoseconds.
+    :param seconds: Unix seconds, in the years 1 to 9999.
+    :return: the time with milliseconds, or else microseconds, if :func:`parse_expires_at` converts that back to the
+        same number; otherwise with nanoseconds.
     """
     whole = math.floor(seconds)
     fraction = seconds - whole
@@ -69,7 +70,7 @@ def format_expires_at(seconds: float) -> bytes:
 
 
 def _to_unix(match: re.Match[bytes]) -> float | None:
-    """The Unix seconds of a matched timestamp; ``None`` when there is no such moment."""
+    """Return the Unix seconds of a matched timestamp, or ``None`` if that date or time does not exist."""
     year, month, day, hour, minute, second = (int(match.group(number)) for number in range(1, 7))
     sign, offset_hour, offset_minute = match.group(8), int(match.group(9) or 0), int(match.group(10) or 0)
     if hour > 23 or minute > 59 or second > 60 or offset_hour > 23 or offset_minute > 59:
@@ -87,5 +88,5 @@ def _to_unix(match: re.Match[bytes]) -> float | None:
         whole, fraction = whole - 1, 0.999999
     if not _FIRST <= whole < _END:
         return None
-    # The last fractions of year 9999 would round up into a year the format can't write.
+    # The last fractions of year 9999 would be rounded up to a year that the format cannot express.
     return min(whole + fraction, _LATEST)

@@ -1,7 +1,7 @@
-"""The protocol's header fields: their names, and the two forms of value that several of them share.
+"""The protocol's header fields: their names, and the two kinds of values that several of them share.
 
-Names are given twice: as written in responses (``STREAM_CLOSED``), and in lower case as they are found in a
-request's headers (``STREAM_CLOSED_KEY``).
+Each name is defined twice: as written in responses (``STREAM_CLOSED``), and in lower case as in the headers of a
+request (``STREAM_CLOSED_KEY``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRODUCER_SEQ: Final = b"Producer-Seq"
 PRODUCER_EXPECTED_SEQ: Final = b"Producer-Expected-Seq"
 PRODUCER_RECEIVED_SEQ: Final = b"Producer-Received-Seq"
 
-# Names as found in a request's headers.
+# Names as in the headers of a request.
 CONTENT_TYPE_KEY: Final = b"content-type"
 IF_NONE_MATCH_KEY: Final = b"if-none-match"
 LAST_EVENT_ID_KEY: Final = b"last-event-id"
@@ -60,7 +60,7 @@ SINGLETONS: Final = frozenset(
         PRODUCER_SEQ_KEY,
     )
 )
-"""Request headers that have one value: joined by a comma, a repeated one would mean something that nobody said."""
+"""Request headers that may not be repeated. Joining repeated values with a comma would change their meaning."""
 
 EXPOSED: Final[tuple[bytes, ...]] = (
     STREAM_NEXT_OFFSET,
@@ -83,7 +83,7 @@ EXPOSED: Final[tuple[bytes, ...]] = (
     b"ETag",
     b"Retry-After",
 )
-"""Response headers that a script of another origin may read (``Access-Control-Expose-Headers``)."""
+"""Response headers that scripts of other origins may read (``Access-Control-Expose-Headers``)."""
 
 ALLOWED_REQUEST_HEADERS: Final[tuple[bytes, ...]] = (
     b"Content-Type",
@@ -105,30 +105,32 @@ ALLOWED_REQUEST_HEADERS: Final[tuple[bytes, ...]] = (
     b"tracestate",
     b"baggage",
 )
-"""Request headers that a script of another origin may send (``Access-Control-Allow-Headers``)."""
+"""Request headers that scripts of other origins may send (``Access-Control-Allow-Headers``)."""
 
 MAX_INTEGER: Final = 2**53 - 1
-"""The largest integer that JavaScript clients hold exactly (PROTOCOL section 5.2.1)."""
+"""The largest integer that JavaScript clients can represent exactly (PROTOCOL section 5.2.1)."""
 
 _INTEGER: Final = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
 def is_closed(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request asks for the closed state: ``true`` in any letter case (PROTOCOL section 4.1).
+    """Whether ``Stream-Closed`` is ``true``, in any letter case (PROTOCOL section 4.1).
 
-    :param headers: the request's headers by lower-case name. Any other value counts as no header.
+    Any other value counts as no header.
+
+    :param headers: the request's headers by lower-case name.
     """
     value = headers.get(STREAM_CLOSED_KEY)
     return value is not None and value.lower() == b"true"
 
 
 def is_plain_integer(raw: bytes) -> bool:
-    """Whether :func:`parse_integer` takes a value, at a glance; it takes some others too."""
+    """Whether :func:`parse_integer` accepts a value of up to 15 digits; ``False`` for 16 digits, even if it does."""
     return raw.isdigit() and len(raw) < 16 and (raw[0] != 0x30 or len(raw) == 1)
 
 
 def parse_integer(name: bytes, raw: bytes) -> int:
-    """Read a header that holds a non-negative integer.
+    """Parse a header whose value is a non-negative integer.
 
     :param name: the header's name, for the error.
     :param raw: its value: decimal digits without sign, blanks or leading zeros.
@@ -136,7 +138,7 @@ def parse_integer(name: bytes, raw: bytes) -> int:
     :raises BadRequest: for anything else.
     """
     if is_plain_integer(raw):
-        return int(raw)  # the same as below, and 0.2 us less
+        return int(raw)  # 0.2 us faster than the code below
     if _INTEGER.fullmatch(raw):
         value = int(raw)
         if value <= MAX_INTEGER:

@@ -1,8 +1,8 @@
-"""JSON mode: messages inside the byte stream (PROTOCOL section 9.1).
+"""JSON mode: converts between JSON values and messages in the byte stream (PROTOCOL section 9.1).
 
-Stored form: the raw bytes of every message, each followed by a comma. Any run of whole messages becomes the
-array that readers get by replacing the last comma with brackets, so a read never parses anything. Messages
-keep the bytes the client sent: order of keys, duplicate keys, precision of numbers, escapes, inner blanks.
+Stored form: the raw bytes of every message, each followed by a comma. To convert any sequence of whole messages to the
+array that readers get, the last comma is removed and brackets are added. So a read never parses anything. Messages
+keep the bytes that the client sent: order of keys, duplicate keys, precision of numbers, escapes, inner blanks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import orjson
 from dstreams.protocol.problems import InvalidJson
 
 MAX_DEPTH: Final = 512
-"""The deepest nesting allowed, the outermost array or object counted as 1.
+"""Maximum nesting depth; the outermost array or object counts as 1.
 
-Less than what both parsers can do (orjson 1024; msgspec what Python's recursion limit leaves on the stack), and far
-more than documents need.
+Both parsers can handle more (orjson 1024 levels; msgspec as many as Python's recursion limit leaves on the stack), and
+documents need far less.
 """
 
 WHITE_SPACE: Final = b" \t\n\r"
@@ -31,7 +31,7 @@ _NESTING: Final = b'[]{}"'
 _NOT_NESTING: Final = bytes(byte for byte in range(256) if byte not in _NESTING)
 
 STEPS: Final = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
-"""Translates brackets into steps of the nesting depth, +1 and -1 as signed bytes, and all else into 0."""
+"""Translates brackets to changes of the nesting depth, +1 and -1 as signed bytes, and all other bytes to 0."""
 
 _REASONS: Final = {
     "number is infinity when parsed as double": "a number is beyond the range of a double, which ends at about 1.8e308",
@@ -45,22 +45,22 @@ _REASONS: Final = {
     "unexpected content after document": "there is something after the value",
     "failed to allocate memory": f"it is nested deeper than {MAX_DEPTH} levels",
 }
-"""What the parser calls a fault, and what clients are told."""
+"""The parser's error messages, and those that clients get instead."""
 
 
 def split_messages(body: bytes) -> tuple[bytes, tuple[int, ...]]:
     """Validate a request body and split it into messages.
 
-    A top-level array is opened one level: each element is a message. Any other value is one message. It takes time in
-    proportion to the body; :class:`dstreams.protocol.json_slices.JsonSlices` does the same in slices.
+    Each element of a top-level array is a message. Any other value is one message. The time is proportional to the
+    body; :class:`dstreams.protocol.json_slices.JsonSlices` does the same in slices.
 
     :param body: the request body.
     :return: the messages in stored form, and the position after each of them (its comma included), from 0.
-        ``[]`` gives ``(b"", ())``.
-    :raises InvalidJson: the body isn't JSON in UTF-8, or is nested deeper than :data:`MAX_DEPTH`.
+        For ``[]`` it is ``(b"", ())``.
+    :raises InvalidJson: if the body is not JSON in UTF-8, or is nested deeper than :data:`MAX_DEPTH`.
     """
     try:
-        # The values aren't used: this is the strict check that the raw split below doesn't make.
+        # The values are not used. This is the strict check, which the raw split below does not do.
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise fault(error, body) from None
@@ -76,14 +76,14 @@ def split_messages(body: bytes) -> tuple[bytes, tuple[int, ...]]:
     elements = split_array(body)
     if not elements:
         return b"", ()
-    # The n-th end counts n commas.
+    # The n-th end includes n commas.
     ends = tuple(map(add, accumulate(map(len, elements)), count(1)))
     elements.append(_NO_MESSAGE)
     return b",".join(elements), ends
 
 
 def wrap(stored: bytes) -> bytes:
-    """Make the array that readers get.
+    """Return the array that readers get.
 
     :param stored: any number of whole messages in stored form.
     :return: a JSON array of them; ``[]`` for none.
@@ -92,28 +92,28 @@ def wrap(stored: bytes) -> bytes:
 
 
 def split_array(document: bytes) -> list[msgspec.Raw]:
-    """The elements of a valid JSON array as they are written, without white space around them."""
+    """Return the elements of a valid JSON array as they are written, without white space around them."""
     try:
         return _ELEMENTS.decode(document)
     except RecursionError:
-        # Called from a stack so deep that the parser has less room than MAX_DEPTH.
+        # The caller's stack is so deep that less than MAX_DEPTH levels are left for the parser.
         raise too_deep() from None
     except msgspec.DecodeError as error:
-        # Nothing is known that only the first parser takes; if there is, it gets a 400, not a 500.
+        # No input is known that only the other parser accepts. If there is any, the response is a 400, not a 500.
         raise InvalidJson(f"{error}") from None
 
 
 def check_depth(body: bytes) -> None:
-    """Refuse valid JSON that is nested too deeply; costs two counts when it can't be."""
+    """Reject valid JSON that is nested too deeply. Text with at most ``MAX_DEPTH`` opening brackets is only counted."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise too_deep()
 
 
 def _depth(body: bytes) -> int:
-    """The nesting depth of valid JSON, by steps that each run in C over the whole text."""
+    """Return the nesting depth of valid JSON, by steps that each run in C over the whole text."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Now every quote begins or ends a string, so a pair of neighbours can go without changing what is inside.
+    # Now every quote begins or ends a string. Removing two adjacent quotes does not change what is inside strings.
     nesting = body.translate(None, _NOT_NESTING).replace(b'""', b"")
     if b'"' in nesting:
         nesting = b"".join(nesting.split(b'"')[::2])
@@ -122,15 +122,15 @@ def _depth(body: bytes) -> int:
 
 
 def too_deep() -> InvalidJson:
-    """The error for JSON that is nested too deeply."""
+    """Return the error for JSON that is nested too deeply."""
     return InvalidJson(f"The JSON is nested too deeply; at most {MAX_DEPTH} levels are allowed.")
 
 
 def mask(text: bytes) -> tuple[bytes, bool]:
-    """Replace what is inside of strings by underscores, so that only structural brackets, commas and quotes are left.
+    """Replace the contents of strings by underscores, so that only structural brackets, commas and quotes are left.
 
-    :param text: JSON, or a part of it that begins outside of strings.
-    :return: as many bytes; and whether the text ends inside a string.
+    :param text: JSON, or a part of it that begins outside strings.
+    :return: the masked text, which has the same length, and whether the text ends inside a string.
     """
     if b"\\" in text:
         text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
@@ -142,12 +142,13 @@ def mask(text: bytes) -> tuple[bytes, bool]:
 def fault(
     error: orjson.JSONDecodeError, document: bytes, begin: int = 0, at: int = 0, messages: int = 0
 ) -> InvalidJson:
-    """Tell a client what is wrong with a body, and where.
+    """Return the error for a client that describes what is wrong with a body, and where.
 
-    :param error: the parser's.
-    :param document: what was parsed.
-    :param begin: where the part of the body begins in ``document``; ``at`` where it begins in the body.
-    :param messages: how many messages of the body come before that part.
+    :param error: the parser's error.
+    :param document: the parsed text, which contains a part of the body.
+    :param begin: the position of that part in ``document``.
+    :param at: the position of that part in the body.
+    :param messages: the number of the body's messages before that part.
     """
     reason = _REASONS.get(error.msg, error.msg)
     place = len(document)
@@ -156,7 +157,7 @@ def fault(
     except UnicodeDecodeError as wrong:
         place = wrong.start
     else:
-        # The parser counts characters.
+        # The parser counts characters, not bytes.
         place = len(text[: error.pos].encode())
     where = f"at byte {max(0, place - begin) + at}"
     if document[:begin].lstrip(WHITE_SPACE).startswith(b"[") or document.lstrip(WHITE_SPACE).startswith(b"["):
@@ -165,14 +166,14 @@ def fault(
 
 
 def _elements_before(document: bytes, begin: int, place: int) -> int:
-    """How many elements of the outermost array end between two places."""
+    """Return how many elements of the outermost array end between two positions."""
     masked, _ = mask(document[:place])
     depths = list(accumulate(memoryview(masked.translate(STEPS)).cast("b"), initial=0))
     return sum(depths[comma] == 1 for comma in places(masked, b",", begin))
 
 
 def places(text: bytes, what: bytes, begin: int = 0) -> list[int]:
-    """The places of a byte in a text, in order."""
+    """Return the positions of a byte in a text, in order."""
     found = []
     place = text.find(what, begin)
     while place >= 0:

@@ -1,18 +1,19 @@
-"""Check and split a large JSON body in slices, without a call that is proportional to the body.
+"""Check and split a large JSON body in slices, without a call that takes time in proportion to the body.
 
-One call of a JSON parser on 9 MB holds the interpreter for 70 ms, and a list of 4.5 million elements takes gigabytes.
-So the body is checked a *group* at a time: a piece of at most :data:`WINDOW_BYTES` that ends at a token boundary. A
-group alone is not JSON; it becomes a document when what the parser has to know of the text before it is put in front,
-and the brackets that are still open behind it. For example, ``[{"a": [1, 2, 3], "b": 4}]`` cut after ``2,``::
+One call of a JSON parser on 9 MB blocks the interpreter for 70 ms, and a list of 4.5 million elements takes gigabytes.
+So the body is checked one *group* at a time: a piece of at most :data:`WINDOW_BYTES` that ends at a token boundary. A
+group alone is not JSON. To make it a document, a substitute for the text before it is prepended, and the brackets that
+are still open are closed after it. For example, ``[{"a": [1, 2, 3], "b": 4}]`` cut after ``2,``::
 
     [{"a": [1, 2,     checked as   [{"a": [1, 2,0]}]
     3], "b": 4}]      checked as   [{"":[0,3], "b": 4}]
 
-A JSON parser reads left to right and remembers only the open brackets and the last token. Therefore the body is valid
-exactly if all of these documents are. The same parser checks them as checks a small body, so both accept the same JSON.
+A JSON parser reads left to right, and its state is only the open brackets and the last token. Therefore the body is
+valid exactly if all of these documents are. They are checked by the same parser as small bodies, so both ways accept
+the same JSON.
 
-The elements of a top-level array are found in the same pass: by a second parser where a group consists of whole
-elements, which is nearly always, else at the commas outside strings and inner brackets.
+The elements of a top-level array are found in the same pass. If a group consists of whole elements, as it nearly
+always does, a second parser finds them. Otherwise they end at the commas outside strings and inner brackets.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ from dstreams.protocol.problems import InvalidJson
 from dstreams.protocol.sse import incomplete_suffix
 
 WINDOW_BYTES: Final = 16 * 1024
-"""The most bytes of a body that are checked at a time: 0.2 ms for ordinary JSON, 3 ms for the worst."""
+"""Maximum bytes of a body that are checked in one step: 0.2 ms for ordinary JSON, 3 ms at worst."""
 
 COPY_BYTES: Final = 256 * 1024
-"""The most bytes of a large message that are copied at a time: 0.2 ms."""
+"""Maximum bytes of a large message that are copied in one step: 0.2 ms."""
 
 _GUESSES: Final = 3
-"""How many places are tried as the end of a group before it is looked for thoroughly."""
+"""Maximum number of positions that are tried as the end of a group before the window is searched thoroughly."""
 
 _PAUSE: Final = 8
-"""How many windows are searched thoroughly after all guesses were wrong."""
+"""Number of windows that are searched thoroughly after all guesses were wrong."""
 
 _NOT_BLANK: Final = re.compile(rb"[^ \t\n\r]")
 _STRING_UNITS: Final = re.compile(
@@ -62,13 +63,13 @@ _STRING_UNITS: Final = re.compile(
     rb"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"
     rb"|\\[^u])*"
 )
-"""Characters and whole escape sequences, surrogate pairs as one."""
+"""Matches characters and whole escape sequences; a surrogate pair is matched as one."""
 
 _LONGEST_ESCAPE: Final = 12
-"""The length of a surrogate pair, ``\\\\uD83D\\\\uDE00``."""
+"""The length in bytes of an escaped surrogate pair, ``\\uD83D\\uDE00``."""
 
 _WORD: Final = b"+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""What numbers and the words ``true``, ``false`` and ``null`` consist of, and some more."""
+"""The characters of numbers and of the words ``true``, ``false`` and ``null``, and some more."""
 
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _BRACKETS)
@@ -76,7 +77,7 @@ _CLOSING: Final = {0x5B: b"]", 0x7B: b"}"}
 
 
 class _After(Enum):
-    """What came last before a place in the body, as the parser has to know it."""
+    """The kind of the last token before a position in the body, which is part of the parser's state there."""
 
     NOTHING = "the beginning of the document, or an opening bracket"
     COMMA = "a comma"
@@ -103,14 +104,15 @@ _IN_OBJECT: Final = {
     _After.IN_KEY: b'{"',
 }
 _AT_TOP: Final = {_After.NOTHING: b"", _After.VALUE: b'""', _After.IN_STRING: b'"'}
-"""What stands for the text before a group, by its innermost bracket."""
+"""With ``_IN_ARRAY`` and ``_IN_OBJECT``: the substitute for the text from the innermost open bracket up to a group, by
+the last token of that text."""
 
 _COMPLETIONS: Final = (
     (_After.VALUE, b""),
     (_After.KEY, b":0"),
     (_After.COLON, b'""'),
 )
-"""What completes a group that ends behind a token, by what that token was."""
+"""The text that completes a group ending after a token, by the kind of that token."""
 
 _STRING_COMPLETIONS: Final = ((_After.IN_STRING, b'"'), (_After.IN_KEY, b'":0'))
 
@@ -131,18 +133,18 @@ class Messages:
 
 @define(eq=False)
 class JsonSlices:
-    """Checks and splits one body; see :func:`dstreams.protocol.json_mode.split_messages` for what that means.
+    """Checks and splits one body, with the same result as :func:`dstreams.protocol.json_mode.split_messages`.
 
     :param body: the request body.
-    :param window_bytes: how much is checked at a time.
+    :param window_bytes: the maximum number of bytes checked in one step.
     """
 
     _body: bytes
     _window_bytes: int = WINDOW_BYTES
     _at: int = field(default=0, init=False)
-    """What lies before is checked."""
+    """The position up to which the body is checked."""
     _last: int = field(default=0, init=False)
-    """The end of the last group; between it and ``_at`` is white space only."""
+    """The end of the last group; only white space is between it and ``_at``."""
     _end: int = field(default=0, init=False)
     """The end of the body without trailing white space."""
     _open: bytearray = field(factory=bytearray, init=False)
@@ -150,20 +152,20 @@ class JsonSlices:
     _after: _After = field(default=_After.NOTHING, init=False)
     _is_array: bool = field(default=False, init=False)
     _element: int = field(default=-1, init=False)
-    """Where an element of the top-level array begins that is larger than a group; -1 when there is none."""
+    """The start of an element of the top-level array that may be larger than a group; -1 if there is none."""
     _large: tuple[int, int] | None = field(default=None, init=False)
-    """Where an element begins and ends that is checked and larger than a group, until it is stored."""
+    """The start and the end of a checked element that is larger than a group, until it is stored."""
     _exact: int = field(default=0, init=False)
-    """How many of the next windows are searched thoroughly."""
+    """The number of following windows that are searched thoroughly."""
     _stored: BytesIO = field(factory=BytesIO, init=False)
     """The messages found so far, in stored form."""
     _ends: array[int] = field(factory=lambda: array("Q"), init=False)
     _lengths: array[int] = field(factory=lambda: array("I"), init=False)
 
     def steps(self) -> Iterator[None]:
-        """Check and split the body, a group for each item.
+        """Check and split the body, about one group for each item.
 
-        :raise InvalidJson: the body isn't JSON in UTF-8, or is nested deeper than :data:`MAX_DEPTH`.
+        :raise InvalidJson: if the body is not JSON in UTF-8, or is nested deeper than :data:`MAX_DEPTH`.
         """
         body = self._body
         yield from self._skip_blanks()
@@ -191,13 +193,13 @@ class JsonSlices:
             yield from self._add(begin, self._end)
 
     def messages(self) -> Messages:
-        """The result, after :meth:`steps` is exhausted."""
+        """Return the messages, after :meth:`steps` is exhausted."""
         return Messages(self._stored.getvalue(), self._ends, self._lengths)
 
-    # -- moving on
+    # -- advancing
 
     def _skip_blanks(self) -> Iterator[None]:
-        """Move past white space; strings are left alone."""
+        """Advance past white space, but not inside strings."""
         self._last = self._at
         if self._after is _After.IN_STRING or self._after is _After.IN_KEY:
             return
@@ -220,9 +222,9 @@ class JsonSlices:
         self._search(begin, until, whole)
 
     def _guess(self, begin: int, until: int) -> bool:
-        """Check a group of whole elements whose end is guessed; whether one of the guesses was right.
+        """Check a group of whole elements whose end is guessed; return whether one of the guesses was right.
 
-        A comma ends an element if all from the first element's beginning up to it is a list of JSON values.
+        A comma ends an element if the text from the start of the first element to the comma is a list of JSON values.
         """
         body = self._body
         if until == self._end:
@@ -230,7 +232,7 @@ class JsonSlices:
                 return True
         else:
             separator = self._separator(begin, until)
-            # Of b"}," the bracket belongs to the element.
+            # In b"}," the bracket belongs to the element.
             shift = 0 if separator.startswith(b",") else 1
             cut = until
             for _ in range(_GUESSES):
@@ -243,7 +245,11 @@ class JsonSlices:
         return False
 
     def _separator(self, begin: int, until: int) -> bytes:
-        """What is probably between two elements: what is between the one before and this one, with this one's key."""
+        """Return text that probably separates two elements, by the first byte of the element at ``begin``.
+
+        For an object it is a comma, the white space before this object, and its first key, if that text occurs in the
+        window; otherwise ``},``.
+        """
         body = self._body
         first = body[begin : begin + 1]
         if first == b"[":
@@ -255,10 +261,10 @@ class JsonSlices:
         return like_this if body.find(like_this, begin, until) >= 0 else b"},"
 
     def _take_elements(self, begin: int, end: int, *, closed: bool) -> bool:
-        """Check whole elements of the top-level array.
+        """Check whole elements of the top-level array, and store them if they are valid.
 
-        :param closed: whether the array ends behind them, else a comma follows.
-        :return: whether they are valid; ``False`` also where nothing is between two commas.
+        :param closed: whether the array ends after them; otherwise a comma follows.
+        :return: whether they are valid; also ``False`` if an element between two commas is missing.
         """
         group = self._body[begin:end]
         document = b"[" + group + b"]"
@@ -283,7 +289,7 @@ class JsonSlices:
     # -- the thorough search
 
     def _search(self, begin: int, until: int, whole: bool) -> None:
-        """Check a group whose end is found by looking at every bracket, comma and quote of the window.
+        """Check a group whose end is found by examining every bracket, comma and quote of the window.
 
         :param whole: whether an element of the top-level array begins here.
         """
@@ -295,7 +301,7 @@ class JsonSlices:
         if whole:
             self._element = begin
         if self._is_array and self._open:
-            # An element of the top-level array ends at the first comma or bracket outside of all others.
+            # An element of the top-level array ends at the first comma or bracket outside all inner brackets.
             cut = self._end_of_element(masked, last=whole)
             if cut >= 0:
                 closed = window[cut] == 0x5D
@@ -312,7 +318,7 @@ class JsonSlices:
         last = until == self._end
         cut = max(masked.rfind(each) for each in (b",", b"[", b"]", b"{", b"}"))
         if last:
-            # Nothing follows: the document has to be complete.
+            # The body ends here, so the document has to be complete.
             self._check(window, masked, b"", _After.VALUE)
             self._at = until
         elif cut >= 0:
@@ -329,7 +335,10 @@ class JsonSlices:
             self._cut_token(window, masked)
 
     def _end_of_element(self, masked: bytes, *, last: bool) -> int:
-        """Where the present element of the top-level array ends in the window, or the last one that does; else -1."""
+        """Return where an element of the top-level array ends in the window, or -1.
+
+        :param last: whether to return the end of the last element that ends there, instead of the current element's.
+        """
         surplus = len(self._open) - 1
         steps = memoryview(masked.translate(STEPS)).cast("b")
         depths = list(accumulate(steps, initial=surplus))
@@ -359,7 +368,7 @@ class JsonSlices:
         self._at += cut
 
     def _cut_token(self, window: bytes, masked: bytes) -> None:
-        """End the group behind a string or a colon, or before a number that may go on behind the window."""
+        """End the group after a string or a colon, or before a number or word that may continue after the window."""
         kept = len(masked.rstrip(_WORD).rstrip(WHITE_SPACE))
         if not kept:
             raise InvalidJson(f"a number or word is longer than {len(window)} bytes (at byte {self._at})")
@@ -367,9 +376,9 @@ class JsonSlices:
         self._at += kept
 
     def _complete(self, group: bytes, masked: bytes, completions: Sequence[tuple[_After, bytes]]) -> None:
-        """Check a group without brackets and commas that ends behind or inside a token of unknown kind."""
+        """Check a group without brackets and commas that ends after or inside a token of unknown kind."""
         if not self._open or self._open[-1] == 0x5B:
-            completions = completions[:1]  # keys are in objects only
+            completions = completions[:1]  # only objects have keys
         for after, completion in completions[:-1]:
             try:
                 self._check(group, masked, completion, after)
@@ -382,17 +391,18 @@ class JsonSlices:
     # -- checking
 
     def _before(self) -> bytes:
-        """What stands for the text before ``_at``."""
+        """Return the substitute for the text before ``_at``."""
         if not self._open:
             return _AT_TOP[self._after]
         outer = b"".join([b"[" if each == 0x5B else b'{"":' for each in self._open[:-1]])
         return outer + (_IN_ARRAY if self._open[-1] == 0x5B else _IN_OBJECT)[self._after]
 
     def _check(self, group: bytes, masked: bytes, completion: bytes, after: _After) -> None:
-        """Check a group, and note what is open behind it and what it ends with.
+        """Check a group, and record the brackets that are open after it and its last token.
 
         :param masked: the group with strings masked.
-        :param completion: what completes the token at its end.
+        :param completion: the text that completes the token at its end.
+        :param after: the kind of that token.
         """
         before = self._before()
         left = bytearray(self._open)
@@ -404,7 +414,7 @@ class JsonSlices:
             elif left:
                 left.pop()
         if after is _After.COMMA:
-            # Whether there may be a comma: there is a value before it, and it isn't behind the outermost value.
+            # This checks that a comma is allowed: a value precedes it, and it does not follow the outermost value.
             completion = b',"":0' if left[-1:] == b"{" else b",0"
         document = before + group + completion + b"".join([_CLOSING[each] for each in reversed(left)])
         self._parse(before, document)

@@ -1,7 +1,7 @@
-"""Stream names: what follows the base path in a stream's URL.
+"""Stream names: the part of a stream's URL after the base path.
 
-A name is the percent-decoded path, compared as it is: segments separated by ``/``, without normalisation of
-letter case or Unicode forms. ``%2F`` decodes to a separator like any other.
+A name is the percent-decoded path: segments separated by ``/``. Names are compared without normalisation of letter case
+or Unicode forms. ``%2F`` is decoded to a separator like any other.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dstreams.protocol.percent import percent_decode
 from dstreams.protocol.problems import InvalidStreamName, NotFound, printable
 
 RESERVED_SEGMENT: Final = "__ds"
-"""The first segment of names kept for subscriptions (PROTOCOL section 6): never a stream."""
+"""The first segment of names reserved for subscriptions (PROTOCOL section 6); such a name is never a stream."""
 
 _PLAIN: Final = re.compile(
     rb"(?!__ds(?:/|\Z))"
     rb"[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*"
     rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)*"
 )
-"""Names without escapes whose segments don't begin with a dot: nothing but the limits is left to check."""
+"""Matches names without escapes whose segments do not begin with a dot. Only their size remains to be checked."""
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PATH_SAFE: Final = "/-._~!$&'()*+,;=:@"
@@ -31,10 +31,10 @@ _PATH_SAFE: Final = "/-._~!$&'()*+,;=:@"
 
 @frozen
 class NameLimits:
-    """How large a name may be.
+    """The maximum size of a name.
 
     :param max_bytes: the length of the decoded name in UTF-8 bytes.
-    :param max_segments: the number of parts between separators.
+    :param max_segments: the number of segments.
     """
 
     max_bytes: int = 1024
@@ -42,13 +42,13 @@ class NameLimits:
 
 
 def parse_name(raw: bytes, limits: NameLimits) -> str:
-    """Read a stream's name from a request path.
+    """Return the stream's name in a request path.
 
-    :param raw: what follows ``<base>/`` in the path, percent-encoded.
-    :param limits: how large the name may be.
+    :param raw: the part of the path after ``<base>/``, percent-encoded.
+    :param limits: the maximum size of the name.
     :return: the decoded name.
-    :raises InvalidStreamName: it can't be a name; the detail says why, with actual and allowed values.
-    :raises NotFound: the name is reserved.
+    :raises InvalidStreamName: if it is not a valid name; the detail says why, with actual and allowed values.
+    :raises NotFound: if the name is reserved.
     """
     if _PLAIN.fullmatch(raw) and len(raw) <= limits.max_bytes and raw.count(b"/") < limits.max_segments:
         return raw.decode("ascii")
@@ -62,15 +62,15 @@ def parse_name(raw: bytes, limits: NameLimits) -> str:
 
 
 def encode_name(name: str) -> bytes:
-    """Write a name for a URL path, so that :func:`parse_name` gives it back.
+    """Encode a name for a URL path, so that :func:`parse_name` returns it again.
 
     :param name: a valid name.
-    :return: the name, percent-encoded but for ``/`` and what RFC 3986 allows in a path segment.
+    :return: the name, percent-encoded except for ``/`` and the characters that RFC 3986 allows in a path segment.
     """
     if name.isascii():
         raw = name.encode("ascii")
         if _PLAIN.fullmatch(raw):
-            return raw  # as below, and 1 us less
+            return raw  # 1 us faster than quote(), which would return the same
     return quote(name, safe=_PATH_SAFE).encode("ascii")
 
 

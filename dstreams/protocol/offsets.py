@@ -1,7 +1,7 @@
-"""Offsets: opaque to clients, a byte position to us (PROTOCOL section 8).
+"""Offsets: opaque tokens for clients, byte positions for the server (PROTOCOL section 8).
 
-The token is two groups of 16 decimal digits. The first is always zero (kept for later use); the second is the
-position in the stored bytes. Equal width makes the order of the strings the order of the positions.
+The token has two groups of 16 decimal digits. The first is always zero (reserved for later use). The second is the
+position in the stored bytes. Because of the fixed width, tokens sort in the order of their positions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 from dstreams.protocol.problems import InvalidOffset, printable
 
 NOW: Final = -1
-"""What ``parse_offset(b"now")`` gives: the tail at the time of the request."""
+"""The value that ``parse_offset(b"now")`` returns; it means the tail at the time of the request."""
 
 OFFSET_FORMAT: Final = b"0000000000000000_%016d"
 """The form of an offset, for a position from 0 to 10**16 - 1."""
@@ -21,7 +21,7 @@ _LENGTH: Final = 33
 
 
 def format_offset(position: int) -> bytes:
-    """Write a position as clients see it.
+    """Return a position as a token for clients.
 
     :param position: bytes from the start of the stream, from 0 to 10**16 - 1.
     :return: the 33-byte token.
@@ -30,14 +30,14 @@ def format_offset(position: int) -> bytes:
 
 
 def parse_offset(raw: bytes) -> int:
-    """Read an offset that a client sent.
+    """Parse an offset that a client sent.
 
-    :param raw: a token of :func:`format_offset`, ``-1`` for the start or ``now`` for the tail.
-    :return: the position, or :data:`NOW`. Whether the stream has such a position is not known here.
+    :param raw: a token of :func:`format_offset`, ``-1`` for the start, or ``now`` for the tail.
+    :return: the position, or :data:`NOW`. It is not checked whether the stream has such a position.
     :raises InvalidOffset: for anything else.
     """
     digits = raw[17:]
-    # isdigit() of bytes knows ASCII digits only.
+    # isdigit() of bytes accepts only ASCII digits.
     if len(raw) == _LENGTH and raw.startswith(_PREFIX) and digits.isdigit():
         return int(digits)
     if raw == b"-1":

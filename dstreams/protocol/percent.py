@@ -11,11 +11,11 @@ _MALFORMED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 
 
 def percent_decode(raw: bytes) -> bytes:
-    """Decode every ``%XX`` once; ``+`` is not a blank.
+    """Decode every ``%XX`` once; ``+`` is not decoded to a blank.
 
     :param raw: the encoded bytes.
-    :return: the bytes that were meant; they need not be UTF-8.
-    :raises ValueError: with the offending part, when a ``%`` isn't followed by two hexadecimal digits.
+    :return: the decoded bytes; they need not be UTF-8.
+    :raises ValueError: with the offending part, if a ``%`` is not followed by two hexadecimal digits.
     """
     if _PERCENT not in raw:
         return raw

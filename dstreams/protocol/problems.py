@@ -1,8 +1,7 @@
-"""The errors a client can get: one class per failure, and the document that describes it.
+"""The errors that a client can get: one class per kind of error, and the document that describes it.
 
-Every class carries the HTTP status and the stable ``code`` that clients may branch on. ``detail`` is one
-sentence for the client's developer and is public: paths, operating system errors and other private causes
-belong to the log, never here.
+Every class has the HTTP status and a stable ``code`` on which clients may branch. ``detail`` is one sentence for the
+client's developer. It is public: paths, operating system errors and other private causes are only logged.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from typing import Any, ClassVar, Final
 import orjson
 
 _MAX_ECHO: Final = 80
-"""The number of characters of a refused value that are repeated in a detail: enough to recognise it."""
+"""Maximum number of characters of a rejected value that are repeated in a detail: enough to recognise it."""
 
 
 def printable(raw: bytes | str) -> str:
-    """Make a refused value safe to repeat in a detail.
+    """Return a rejected value in a form that is safe to repeat in a detail.
 
-    :param raw: what the client sent.
-    :return: the value in single quotes, everything but printable ASCII escaped, shortened when it is long.
+    :param raw: the value that the client sent.
+    :return: the value in single quotes, with everything but printable ASCII escaped, and shortened if it is long.
     """
     text = raw.decode("latin-1") if isinstance(raw, bytes) else raw
     shown = ascii(text[:_MAX_ECHO])
@@ -27,22 +26,22 @@ def printable(raw: bytes | str) -> str:
 
 
 class ProtocolError(Exception):
-    """A request that can't be served, as the client will see it; the root of the vocabulary.
+    """The base class of all errors that are reported to clients.
 
-    :param detail: what was wrong with this very request, or ``None`` to say what the class says.
+    :param detail: what is wrong with this request, or ``None`` for the default of the class.
     :param headers: header lines to add to the response, each ended by CRLF.
     """
 
     status: ClassVar[int]
     """The HTTP status code."""
     code: ClassVar[str]
-    """The stable, upper-case name that programs compare."""
+    """The stable, upper-case name for programs to compare."""
     slug: ClassVar[str]
     """The last part of the problem type's URI."""
     title: ClassVar[str]
     """The summary for people, the same for every occurrence."""
     default_detail: ClassVar[str | None] = None
-    """The detail of an error raised without one."""
+    """The detail of an error that is raised without one."""
 
     def __init_subclass__(cls, *, status: int, code: str, slug: str, title: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -58,11 +57,11 @@ class ProtocolError(Exception):
 
 
 class BadRequest(ProtocolError, status=400, code="BAD_REQUEST", slug="bad-request", title="Bad Request"):
-    """A header, a parameter or the message itself is wrong."""
+    """A header, a parameter or the message itself is invalid."""
 
 
 class InvalidOffset(ProtocolError, status=400, code="INVALID_OFFSET", slug="invalid-offset", title="Invalid Offset"):
-    """An offset this server never gave out for the stream."""
+    """An offset that this server never sent for the stream."""
 
 
 class InvalidStreamName(
@@ -72,21 +71,21 @@ class InvalidStreamName(
     slug="invalid-stream-name",
     title="Invalid Stream Name",
 ):
-    """A path that can't be a stream's name."""
+    """A path that is not a valid stream name."""
 
 
 class InvalidJson(ProtocolError, status=400, code="INVALID_JSON", slug="invalid-json", title="Invalid JSON"):
-    """A body for a JSON stream that isn't JSON, or is nested too deeply."""
+    """A body for a JSON stream that is not JSON, or is nested too deeply."""
 
 
 class EmptyBody(ProtocolError, status=400, code="EMPTY_BODY", slug="empty-body", title="Empty Body"):
-    """An append without anything to append, and without closing the stream."""
+    """An append with an empty body that does not close the stream."""
 
     default_detail = "An append needs a body, unless it closes the stream with Stream-Closed: true."
 
 
 class EmptyArray(ProtocolError, status=400, code="EMPTY_ARRAY", slug="empty-array", title="Empty Array"):
-    """An append of ``[]``, which holds no message (PROTOCOL section 9.1.3)."""
+    """An append of ``[]``, which contains no message (PROTOCOL section 9.1.3)."""
 
     default_detail = "An empty JSON array holds no message to append."
 
@@ -98,11 +97,11 @@ class ProducerFenced(
     slug="producer-epoch-fenced",
     title="Producer Epoch Fenced",
 ):
-    """A producer whose epoch a newer one has replaced (PROTOCOL section 5.2.1)."""
+    """A producer whose epoch has been replaced by a newer one (PROTOCOL section 5.2.1)."""
 
 
 class NotFound(ProtocolError, status=404, code="NOT_FOUND", slug="not-found", title="Stream Not Found"):
-    """No such stream, or it has expired."""
+    """The stream does not exist or has expired."""
 
 
 class MethodNotAllowed(
@@ -112,13 +111,13 @@ class MethodNotAllowed(
     slug="method-not-allowed",
     title="Method Not Allowed",
 ):
-    """A method the resource doesn't have; ``headers`` should hold ``Allow``."""
+    """A method that the resource does not support; ``headers`` should contain ``Allow``."""
 
 
 class RequestTimeout(
     ProtocolError, status=408, code="REQUEST_TIMEOUT", slug="request-timeout", title="Request Timeout"
 ):
-    """The request didn't arrive in time."""
+    """The request did not arrive before its deadline."""
 
 
 class AlreadyExists(
@@ -134,11 +133,11 @@ class ContentTypeMismatch(
     slug="content-type-mismatch",
     title="Content Type Mismatch",
 ):
-    """A valid content type that isn't the stream's."""
+    """A valid content type other than the stream's."""
 
 
 class StreamClosed(ProtocolError, status=409, code="STREAM_CLOSED", slug="stream-closed", title="Stream Closed"):
-    """An append to a closed stream; ``headers`` should hold ``Stream-Closed`` and ``Stream-Next-Offset``."""
+    """An append to a closed stream; ``headers`` should contain ``Stream-Closed`` and ``Stream-Next-Offset``."""
 
 
 class SequenceConflict(
@@ -148,7 +147,7 @@ class SequenceConflict(
     slug="sequence-conflict",
     title="Sequence Conflict",
 ):
-    """A producer left a gap, or ``Stream-Seq`` didn't grow."""
+    """A producer's sequence has a gap, or ``Stream-Seq`` has not increased."""
 
 
 class ForkFromTombstone(
@@ -162,7 +161,7 @@ class ForkFromTombstone(
 
 
 class ForkTooDeep(ProtocolError, status=409, code="FORK_TOO_DEEP", slug="fork-too-deep", title="Fork Too Deep"):
-    """A fork of a stream that has as many ancestors as a stream may have."""
+    """A fork of a stream that already has the maximum number of ancestors."""
 
 
 class TooManyProducers(
@@ -172,15 +171,15 @@ class TooManyProducers(
     slug="too-many-producers",
     title="Too Many Producers",
 ):
-    """A new producer on a stream that has as many producers as a stream may have; they are never forgotten."""
+    """A new producer on a stream that already has the maximum number of producers; producers are never removed."""
 
 
 class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"):
-    """A create where a deleted stream is still kept for its forks."""
+    """A create under the name of a deleted stream that is kept for its forks."""
 
 
 class Gone(ProtocolError, status=410, code="GONE", slug="gone", title="Stream Gone"):
-    """Any access to a stream that is kept only for its forks."""
+    """An access to a stream that is kept only for its forks."""
 
 
 class PayloadTooLarge(
@@ -208,7 +207,7 @@ class ExpectationFailed(
 
 
 class Misdirected(ProtocolError, status=421, code="MISDIRECTED", slug="misdirected", title="Misdirected Request"):
-    """A request for a host that this listener doesn't answer for (RFC 9110 section 15.5.20)."""
+    """A request for a host that this listener does not serve (RFC 9110 section 15.5.20)."""
 
 
 class HeadersTooLarge(
@@ -222,13 +221,13 @@ class HeadersTooLarge(
 
 
 class InternalError(ProtocolError, status=500, code="INTERNAL_ERROR", slug="internal", title="Internal Server Error"):
-    """A fault of ours; what happened is in the log only."""
+    """An unexpected error in the server; its cause is only logged."""
 
     default_detail = "The server failed to process this request."
 
 
 class DataDamaged(ProtocolError, status=500, code="DATA_DAMAGED", slug="data-damaged", title="Stored Data Damaged"):
-    """Stored bytes that this request needs fail their checksum; the log says which."""
+    """Stored bytes that the request needs are damaged; the log says which."""
 
     default_detail = "What is stored of the stream there is damaged. Other parts of it can still be read."
 
@@ -236,11 +235,11 @@ class DataDamaged(ProtocolError, status=500, code="DATA_DAMAGED", slug="data-dam
 class NotImplementedByServer(
     ProtocolError, status=501, code="NOT_IMPLEMENTED", slug="not-implemented", title="Not Implemented"
 ):
-    """A method or transfer coding that this server doesn't know."""
+    """A method or transfer coding that this server does not implement."""
 
 
 class Unavailable(ProtocolError, status=503, code="UNAVAILABLE", slug="unavailable", title="Service Unavailable"):
-    """The server can't do this now; adds ``Retry-After: 1``."""
+    """The server cannot process the request now; the response gets ``Retry-After: 1``."""
 
     default_detail = "The server can't process this request at the moment."
 
@@ -255,7 +254,7 @@ class VersionNotSupported(
     slug="version-not-supported",
     title="HTTP Version Not Supported",
 ):
-    """An HTTP version other than 1.0 and 1.1 where HTTP/1 is spoken."""
+    """An HTTP version other than 1.0 and 1.1 on an HTTP/1 connection."""
 
 
 class InsufficientStorage(
@@ -265,7 +264,7 @@ class InsufficientStorage(
     slug="insufficient-storage",
     title="Insufficient Storage",
 ):
-    """The disk is full, or a quota is used up."""
+    """The disk is full, or a quota is exceeded."""
 
     default_detail = "The server has no room left to store this."
 
@@ -277,7 +276,7 @@ class TooManyStreams(
     slug="too-many-streams",
     title="Too Many Streams",
 ):
-    """A create where there are as many streams as there may be."""
+    """A create while the maximum number of streams exists."""
 
 
 BY_STATUS: Final[dict[int, type[ProtocolError]]] = {
@@ -295,15 +294,15 @@ BY_STATUS: Final[dict[int, type[ProtocolError]]] = {
         VersionNotSupported,
     )
 }
-"""What a transport raises by status alone."""
+"""The errors that a transport raises by status, without a more specific class."""
 
 
 def render(error: ProtocolError, instance: str) -> bytes:
-    """Describe an error as ``application/problem+json`` (RFC 9457).
+    """Return the ``application/problem+json`` document for an error (RFC 9457).
 
     :param error: the error.
-    :param instance: the path and query of the request as sent, never the scheme or host; empty when unknown.
-    :return: the document: type, title, status, code, then detail and instance when there are any.
+    :param instance: the path and query of the request as sent, never the scheme or host; empty if unknown.
+    :return: the document: type, title, status, code, and then detail and instance, if any.
     """
     members: dict[str, str | int] = {
         "type": "/errors/" + error.slug,
@@ -318,7 +317,7 @@ def render(error: ProtocolError, instance: str) -> bytes:
     try:
         return orjson.dumps(members)
     except TypeError:
-        # A lone surrogate in what was echoed: an error report must not become an error itself.
+        # An echoed value contains a lone surrogate. Reporting an error must not raise another one.
         return orjson.dumps({name: _encodable(value) for name, value in members.items()})
 
 

@@ -1,4 +1,4 @@
-"""Idempotent producers: each batch is stored once, however often it is sent (PROTOCOL section 5.2.1)."""
+"""Idempotent producers: each append is stored once, even if it is sent repeatedly (PROTOCOL section 5.2.1)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ACCEPTED_LINES: Final = _EPOCH_LINE + PRODUCER_SEQ + b": %d\r\n"
 _GAP_LINES: Final = PRODUCER_EXPECTED_SEQ + b": %d\r\n" + PRODUCER_RECEIVED_SEQ + b": %d\r\n"
 
 MAX_ID_BYTES: Final = 512
-"""The longest producer id: it is kept per stream for as long as the stream lives."""
+"""Maximum length of a producer id in bytes. Ids are kept for each stream as long as it exists."""
 
 
 @define
 class Producer:
     """The producer headers of one append.
 
-    :param id: the producer's stable name; bytes of the header as Latin-1 characters.
+    :param id: the producer's stable name; the bytes of the header as Latin-1 characters.
     :param epoch: the number of the producer's session.
-    :param seq: the number of the batch in its session.
+    :param seq: the sequence number of the append in this session.
     """
 
     id: str
@@ -45,11 +45,11 @@ class Producer:
 
 
 def parse_producer(headers: Mapping[bytes, bytes]) -> Producer | None:
-    """Read the producer headers of a request.
+    """Parse the producer headers of a request.
 
     :param headers: the request's headers by lower-case name.
-    :return: the producer, or ``None`` when the request has none of the three headers.
-    :raises BadRequest: only some of them are present, or one is invalid.
+    :return: the producer, or ``None`` if the request has none of the three headers.
+    :raises BadRequest: if only some of them are present, or one is invalid.
     """
     name = headers.get(PRODUCER_ID_KEY)
     epoch = headers.get(PRODUCER_EPOCH_KEY)
@@ -68,41 +68,41 @@ def parse_producer(headers: Mapping[bytes, bytes]) -> Producer | None:
 
 
 SEQ_BITS: Final = 53
-"""How many bits hold any sequence number: up to :data:`MAX_INTEGER`."""
+"""Number of bits for a sequence number, which is at most :data:`MAX_INTEGER`."""
 
 
 def pack(epoch: int, seq: int) -> int:
-    """A producer's last epoch and sequence number as one integer.
+    """Return a producer's last epoch and sequence number as one integer.
 
-    A stream may have a million of them: a dictionary of integers is nothing that Python's garbage collector looks at,
-    one of tuples is gone through again and again.
+    A stream may have a million producers. Python's garbage collector ignores a dictionary of integers, but traverses a
+    dictionary of tuples again and again.
     """
     return epoch << SEQ_BITS | seq
 
 
 def unpack(packed: int) -> tuple[int, int]:
-    """The epoch and the sequence number of :func:`pack`."""
+    """Return the epoch and the sequence number that :func:`pack` has packed."""
     return packed >> SEQ_BITS, packed & MAX_INTEGER
 
 
 def check_first(producer: Producer) -> None:
-    """Check the batch of a producer that is unknown on the stream: any epoch may begin, at sequence 0.
+    """Check the append of a producer that is new to the stream: any epoch is allowed, but its sequence starts at 0.
 
-    :raises SequenceConflict: batches are missing before this one.
+    :raises SequenceConflict: if appends before this one are missing.
     """
     if producer.seq != 0:
         raise _gap(0, producer.seq)
 
 
 def check(producer: Producer, last: tuple[int, int]) -> bool:
-    """Decide what becomes of the batch of a producer that is known on the stream.
+    """Check the append of a producer that has appended to the stream before.
 
     :param producer: the producer headers of the request.
     :param last: the epoch and the last sequence number accepted from this producer on this stream.
-    :return: ``True`` to accept the batch, ``False`` for a duplicate that is already stored.
-    :raises ProducerFenced: a newer epoch has taken over.
-    :raises BadRequest: a new epoch doesn't begin at sequence 0.
-    :raises SequenceConflict: batches are missing before this one.
+    :return: ``True`` to accept the append, ``False`` for a duplicate that is already stored.
+    :raises ProducerFenced: if the epoch has been replaced by a newer one.
+    :raises BadRequest: if a new epoch does not start at sequence 0.
+    :raises SequenceConflict: if appends before this one are missing.
     """
     seq = producer.seq
     last_epoch, last_seq = last

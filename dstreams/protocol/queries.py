@@ -1,4 +1,4 @@
-"""The query of a read: ``offset``, ``live`` and ``cursor`` (PROTOCOL sections 5.6 to 5.8)."""
+"""The query parameters of a read: ``offset``, ``live`` and ``cursor`` (PROTOCOL sections 5.6 to 5.8)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dstreams.protocol.problems import BadRequest, printable
 
 
 class Live(Enum):
-    """How a reader waits for data that doesn't exist yet."""
+    """How a reader waits for data that does not exist yet."""
 
     LONG_POLL = "long-poll"
     SSE = "sse"
@@ -22,12 +22,12 @@ class Live(Enum):
 
 @define
 class ReadQuery:
-    """What a read asks for.
+    """The parsed query of a read.
 
-    :param offset: the position to read from, or :data:`~dstreams.protocol.offsets.NOW`; ``None`` when the
-        parameter is absent, which means the start.
+    :param offset: the position to read from, or :data:`~dstreams.protocol.offsets.NOW`; ``None`` if the parameter is
+        absent, which means the start.
     :param live: how to wait at the tail; ``None`` for a catch-up read.
-    :param cursor: the cursor the client sent back, if any.
+    :param cursor: the cursor that the client sent back, if any.
     """
 
     offset: int | None = None
@@ -42,13 +42,13 @@ _PERCENT: Final = ord("%")
 
 
 def parse_read_query(query: bytes) -> ReadQuery:
-    """Read the query of a GET.
+    """Parse the query of a GET.
 
-    :param query: what follows ``?`` in the request's target, percent-encoded; may be empty.
-    :return: what it asks for. Parameters of other names are ignored.
-    :raises InvalidOffset: the offset is malformed.
-    :raises BadRequest: a parameter is repeated or malformed, ``live`` is an unknown word, or it comes
-        without an offset.
+    :param query: the part of the request's target after ``?``, percent-encoded; may be empty.
+    :return: the parsed query. Parameters with other names are ignored.
+    :raises InvalidOffset: if the offset is malformed.
+    :raises BadRequest: if a parameter is repeated or malformed, or if ``live`` has an unknown value or comes without
+        an offset.
     """
     if not query:
         return ReadQuery()
@@ -67,7 +67,10 @@ def parse_read_query(query: bytes) -> ReadQuery:
 
 
 def _known_values(query: bytes) -> dict[bytes, bytes]:
-    """The decoded values of the parameters that mean something here."""
+    """Return the decoded values of the parameters that are used here, by name.
+
+    :raises BadRequest: if one of them is repeated or malformed.
+    """
     values: dict[bytes, bytes] = {}
     for parameter in query.split(b"&"):
         name, _, value = parameter.partition(b"=")
@@ -85,7 +88,7 @@ def _decode_name(name: bytes) -> bytes:
     try:
         return percent_decode(name)
     except ValueError:
-        return name  # Not one of ours, whatever was meant.
+        return name  # it cannot be one of the parameters used here
 
 
 def _decode_value(name: bytes, value: bytes) -> bytes:

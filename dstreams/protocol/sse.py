@@ -1,7 +1,7 @@
 """Server-sent events: the frames of a live read (PROTOCOL section 5.8, WHATWG HTML section 9.2).
 
-The event stream format knows three line ends and strips one space after a colon. Both are minded here, so
-that a reader gets the text that was appended, but for CR and CRLF, which the format turns into LF.
+The event stream format has three line ends, and readers strip one space after a colon. Text is escaped accordingly, so
+that a reader gets the text that was appended, except that CR and CRLF become LF.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Final
 from dstreams.protocol.json_mode import wrap
 
 HEARTBEAT: Final = b":\n\n"
-"""A comment that readers ignore and middleboxes count as traffic."""
+"""A comment, which readers ignore and middleboxes count as traffic."""
 
 LINE_BYTES: Final = 32 * 1024
-"""The longest value of a ``data`` field, in bytes, where it can be divided. Common readers, such as Go's
+"""Maximum bytes of the value of a ``data`` field, where it can be divided. Common readers, such as Go's
 ``bufio.Scanner``, fail at lines of 64 KiB."""
 
 
-# Integers: looking for one in bytes takes 0.03 us, looking for a bytes object of length one 0.15 us.
+# These are integers, because searching bytes for one takes 0.03 us; for a bytes object of length one it takes 0.15 us.
 _LF: Final = 0x0A
 _CR: Final = 0x0D
 
 
 class SseEncoding(Enum):
-    """How a stream's bytes are written into events; decided by its content type."""
+    """How a stream's bytes are encoded in events; it depends on the content type."""
 
     TEXT = "text"
     JSON = "json"
@@ -44,16 +44,16 @@ _UNFINISHED_CHARACTER: Final = re.compile(
     rb"|[\xf1-\xf3][\x80-\xbf]{0,2}"
     rb"|\xf4(?:[\x80-\x8f][\x80-\xbf]?)?)\Z"
 )
-"""Every proper beginning of a well-formed UTF-8 sequence (Unicode, table 3-7) at the end of the bytes."""
+"""Matches the incomplete beginning of a well-formed UTF-8 sequence (Unicode, table 3-7) at the end of the bytes."""
 
 
 def data_event(data: bytes, encoding: SseEncoding, end: bytes, table: str | None = None) -> bytes:
-    """Write stored bytes as one event of type ``data``.
+    """Return an event of type ``data`` with stored bytes.
 
     :param data: the bytes; for JSON in the stored form of :mod:`dstreams.protocol.json_mode`.
-    :param encoding: how to write them.
-    :param end: the offset after them, as a token: the event's id, which a browser sends back when it reconnects.
-    :param table: what each byte of a text means, if it isn't UTF-8.
+    :param encoding: how to encode them.
+    :param end: the offset after them, as a token. It is the event's id, which a browser sends back when it reconnects.
+    :param table: the characters of a single-byte charset; ``None`` for UTF-8.
     :return: the whole event with its blank line.
     """
     if encoding is SseEncoding.BASE64:
@@ -68,7 +68,7 @@ def data_event(data: bytes, encoding: SseEncoding, end: bytes, table: str | None
 
 
 def end_of_event(offset: bytes) -> bytes:
-    """Return what follows the data of an event.
+    """Return the part of an event after its data.
 
     :param offset: the offset after the event, as a token: the event's id.
     """
@@ -76,12 +76,12 @@ def end_of_event(offset: bytes) -> bytes:
 
 
 def escape_lines(text: bytes, at_line_start: bool = True, table: str | None = None) -> bytes:
-    """Write text as the value of a ``data`` field, with another field for each further line.
+    """Return text as the value of a ``data`` field, with another field for each further line.
 
-    An event stream is UTF-8. A byte that isn't becomes U+FFFD, since common readers fail at it, again at every
-    reconnect.
+    An event stream is UTF-8. Bytes that are not UTF-8 are replaced by U+FFFD, because common readers would fail at
+    them, and fail again after every reconnect.
 
-    :param at_line_start: whether it begins a line.
+    :param at_line_start: whether the text begins a line.
     :param table: the characters of a single-byte charset; ``None`` for UTF-8.
     """
     if table is not None:
@@ -95,13 +95,13 @@ def escape_lines(text: bytes, at_line_start: bool = True, table: str | None = No
 
 
 def control_event(next_offset: bytes, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
-    """Write the event that tells a reader where it stands.
+    """Return an event of type ``control``, which gives the reader its position in the stream.
 
-    :param next_offset: the offset to go on from, as a token; also the event's id.
-    :param cursor: the cursor to send back, or ``None`` for none; not written when the stream is closed, since
-        nobody comes back.
-    :param up_to_date: whether the reader has everything there is.
-    :param closed: whether that is everything there will ever be; implies ``up_to_date``.
+    :param next_offset: the offset from which to continue, as a token; also the event's id.
+    :param cursor: the cursor for the client to send back, or ``None``. It is omitted if the stream is closed, because
+        no further request follows.
+    :param up_to_date: whether the reader is at the tail.
+    :param closed: whether the reader is at the end of a closed stream; implies ``up_to_date``.
     :return: the whole event with its blank line.
     """
     if closed:
@@ -114,11 +114,11 @@ def control_event(next_offset: bytes, cursor: int | None, up_to_date: bool, clos
 
 
 def incomplete_suffix(data: bytes) -> int:
-    """How many bytes at the end belong to a character that isn't complete yet.
+    """Return how many bytes at the end belong to an incomplete character.
 
     :param data: a piece of a text stream.
-    :return: 0 to 3: leave that many for the next event. 0 also when the end is plainly not UTF-8, since
-        nothing that follows could mend it.
+    :return: 0 to 3, the number of bytes to leave for the next event. Also 0 if the end is certainly not UTF-8, because
+        no further bytes could complete it.
     """
     if not data or data[-1] < 0x80:
         return 0

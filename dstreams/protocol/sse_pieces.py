@@ -1,8 +1,8 @@
 """Writes one large event piece by piece, so that it never has to be in memory as a whole.
 
-What :func:`dstreams.protocol.sse.data_event` does for events of ordinary size. An event whose only line would be longer
-than :data:`LINE_BYTES` has several ``data`` fields where that changes nothing: readers join them with LF, which is a
-blank to JSON, and which decoders of base64 skip or clients remove (PROTOCOL 5.8).
+:func:`dstreams.protocol.sse.data_event` does the same for events of ordinary size. An event whose only line would be
+longer than :data:`LINE_BYTES` is divided into several ``data`` fields where that does not change the content. Readers
+join the fields with LF, which is white space in JSON; in base64, decoders skip it or clients remove it (PROTOCOL 5.8).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _NEW_LINE: Final = b"\ndata:"
 
 
 class EventWriter(Protocol):
-    """Converts a large event's stored bytes, which are given in pieces of any size."""
+    """Converts a large event's stored bytes, which are passed in pieces of any size."""
 
     @property
     def held_back(self) -> int:
-        """How many of the bytes given last are not written yet, because they depend on what follows."""
+        """The number of bytes at the end of the last piece that are not written yet, as they depend on the next one."""
 
     def begin(self) -> bytes:
         """Return the beginning of the event."""
 
     def write(self, data: bytes) -> bytes:
-        """Return what follows from more of the stored bytes; may be empty."""
+        """Return the event's next bytes for the next piece of stored bytes; may be empty."""
 
     def end(self, complete: bool) -> bytes:
         """Return the rest of the event's data. :func:`~dstreams.protocol.sse.end_of_event` comes next.
 
         :param complete: whether bytes that are held back are written as they are. Otherwise they are left for the
-            next event; bytes of base64 never are.
+            next event. In base64 they are always written.
         """
 
 
@@ -51,7 +51,7 @@ def event_writer(encoding: SseEncoding, table: str | None = None) -> EventWriter
 
 @define(eq=False)
 class _TextWriter:
-    """Text: a ``data`` field for each of its lines. JSON also has one for each bracket of the array.
+    """Writes text with a ``data`` field for each line. JSON also gets one for each bracket of the array.
 
     The end of a piece is held back if it may be the beginning of a character or of CRLF.
     """
@@ -93,11 +93,11 @@ class _TextWriter:
 
 @define(eq=False)
 class _Base64Writer:
-    """Base64 in lines of :data:`LINE_BYTES`, the last of which may be shorter."""
+    """Writes base64 in lines of :data:`LINE_BYTES`; the last one may be shorter."""
 
     _held: bytes = field(default=b"", init=False)
     _room: int = field(default=LINE_BYTES, init=False)
-    """How many characters the present line still takes; a multiple of 4."""
+    """The number of characters left in the current line; a multiple of 4."""
 
     @property
     def held_back(self) -> int:

@@ -1,1 +1,1 @@
-"""The engine: validates requests against streams, commits what follows from them, wakes who waits."""
+"""The engine: validates requests against streams, commits the resulting changes, and wakes live readers."""

@@ -1,8 +1,7 @@
-"""Append and close: what a POST means for a stream (PROTOCOL 5.2, 5.2.1, 5.3).
+"""Append and close: validates a POST and converts it to a change (PROTOCOL 5.2, 5.2.1, 5.3).
 
-The checks stand in an order in which all that the request's head decides comes before all that needs the
-body. So an answer given early, while the body is still arriving, is the answer that the complete request
-would get.
+The checks that need only the request's head come before those that need the body. So an early response, sent while
+the body is still arriving, is the response that the complete request would get.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from dstreams.protocol.problems import (
 from dstreams.protocol.producers import Producer
 
 SPLIT_AT_ONCE_BYTES: Final = 64 * 1024
-"""The largest JSON body that is checked and split in one go: 2 ms for ordinary messages, 6 ms at worst."""
+"""Maximum bytes of a JSON body that is checked and split in one step: 2 ms for ordinary messages, 6 ms at worst."""
 
 
 @define(eq=False)
 class AppendRequest:
-    """An append as its head asks for it; it doesn't change, and serves all requests with the same head.
+    """An append as requested by its head. It is never modified, and shared by all requests with the same head.
 
-    :param content_type: the header as sent, ``None`` when absent.
-    :param closes: whether the stream is to be closed.
+    :param content_type: the header as sent, or ``None`` if absent.
+    :param closes: whether the request closes the stream.
     """
 
     content_type: bytes | None
@@ -50,7 +49,7 @@ class AppendRequest:
     producer: Producer | None
     stream_seq: bytes | None
     media_type: str | None = field(init=False)
-    """What ``content_type`` names; ``None`` when it is absent or malformed."""
+    """The media type in ``content_type``; ``None`` if the header is absent or malformed."""
 
     @media_type.default
     def _read_media_type(self) -> str | None:
@@ -60,7 +59,7 @@ class AppendRequest:
             return None
 
     def numbered(self, seq: int) -> AppendRequest:
-        """The same of a producer's, with another sequence number."""
+        """Return a copy of a producer's request with another sequence number."""
         producer = self.producer
         assert producer is not None
         return AppendRequest(
@@ -70,12 +69,12 @@ class AppendRequest:
 
 @define(eq=False)
 class Appended:
-    """What an accepted or repeated append leads to.
+    """The result of an accepted or repeated append.
 
     :param tail: the stream's tail.
     :param closed: whether the stream is closed now.
-    :param producer: the producer's id, epoch and highest accepted sequence number, if it is one.
-    :param stored: whether new bytes were stored; ``False`` for a duplicate and for a close alone.
+    :param producer: the producer's id, epoch and highest accepted sequence number, if a producer sent the request.
+    :param stored: whether new bytes were stored; ``False`` for a duplicate and for a close without data.
     """
 
     tail: int
@@ -87,18 +86,18 @@ class Appended:
 def validate_head(
     state: StreamState, request: AppendRequest, length: int | None, most_producers: int
 ) -> Appended | None:
-    """Decide what the head decides.
+    """Validate an append by its head.
 
-    :param length: the body's length in bytes, ``None`` while that isn't known.
-    :param most_producers: how many producers the stream may have.
-    :return: the answer to a duplicate, or ``None``: the append goes on, or can't be judged yet.
-    :raise ProtocolError: when it is refused.
+    :param length: the body's length in bytes, or ``None`` while it is unknown.
+    :param most_producers: the maximum number of producers of the stream.
+    :return: the result for a duplicate; ``None`` if the append may proceed, or cannot be decided without the body.
+    :raise ProtocolError: if it is rejected.
     """
     if state.closed:
         return _judge_on_closed(state, request, length)
     if length != 0 and request.media_type != state.config.content_type.media_type:
         if length is None:
-            return None  # an empty body is never refused for its type (PROTOCOL 5.2)
+            return None  # an empty body is never rejected because of its type (PROTOCOL 5.2)
         _refuse_type(state, request)
     producer = request.producer
     if producer is not None:
@@ -120,13 +119,13 @@ def plan(
     most_producers: int,
     messages: Messages | None = None,
 ) -> Append | Appended:
-    """Decide about a complete request.
+    """Validate a complete request and convert it to a change.
 
     :param at: the time, in Unix seconds.
-    :param most_producers: how many producers the stream may have.
-    :param messages: what a large body was split into; without it the body is split here.
-    :return: the change to commit, or the answer where nothing changes.
-    :raise ProtocolError: when it is refused.
+    :param most_producers: the maximum number of producers of the stream.
+    :param messages: the messages of a large body that has been split already; without it the body is split here.
+    :return: the change to commit, or the result if nothing changes.
+    :raise ProtocolError: if it is rejected.
     """
     answer = validate_head(state, request, len(body), most_producers)
     if answer is not None:
@@ -150,11 +149,11 @@ def plan(
 def stored_messages(
     config: StreamConfig, body: bytes, start: int, messages: Messages | None = None
 ) -> tuple[bytes, Sequence[int]]:
-    """A body as it is stored, and the absolute ends of its messages.
+    """Return a body as it is stored, and the absolute ends of its messages.
 
-    :param start: the position at which it will lie.
-    :param messages: what a large JSON body was split into.
-    :raise InvalidJson:
+    :param start: the position at which it will be stored.
+    :param messages: the messages of a large JSON body that has been split already.
+    :raise InvalidJson: if the body must be JSON but is not.
     """
     if not config.content_type.is_json:
         return body, (start + len(body),) if body else ()
@@ -169,7 +168,11 @@ def stored_messages(
 
 
 def _repeat(state: StreamState, request: AppendRequest, length: int | None, last: Producer) -> Appended | None:
-    """Acknowledge a duplicate, unless it is no append at all."""
+    """Acknowledge a duplicate.
+
+    :return: ``None`` while it is unknown whether the body is empty.
+    :raise EmptyBody: if the body is empty and the request does not close the stream.
+    """
     if not request.closes and not length:
         if length is None:
             return None
@@ -178,7 +181,7 @@ def _repeat(state: StreamState, request: AppendRequest, length: int | None, last
 
 
 def _judge_on_closed(state: StreamState, request: AppendRequest, length: int | None) -> Appended | None:
-    """A closed stream takes nothing more, but repeats its acknowledgements (PROTOCOL 5.2, 5.2.1)."""
+    """Reject an append to a closed stream, but acknowledge a repeated close again (PROTOCOL 5.2, 5.2.1)."""
     producer = request.producer
     if producer is not None:
         if producer == state.closed_by:
@@ -205,13 +208,13 @@ def _refuse_type(state: StreamState, request: AppendRequest) -> NoReturn:
 
 
 def _check_new_producer(state: StreamState, producer: Producer, most: int) -> None:
-    """Check the first batch of a producer.
+    """Check the first request of a producer.
 
-    :raise TooManyProducers: when the stream has as many as it may have.
+    :raise TooManyProducers: if the stream already has the maximum number of producers.
     """
     producers.check_first(producer)
     known = len(state.producers or ()) + len(state.base_producers or ())
-    # Producers that are in both are counted twice there, and once by the slower method.
+    # This counts producers that are in both dictionaries twice; producer_count() is exact but slower.
     if known >= most and state.producer_count() >= most:
         raise TooManyProducers(
             f"The stream has {state.producer_count()} producers; limits.max_producers allows {most}."
@@ -223,7 +226,7 @@ def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest, le
     if stream_seq > last:
         return
     if request.closes and not length:
-        return  # a close without a body carries no sequence
+        return  # a close without a body has no sequence
     raise SequenceConflict(
         f"Stream-Seq {printable(stream_seq)} isn't greater than the last accepted, {printable(last)}"
     )

@@ -1,7 +1,7 @@
-"""The way of a change: accepted, committed, applied, published.
+"""Commits changes. Each one is accepted, committed, applied, and published.
 
-All changes that are accepted while a commit is under way go out together in the next one, across streams:
-group commit without a timer and without a delay of its own.
+All changes that are accepted while a commit is in progress are committed together in the next one, across streams.
+So this is group commit without a timer and without an added delay.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _log = Logger()
 
 @define(eq=False)
 class Commit:
-    """The changes that are committed together, and who waits for that (an ``Awaited``).
+    """A group: the changes that are committed together, and the results that wait for the commit (an ``Awaited``).
 
-    :param cost: what they add to the streams' usage, in bytes.
+    :param cost: the bytes that they add to the streams' usage.
     """
 
     changes: list[Change] = field(factory=list)
@@ -37,12 +37,12 @@ class Commit:
     over: bool = False
     error: Exception | None = None
     started_at: float = 0.0
-    """When its commit began; only where commits are timed."""
+    """The time at which the commit began; set only if commits are timed."""
 
 
 @define(eq=False)
 class Commits:
-    """Commits accepted changes in the order of their acceptance.
+    """Commits changes in the order in which they were accepted.
 
     :param published: called with the changes of a commit after they have been applied.
     :param lost: called with the cost of accepted changes that could not be committed and have been undone.
@@ -53,27 +53,27 @@ class Commits:
     _lost: Callable[[int], None]
     durable: Catalog = field(factory=Catalog, init=False)
     accepted: AnyCatalog = field(init=False)
-    """What writers are validated against; ``durable`` itself while nothing is under way in immediate storage."""
+    """The catalog for validating writers; ``durable`` itself while immediate storage has nothing pending."""
     _immediate: bool = field(init=False)
     _overlay: AcceptedCatalog = field(init=False)
     under_way: Commit | None = field(default=None, init=False)
-    """What is being committed, ``None`` when all that was accepted is durable."""
+    """The commit in progress; ``None`` if all accepted changes are durable."""
     _next: Commit = field(factory=Commit, init=False)
-    # Whether the last commit found no room.
+    # Whether the last commit failed because the storage was full.
     _full: bool = field(default=False, init=False)
-    # Why the store takes no more changes, once that has been said.
+    # Why the storage takes no more changes, once that has been logged.
     _final: str | None = field(default=None, init=False)
     times: CommitTimes | None = field(default=None, init=False)
-    """Counts and times the commits of groups; ``None`` when nobody wants to know."""
+    """Counts and times the commits of groups; ``None`` to measure nothing."""
 
     def __attrs_post_init__(self) -> None:
         self._immediate = self._storage.immediate
         self._overlay = AcceptedCatalog(self.durable)
-        # Storage that commits at once leaves nothing between accepted and durable, while nothing is under way.
+        # With storage that commits immediately the two catalogs are the same while no commit is in progress.
         self.accepted = self.durable if self._immediate else self._overlay
 
     def waiting(self) -> tuple[int, int]:
-        """How many changes have been accepted and aren't durable yet, and how many bytes are in them."""
+        """Return the number of changes that are accepted but not durable yet, and the number of bytes in them."""
         commits = [self._next] if self.under_way is None else [self.under_way, self._next]
         changes = [change for commit in commits for change in commit.changes]
         size = sum(len(change.data) for change in changes if isinstance(change, Append | Create))
@@ -82,15 +82,15 @@ class Commits:
     def submit(self, cost: int, *changes: Change) -> Commit | None:
         """Accept changes and commit them, all or none.
 
-        :param cost: what they add to the streams' usage.
-        :return: ``None`` when they are committed, applied and published; else what they are committed with. If that
-            fails, those who wait get :class:`Unavailable` or :class:`InsufficientStorage`.
-        :raise ProtocolError: the same, at once.
+        :param cost: the bytes that they add to the streams' usage.
+        :return: ``None`` if they are committed, applied and published already; otherwise the commit that they are part
+            of. If it fails, the waiting results get :class:`Unavailable` or :class:`InsufficientStorage`.
+        :raise ProtocolError: one of these two, if the commit fails immediately.
         """
         if self._immediate and self.under_way is None:
             try:
                 done = self._storage.commit(changes)
-            except Exception:  # whatever it is, what was accepted isn't there
+            except Exception:  # whatever the error is, the changes are not stored
                 self._lost(cost)
                 problem = self._as_problem(Failure())
                 raise problem from problem.__cause__
@@ -113,17 +113,17 @@ class Commits:
         return commit
 
     def settled(self) -> Commit | None:
-        """What has been accepted so far is settled when this commit is; ``None``: it is already.
+        """Return the commit after which everything accepted so far is durable, or ``None`` if it is already.
 
-        An answer that rests on changes in flight (a duplicate's, a refusal) must not be given before they
-        are durable.
+        A response that depends on pending changes (an acknowledged duplicate, a rejection) must not be sent before
+        they are durable.
         """
         return self._next if self._next.changes else self.under_way
 
     def _start(self, begun: Deferred[None] | None = None) -> None:
-        """Commit the next group, and the one after it, until none is left.
+        """Commit the next group, then the one after it, until none is left.
 
-        :param begun: the group's commit, where storage has begun it already.
+        :param begun: the Deferred of the group's commit, if the storage has started it already.
         """
         commit = self.under_way = self._next
         self._next = Commit()
@@ -131,7 +131,7 @@ class Commits:
             commit.started_at = time.perf_counter()
         try:
             done = begun or self._storage.commit(commit.changes)
-        except Exception:  # whatever it is, all later commits wait for this one's end
+        except Exception:  # whatever the error is, it must end this commit, because all later ones wait for that
             done = fail()
         if done is None:
             done = succeed(None)
@@ -150,13 +150,13 @@ class Commits:
                 overlay.settle(change)
             self._published(commit.changes)
         finally:
-            # Even a fault of ours must not leave everybody waiting for ever.
+            # Even if applying or publishing raises, waiting requests must be answered.
             self.under_way, commit.over = None, True
             if self._next.changes:
                 self._start()
             elif self._immediate:
                 self.accepted = self.durable
-            # Let go, since they refer to the commit: else each commit would be garbage in a cycle.
+            # Cleared because the results refer to the commit: otherwise each commit would be cyclic garbage.
             waiting, commit.waiting = commit.waiting, []
             for result in waiting:
                 try:
@@ -165,7 +165,7 @@ class Commits:
                     _log.failure("answering after a commit failed")
 
     def _failed(self, failure: Failure) -> None:
-        """Undo everything accepted and not committed: later changes rest on the failed ones."""
+        """Undo all pending changes, because later ones depend on the failed ones."""
         first, second = self.under_way, self._next
         assert first is not None
         self.under_way, self._next = None, Commit()
@@ -183,10 +183,10 @@ class Commits:
                 _log.failure("answering after a failed commit failed")
 
     def _as_problem(self, failure: Failure) -> ProtocolError:
-        """What clients are told of a failed commit; the cause itself is for the log.
+        """Log a failed commit and return the error for clients; the cause itself is only logged.
 
-        A full store is said once, and again when it has been otherwise meanwhile: the log may lie on the same disk.
-        Nor is it said for each refused change that the store takes no more.
+        Full storage is logged once, and again only after a commit has succeeded in between, because the log may be on
+        the same disk. That the storage takes no more changes is also logged once, not for each rejected change.
         """
         if self.times is not None:
             self.times.failures += 1

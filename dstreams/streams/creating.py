@@ -1,4 +1,4 @@
-"""Create and fork: what a PUT means (PROTOCOL 5.1, 4.2)."""
+"""Create and fork: validates a PUT and converts it to a change (PROTOCOL 5.1, 4.2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ForkRequest:
     """The fork headers of a PUT.
 
     :param source: the source's name.
-    :param anchor: ``Stream-Fork-Offset``, ``None`` for the source's tail.
+    :param anchor: ``Stream-Fork-Offset``, or ``None`` for the source's tail.
     :param sub_offset: bytes, or messages in JSON mode, to inherit beyond the anchor.
     """
 
@@ -36,13 +36,13 @@ class ForkRequest:
 
 @define(eq=False)
 class CreateRequest:
-    """A create as asked for.
+    """The content of a PUT.
 
-    :param content_type: ``None`` when the header is absent.
+    :param content_type: ``None`` if the header is absent.
     :param ttl: seconds.
     :param expires_at: Unix seconds.
-    :param length: the body's length in bytes, ``None`` while that isn't known.
-    :param body: the body, ``None`` while it is arriving.
+    :param length: the body's length in bytes, or ``None`` while it is unknown.
+    :param body: the body, or ``None`` while it is arriving.
     """
 
     name: str
@@ -57,9 +57,9 @@ class CreateRequest:
 
 @define(eq=False)
 class Created:
-    """The stream as it stands after the PUT.
+    """The stream after the PUT.
 
-    :param fresh: whether the PUT made it, or found it.
+    :param fresh: whether the PUT created it; ``False`` if it existed.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Created:
 
 
 def match_existing(state: StreamState, request: CreateRequest) -> Created:
-    """Answer a PUT for a name that is taken.
+    """Return the result of a PUT for a name that is in use.
 
-    :return: the existing stream when it has the configuration that is asked for.
-    :raise AlreadyExists: when it hasn't.
-    :raise PathBlocked: when it was deleted but is kept for its forks.
+    :return: the existing stream, if it has the requested configuration.
+    :raise AlreadyExists: if it has another configuration.
+    :raise PathBlocked: if it was deleted but is kept for its forks.
     """
     if state.soft_deleted:
         raise PathBlocked("The name belongs to a deleted stream that has forks")
@@ -85,7 +85,7 @@ def match_existing(state: StreamState, request: CreateRequest) -> Created:
 
 
 def _difference(state: StreamState, request: CreateRequest) -> str | None:
-    """What keeps an existing stream from being what a PUT asks for (``None``: nothing)."""
+    """Return how an existing stream differs from the requested one, or ``None`` if it does not."""
     fork = request.fork
     asked_type = request.content_type or (DEFAULT if fork is None else None)
     if asked_type is not None and asked_type.media_type != state.config.content_type.media_type:
@@ -109,9 +109,9 @@ def _difference(state: StreamState, request: CreateRequest) -> str | None:
 
 
 def check_fork_type(source: StreamState, request: CreateRequest) -> None:
-    """A fork has its source's type.
+    """Check that the requested content type, if any, is that of the fork's source.
 
-    :raise ContentTypeMismatch:
+    :raise ContentTypeMismatch: if it is another one.
     """
     asked, has = request.content_type, source.config.content_type
     if asked is not None and asked.media_type != has.media_type:
@@ -119,9 +119,10 @@ def check_fork_type(source: StreamState, request: CreateRequest) -> None:
 
 
 def check_fork_depth(catalog: Catalog, source: StreamState, most: int) -> None:
-    """A fork has so many ancestors at most, its source among them. Deeper ones that are there already are served.
+    """Check how many ancestors a new fork would have. Existing forks with more ancestors are still served.
 
-    :raise ForkTooDeep:
+    :param most: the maximum number of ancestors, including the source.
+    :raise ForkTooDeep: if it would have more.
     """
     ancestor: StreamState | None = source
     for _ in range(most):
@@ -135,11 +136,11 @@ def check_fork_depth(catalog: Catalog, source: StreamState, most: int) -> None:
 
 
 def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequest) -> ForkPoint | Deferred[ForkPoint]:
-    """Work out where a fork leaves its source.
+    """Return the point at which a fork branches off from its source.
 
     :param source: the source as readers see it.
-    :param pieces: where its bytes lie.
-    :raise BadRequest: (or the Deferred fails) when the source has no such point.
+    :param pieces: the source's bytes.
+    :raise BadRequest: (or the Deferred fails with it) if the source has no such point.
     """
     fork = request.fork
     assert fork is not None
@@ -165,7 +166,10 @@ def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequ
 
 
 def _sub_position(source: StreamState, anchor: int, ends: Sequence[int], fork: ForkRequest) -> int:
-    """The position that ``Stream-Fork-Sub-Offset`` names past the anchor."""
+    """Return the position that ``Stream-Fork-Sub-Offset`` specifies beyond the anchor.
+
+    :param ends: the message ends after the anchor, up to the next data boundary.
+    """
     if source.config.content_type.is_json:
         if fork.sub_offset <= len(ends):
             return ends[fork.sub_offset - 1]
@@ -175,7 +179,7 @@ def _sub_position(source: StreamState, anchor: int, ends: Sequence[int], fork: F
 
 
 def content_type_of(request: CreateRequest, source: StreamState | None) -> ContentType:
-    """The content type of a new stream, or of a fork of ``source``."""
+    """Return the content type of a new stream, or of a fork of ``source``."""
     return request.content_type or DEFAULT if source is None else source.config.content_type
 
 
@@ -187,12 +191,12 @@ def plan(
     at: float,
     messages: Messages | None = None,
 ) -> Create:
-    """The change that creates the stream.
+    """Return the change that creates the stream.
 
-    :param messages: what a large JSON body was split into; without it the body is split here.
-
-    :param source: the fork's source, ``None`` when it is no fork; ``fork`` likewise.
-    :raise InvalidJson: when the initial body isn't JSON where it must be.
+    :param source: the fork's source, or ``None`` if the stream is not a fork.
+    :param fork: where the fork branches off, or ``None`` if the stream is not a fork.
+    :param messages: the messages of a large JSON body that has been split already; without it the body is split here.
+    :raise InvalidJson: if the initial body must be JSON but is not.
     """
     ttl, expires_at = request.ttl, request.expires_at
     if source is not None and ttl is None and expires_at is None:

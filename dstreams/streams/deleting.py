@@ -1,4 +1,4 @@
-"""Delete, soft delete and the cascade that follows (PROTOCOL 4.2, 5.4)."""
+"""Delete and soft delete, including ancestors that are no longer needed (PROTOCOL 4.2, 5.4)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dstreams.model.state import StreamState
 
 
 def plan(catalog: AnyCatalog, state: StreamState, at: float) -> Delete | SoftDelete:
-    """The change that deletes a stream.
+    """Return the change that deletes a stream.
 
-    A stream with forks is only marked; one without goes, and takes along every soft-deleted ancestor that
-    had no other fork.
+    A stream with forks is only marked as deleted. A stream without forks is removed, together with every soft-deleted
+    ancestor that has no other fork.
     """
     if state.forks:
         return SoftDelete(state.id, at)

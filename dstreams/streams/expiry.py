@@ -1,9 +1,9 @@
-"""Time-to-live and Expires-At: when a stream is over, and who clears it away (PROTOCOL 5.1).
+"""Determines when streams expire (time-to-live, Expires-At) and removes expired ones (PROTOCOL 5.1).
 
-A sliding TTL is measured on the monotonic clock, so that setting the wall clock expires nothing. Renewing it
-is a note in memory. An Expires-At is a point on the wall clock; when that clock jumps forward, streams past
-it answer 404, as their clients asked, but nothing is removed until the clock has been steady for a while:
-what a wrong clock hides comes back when the clock is put right.
+A sliding TTL is measured on the monotonic clock, so that setting the wall clock expires nothing. Renewing it only
+updates memory. An Expires-At is a time on the wall clock. If that clock jumps forward, requests for streams past their
+Expires-At get a 404, as their clients requested, but nothing is removed until the clock has been steady for a while. So
+streams that a wrong clock hides are available again when the clock is corrected.
 """
 
 from __future__ import annotations
@@ -23,39 +23,41 @@ from dstreams.runtime.timers import TimerWheel
 _log = Logger()
 
 REAP_INTERVAL = 1.0
-"""Seconds between two looks for expired streams."""
+"""Seconds between two checks for expired streams."""
 
 REAP_SLICE = 200
-"""How many deadlines one look may examine; more are left for :data:`REAP_PAUSE` later, to keep requests going."""
+"""Maximum number of deadlines examined in one check. The others are examined :data:`REAP_PAUSE` later, so that requests
+are not delayed."""
 
 REAP_PAUSE = 0.05
-"""Seconds between the slices of a backlog."""
+"""Seconds between two checks while a backlog is left."""
 
 PERSIST_INTERVAL = 30.0
-"""Seconds for which renewed TTLs are collected before they are handed to the storage together. A crash forgets the
-last ones; so much is added to what a stream has left when it is recovered."""
+"""Seconds for which renewed TTLs are collected before they are stored together. A crash loses the last ones, so
+recovery extends the remaining time of a stream by this much."""
 
 FORGOTTEN = 1000
-"""How many streams may be deleted before their time until their deadlines are cleared out; more if there are
-many, so that clearing out costs a few looks for each."""
+"""Number of deleted streams after which unused deadlines are removed. Half the number of deadlines is added to it, so
+that removing them costs a few look-ups for each deleted stream."""
 
 CLEAR_SLICE = 500
-"""How many deadlines are looked at in one step of clearing out: less than 1 ms."""
+"""Maximum number of deadlines examined in one step of removing unused ones: less than 1 ms."""
 
 PERSIST_SLICE = 100
-"""How many renewed TTLs are committed together: about 1 ms."""
+"""Maximum number of renewed TTLs committed together: about 1 ms."""
 
 CLOCK_JUMP = 5.0
-"""Seconds by which the wall clock may move against the monotonic one between two looks and still count as steady."""
+"""Maximum seconds by which the wall clock may shift against the monotonic one between two checks to count as steady."""
 
 CLOCK_QUARANTINE = 600.0
-"""Seconds for which nothing is removed by Expires-At after a jump."""
+"""Seconds after a clock jump for which nothing is removed because of Expires-At."""
 
 
 def idle_at_rest(state: StreamState, now: float) -> float:
-    """For how long a stream that nobody serves has been idle, as far as that can be known.
+    """Return the seconds for which a stream that is not being served has been idle, at the least.
 
-    The last renewals before a crash may be missing; what was over before that stays over.
+    The last renewals before a crash may be missing, so :data:`PERSIST_INTERVAL` is subtracted. A stream that expired
+    longer ago than that stays expired.
 
     :param now: Unix seconds.
     """
@@ -63,7 +65,7 @@ def idle_at_rest(state: StreamState, now: float) -> float:
 
 
 def is_over_at_rest(state: StreamState, now: float) -> bool:
-    """Whether a server that started now would find that the stream's time has come."""
+    """Whether the stream would be expired for a server that started now."""
     config = state.config
     if config.ttl is not None:
         return idle_at_rest(state, now) >= config.ttl
@@ -72,13 +74,13 @@ def is_over_at_rest(state: StreamState, now: float) -> bool:
 
 @define(eq=False)
 class Expiry:
-    """Watches the streams that end by themselves.
+    """Tracks the streams that expire.
 
     :param get: finds a stream by id.
-    :param live: whether a stream has live readers: it isn't idle then.
+    :param live: whether a stream has live readers; such a stream is not idle.
     :param remove: deletes an expired stream, now or later; never raises.
-    :param persist: stores renewed TTLs, pairs of stream id and Unix time, and returns a Deferred that fires at the end
-        of that, or ``None`` if it is over; ``None`` where nothing lasts.
+    :param persist: stores renewed TTLs, pairs of stream id and Unix time. It returns a Deferred that fires when that
+        has ended, or ``None`` if it has ended already. Itself ``None`` if the storage does not outlive the process.
     """
 
     _clocks: Clocks
@@ -87,17 +89,17 @@ class Expiry:
     _live: Callable[[int], bool]
     _remove: Callable[[StreamState], None]
     _persist: Callable[[list[tuple[int, float]]], Deferred[None] | None] | None = None
-    # When each stream with a TTL was last used, on the monotonic clock.
+    # The time of each stream's last use, on the monotonic clock; only streams with a TTL.
     _used: ShardedDict[int, float] = field(factory=ShardedDict, init=False)
-    # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry a stream;
-    # a renewed TTL isn't moved but found renewed when its entry comes up.
+    # (deadline, stream id), on the monotonic clock for TTLs, on the wall clock for Expires-At. One entry per stream.
+    # Renewing a TTL does not move the entry; the entry is corrected when its deadline is reached.
     _idle_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
     _absolute_deadlines: list[tuple[float, int]] = field(factory=list, init=False)
     _armed: bool = field(default=False, init=False)
     _renewed: set[int] = field(factory=set, init=False)
-    # Those of the renewed ones that are being handed to the storage.
+    # The renewed ones that are being stored.
     _persisting: set[int] = field(factory=set, init=False)
-    # Streams deleted since the deadlines were last cleared out.
+    # The number of streams deleted since unused deadlines were last removed.
     _forgotten: int = field(default=0, init=False)
     _clearing_out: bool = field(default=False, init=False)
     _skew: float = field(init=False)
@@ -108,12 +110,12 @@ class Expiry:
         self._steady_since = self._clocks.monotonic() - CLOCK_QUARANTINE
 
     def track(self, state: StreamState, idle: float = 0.0) -> None:
-        """Begin to watch a stream.
+        """Start tracking a stream.
 
-        :param idle: for how many seconds it has been idle already.
+        :param idle: the seconds for which it has already been idle.
         """
         if not self._armed:
-            self._skew = self._clocks.wall() - self._clocks.monotonic()  # nobody has looked for a while
+            self._skew = self._clocks.wall() - self._clocks.monotonic()  # the clocks were not compared for a while
         if state.config.ttl is not None:
             used = self._used[state.id] = self._clocks.monotonic() - idle
             heapq.heappush(self._idle_deadlines, (used + state.config.ttl, state.id))
@@ -124,8 +126,8 @@ class Expiry:
         self._arm(REAP_INTERVAL)
 
     def renew(self, state: StreamState) -> None:
-        """A read or write has used the stream: its TTL begins anew."""
-        if state.id in self._used:  # not while its creation is under way: that may fail
+        """Restart a stream's TTL, because a read or write has used it."""
+        if state.id in self._used:  # not while its creation is pending, because that may fail
             self._used[state.id] = self._clocks.monotonic()
             if self._persist is not None:
                 if not self._renewed:
@@ -133,7 +135,7 @@ class Expiry:
                 self._renewed.add(state.id)
 
     def persist_renewals(self) -> None:
-        """Hand all renewed TTLs to the storage at once, at the end."""
+        """Store all renewed TTLs at once, at shutdown."""
         renewed = self._persisting | self._renewed
         self._persisting, self._renewed = set(), set()
         self._hand_over(renewed)
@@ -145,7 +147,7 @@ class Expiry:
         done.addErrback(lambda failure: _log.failure("renewed TTLs could not be stored", failure))
 
     def _hand_over_some(self) -> Iterator[Deferred[None] | None]:
-        """Hand over a part of the renewed TTLs at each step, after the commit of the part before."""
+        """Store some of the renewed TTLs in each step, after the commit of the previous ones has ended."""
         while self._persisting:
             yield self._hand_over([self._persisting.pop() for _ in range(min(PERSIST_SLICE, len(self._persisting)))])
 
@@ -157,7 +159,7 @@ class Expiry:
         return self._persist(known) if known else None
 
     def forget(self, stream_id: int) -> None:
-        """The stream is gone."""
+        """Stop tracking a stream that was deleted."""
         self._used.shard(stream_id).pop(stream_id, None)
         self._forgotten += 1
         if self._forgotten > FORGOTTEN + (len(self._idle_deadlines) + len(self._absolute_deadlines)) // 2:
@@ -168,7 +170,7 @@ class Expiry:
                 done.addErrback(lambda failure: _log.failure("deadlines could not be cleared out", failure))
 
     def _clear_out(self) -> Iterator[None]:
-        """Drop the deadlines of streams that are gone, some at each step; meanwhile the others may be noticed late."""
+        """Remove the deadlines of deleted streams, some in each step. Meanwhile other streams may be removed late."""
         try:
             for deadlines in (self._idle_deadlines, self._absolute_deadlines):
                 old = deadlines[:]
@@ -185,7 +187,7 @@ class Expiry:
             self._arm(REAP_INTERVAL)
 
     def is_over(self, state: StreamState) -> bool:
-        """Whether the stream's time has come."""
+        """Whether the stream has expired."""
         config = state.config
         if config.ttl is not None:
             used = self._used.get(state.id)
@@ -217,7 +219,7 @@ class Expiry:
             self._wheel.call_later(delay, self._reap)
 
     def _reap(self) -> None:
-        """Remove a slice of what is due."""
+        """Remove expired streams, as many as one check may."""
         self._armed = False
         budget = REAP_SLICE
         budget = self._reap_from(self._idle_deadlines, self._clocks.monotonic(), budget)
@@ -234,12 +236,12 @@ class Expiry:
             if state is None or state.soft_deleted:
                 continue
             if not self.is_over(state):
-                # Used since: look again when it would be over. A live reader keeps it for a whole TTL more.
+                # It was used since. Check it again when it would expire; a live reader keeps it for another whole TTL.
                 used, ttl = self._used.get(stream_id, now), state.config.ttl or 0
                 heapq.heappush(deadlines, (max(used + ttl, now + REAP_INTERVAL), stream_id))
                 continue
             self._remove(state)
             if self._get(stream_id) is not None:
-                # Its removal is under way, or has failed, or it stays for its forks: look again.
+                # Its removal is pending or has failed, or it is kept for its forks. Check it again.
                 heapq.heappush(deadlines, (now + REAP_INTERVAL, stream_id))
         return budget

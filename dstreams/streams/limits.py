@@ -1,4 +1,4 @@
-"""How much may be stored, and how much is."""
+"""The limits on what may be stored, and the current usage."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dstreams.storage.interface import Charges
 
 @frozen
 class StoreLimits:
-    """Upper bounds, all inclusive.
+    """Maximum values, all inclusive.
 
-    :param total_bytes: payload of all streams, plus the storage's fixed charges.
-    :param stream_bytes: one stream's own payload; what a fork inherits isn't counted.
-    :param fork_depth: how many ancestors a new fork may have: a read may have to look at each of them.
-    :param streams: how many streams there may be, soft-deleted ones included.
-    :param producers: how many producers one stream may have.
+    :param total_bytes: bytes of payload of all streams, plus the storage's fixed charges.
+    :param stream_bytes: bytes of one stream's own payload, without what a fork inherits.
+    :param fork_depth: number of ancestors of a new fork. A read may have to access each of them.
+    :param streams: number of streams, including soft-deleted ones.
+    :param producers: number of producers of one stream.
     """
 
     total_bytes: int = 100 * 1024 * 1024
@@ -34,11 +34,11 @@ class StoreLimits:
 
 @define(eq=False)
 class Usage:
-    """The running sum of what all streams cost, and their number, accepted changes included.
+    """The cost of all streams in bytes, and their number. Both include accepted changes.
 
-    Whoever has a change accepted adds its cost to ``used``, and takes it back when the commit fails: without a look
-    at every stream, since storage that takes nothing any more must not make each refusal cost that. ``streams`` is
-    counted likewise.
+    The caller adds the cost of an accepted change to ``used``, and subtracts it if the commit fails. So no failed
+    commit requires a pass over all streams, which would be too expensive while storage rejects every change.
+    ``streams`` is counted in the same way.
     """
 
     _limits: StoreLimits
@@ -49,13 +49,13 @@ class Usage:
     def admit_append(
         self, state: StreamState, size: int, messages: int, producer: Producer | None, stream_seq: bytes | None
     ) -> int:
-        """Check that an append fits, and say what it costs.
+        """Check that an append is within the limits, and return its cost.
 
-        :param size: stored bytes.
-        :param producer: the producer that appends, if it is one.
-        :param stream_seq: the new ``Stream-Seq``, which takes the place of the last one.
-        :return: the bytes that count as used once the change is accepted.
-        :raise PayloadTooLarge:
+        :param size: the number of stored bytes.
+        :param producer: the producer, if a producer appends.
+        :param stream_seq: the new ``Stream-Seq``, which replaces the last one.
+        :return: the bytes to add to ``used`` when the change is accepted.
+        :raise PayloadTooLarge: if a limit would be exceeded.
         """
         charges = self._charges
         if size and state.tail - state.start + size > self._limits.stream_bytes:
@@ -70,7 +70,7 @@ class Usage:
         return cost
 
     def admit_create(self, name: str, content_type: ContentType, size: int, messages: int) -> int:
-        """The same for a new stream."""
+        """Check that a new stream is within the limits, and return its cost; as :meth:`admit_append`."""
         if size > self._limits.stream_bytes:
             raise self._stream_full(0, size)
         cost = size + messages * self._charges.message + self._fixed(name, content_type)
@@ -79,11 +79,11 @@ class Usage:
         return cost
 
     def too_many_streams(self) -> TooManyStreams:
-        """The refusal of one more stream."""
+        """Return the error for a stream that would exceed the maximum number."""
         return TooManyStreams(f"There are {self.streams} streams; limits.max_streams allows {self._limits.streams}")
 
     def recount(self, catalog: Catalog) -> None:
-        """Begin with what a catalog holds, after recovery."""
+        """Recompute both values from a catalog, after recovery."""
         self.streams = len(catalog.streams)
         self.used = sum(self.cost(state) for state in catalog.streams.values())
 
@@ -99,14 +99,14 @@ class Usage:
         )
 
     def _fixed(self, name: str, content_type: ContentType) -> int:
-        """What a stream costs before there is anything in it."""
+        """Return the cost of an empty stream in bytes."""
         if not self._charges.stream:
             return 0
-        # A character's bytes in UTF-8 are never fewer than those it takes in memory.
+        # A character takes at least as many bytes in UTF-8 as in memory.
         return self._charges.stream + len(name.encode()) + len(content_type.value)
 
     def cost(self, state: StreamState) -> int:
-        """What a stream costs."""
+        """Return the cost of a stream in bytes."""
         charges = self._charges
         cost = state.size + state.messages * charges.message
         cost += self._fixed(state.name, state.config.content_type)
@@ -125,7 +125,7 @@ class Usage:
         stream_seq: bytes | None,
         producer_ids: Collection[str],
     ) -> int:
-        """What a stream will cost that has these properties."""
+        """Return the cost in bytes of a stream that is still to be created with these properties."""
         charges = self._charges
         cost = size + messages * charges.message + self._fixed(name, content_type)
         if charges.stream and stream_seq is not None:

@@ -1,10 +1,10 @@
-"""Which streams there are, page by page, in the order of their names, without holding up the reactor.
+"""Lists the streams page by page, ordered by name, without blocking the reactor.
 
-Names are kept in a dictionary, so every listing begins by sorting them. Few are sorted at once, at every page. Many (a
-million take a fifth of a second) are sorted in runs of a few milliseconds, one in each turn of the reactor; a page is
-merged from the runs, and they are kept for the pages that follow. So a long listing shows the streams that were there
-when it began, less those that have gone since, and perhaps some that came while it sorted. What it says of each is true
-at the moment of the page.
+Names are kept in a dictionary, so every listing has to sort them. A few names are sorted in one step, for every page.
+Many names (a million take a fifth of a second) are sorted in runs of a few milliseconds, one in each turn of the
+reactor. Pages are merged from the runs, and the runs are kept for the following pages. So a long listing contains the
+streams that existed when it began, without those deleted since, and perhaps some that were created during sorting. The
+properties of each stream are those at the time of its page.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from dstreams.model.state import StreamState
 from dstreams.runtime.timers import TimerWheel
 
 RUN_NAMES = 5_000
-"""How many names are sorted in one go, and a few more: one to three milliseconds."""
+"""Number of names sorted in one step, perhaps exceeded by a few: one to three milliseconds."""
 
 KEEP_SECONDS = 60.0
-"""For how long a snapshot of many names is kept after its last page."""
+"""Seconds for which a snapshot of many names is kept after its last page."""
 
 LOOKS_PER_STREAM = 10
-"""How many names a page looks at for each stream that it may hold, if many have gone since the snapshot."""
+"""Maximum number of names examined for each stream that a page may hold; many may be deleted since the snapshot."""
 
 
 @frozen
 class Page:
-    """Some of the streams.
+    """One page of the listing.
 
-    :param streams: in the order of their names; perhaps fewer than asked for, even none.
-    :param after: what to ask for the next page with, ``None`` when this is the last.
+    :param streams: the streams, ordered by name; perhaps fewer than requested, even none.
+    :param after: the ``after`` for the next page, or ``None`` if this is the last one.
     """
 
     streams: list[StreamState]
@@ -44,9 +44,9 @@ class Page:
 
 @define(eq=False)
 class Listing:
-    """Pages through a catalog.
+    """Lists a catalog page by page.
 
-    :param shown: whether a stream is there for clients.
+    :param shown: whether a stream is visible to clients.
     """
 
     _catalog: Catalog
@@ -58,10 +58,10 @@ class Listing:
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     def page(self, prefix: str, after: str | None, limit: int) -> Page | Deferred[Page]:
-        """The streams whose names begin with ``prefix`` and come after ``after``.
+        """Return streams whose names begin with ``prefix`` and sort after ``after``.
 
-        :param after: the last name of the page before, ``None`` for the first page.
-        :param limit: how many at most.
+        :param after: the previous page's :attr:`Page.after`, or ``None`` for the first page.
+        :param limit: the maximum number of streams.
         """
         if len(self._catalog.names) <= RUN_NAMES:
             return self._merge([sorted(self._catalog.names)], prefix, after, limit)
@@ -91,7 +91,7 @@ class Listing:
         return Page(found, None)
 
     def _sort(self, lists: Iterator[list[str]], runs: list[list[str]]) -> None:
-        """Sort the next run of the names, and the others in the reactor's next turns."""
+        """Sort the next run of names, and the others in the reactor's next turns."""
         names: list[str] = []
         for some in lists:
             names += some
@@ -108,7 +108,7 @@ class Listing:
             each.callback(None)
 
     def _forget(self) -> None:
-        """Let the snapshot go when nobody has asked for a while."""
+        """Discard the snapshot if it has not been used for :data:`KEEP_SECONDS`."""
         left = self._used_at + KEEP_SECONDS - self._wheel.seconds()
         if left > 0:
             self._wheel.call_later(left, self._forget)
@@ -117,7 +117,7 @@ class Listing:
 
 
 def _begin(run: list[str], prefix: str, after: str | None) -> Iterator[str]:
-    """The names of one run from where the page begins."""
+    """Yield the names of one run, from the start of the page."""
     start = bisect_left(run, prefix) if after is None or after < prefix else bisect_right(run, after)
     for position in range(start, len(run)):
         yield run[position]

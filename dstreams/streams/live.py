@@ -1,4 +1,4 @@
-"""Who waits for a stream: long-polls and SSE readers, woken by publication (PROTOCOL 5.7, 5.8)."""
+"""Live readers of a stream: long-polls and SSE readers, woken when a change is published (PROTOCOL 5.7, 5.8)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Watcher(Protocol):
         """``long-poll`` or ``sse``, for statistics."""
 
     def wake(self) -> None:
-        """Something about the stream has changed: data, closure, or that it is gone. Look again."""
+        """Check the stream again, because it has changed: data was appended, or it was closed or deleted."""
 
     def end(self) -> None:
-        """The server stops: end cleanly, now."""
+        """End the response cleanly and immediately, because the server shuts down."""
 
 
 @define(eq=False)
 class Audience:
     """The live readers of one stream incarnation; exists only while there are any.
 
-    :param frames: what the wake-up in progress has formatted, by where it begins, for the others to share;
-        ``None`` outside of one, so that nothing is kept. The readers decide what it is.
-    :param newest: of these the last one that leads to the tail; ``None`` outside of a wake-up, too.
-    :param changed: whether the stream has changed since the wake-up in progress began, or since the last one.
-    :param is_queued: whether the readers are being woken, or will be.
-    :param pending: the readers that the wake-up in progress has still to call.
-    :param expiry: the alarm for a stream with an Expires-At.
+    :param frames: the formatted data of the wake-up in progress, by start position, shared by its readers. ``None``
+        outside of a wake-up, so that nothing is kept. The values are opaque here; the readers define them.
+    :param newest: the last of these values that ends at the tail; ``None`` outside of a wake-up.
+    :param changed: whether the stream has changed since the wake-up in progress began, or else since the last one.
+    :param is_queued: whether the readers are being woken or queued to be woken.
+    :param pending: the readers that the wake-up in progress has not called yet.
+    :param expiry: the timer for a stream with an Expires-At.
     """
 
     watchers: set[Watcher] = field(factory=set)
@@ -48,14 +48,14 @@ class Audience:
     expiry: Timer | None = None
 
     def wake(self, most: int) -> bool:
-        """Call the next readers, at most ``most``; whether there are more to call."""
+        """Wake the next readers, at most ``most``; return whether more are left."""
         if not self.pending:
             self.changed = False
             self.pending = list(self.watchers)
         pending, watchers = self.pending, self.watchers
         for _ in range(min(len(pending), most)):
             watcher = pending.pop()
-            if watcher in watchers:  # else it has left meanwhile
+            if watcher in watchers:  # otherwise it has stopped waiting meanwhile
                 try:
                     watcher.wake()
                 except Exception:

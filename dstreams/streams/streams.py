@@ -1,8 +1,8 @@
-"""All the streams: names, lookups, and the operations on them.
+"""The engine: look-ups of streams, and the operations on them.
 
-Runs on the reactor's thread only; validation is synchronous, so requests on a stream are serialized without
-locks. An operation returns its result, or a Deferred of it where the storage must first keep its promise; it
-raises, or the Deferred fails with, a ``ProtocolError``.
+It runs in the reactor's thread only. Validation is synchronous, so requests on a stream are serialized without locks.
+An operation returns its result, or a pending one if a commit or a fetch must end first (see ``runtime.pending``). It
+raises a ``ProtocolError``, or the pending result fails with one.
 """
 
 from __future__ import annotations
@@ -44,29 +44,30 @@ _log = Logger()
 _T = TypeVar("_T")
 
 MAX_ALARM = 86_400.0
-"""The longest wait for an Expires-At in one go, in seconds: the wall clock may be set meanwhile."""
+"""Maximum seconds until a stream's Expires-At is checked again, because the wall clock may have been set."""
 
 WAKE_TOGETHER = 20
-"""How many readers of a stream are woken before the readers of another one have their turn."""
+"""Maximum number of one stream's readers that are woken before those of the next stream."""
 
 
 @frozen
 class StreamStatistics:
-    """A snapshot, for health checks and metrics.
+    """A snapshot of the engine's numbers, for health checks and metrics.
 
-    :param streams: how many there are, soft-deleted ones included.
-    :param streams_limit: how many there may be.
-    :param used_bytes: what counts against the total limit.
+    :param streams: the number of streams, including soft-deleted ones.
+    :param streams_limit: the maximum number of streams.
+    :param used_bytes: the bytes that count against the total limit.
     :param used_bytes_limit: that limit.
-    :param live_readers: long-polls and SSE readers that wait.
-    :param readers: the same by kind.
-    :param expired: how many were removed since the start because their time was over.
-    :param waiting_changes: changes accepted and not durable yet.
-    :param waiting_bytes: the payload of these.
-    :param damaged_places: how many damaged places were found in what is stored since the start.
-    :param damaged_streams: how many streams have one.
-    :param scrubbed_bytes: how many bytes a scrub has read since the start, ``scrub_pass_bytes`` how many of them in its
-        newest pass, ``scrub_passes`` how many passes were complete.
+    :param live_readers: the number of waiting long-polls and SSE readers.
+    :param readers: the same number by kind.
+    :param expired: the number of streams removed since startup because they had expired.
+    :param waiting_changes: the number of changes that are accepted but not durable yet.
+    :param waiting_bytes: the payload bytes of these changes.
+    :param damaged_places: the number of damaged places found in stored data since startup.
+    :param damaged_streams: the number of streams with such a place.
+    :param scrubbed_bytes: the bytes that scrubs have read since startup.
+    :param scrub_pass_bytes: how many of these bytes the newest pass has read.
+    :param scrub_passes: the number of complete passes.
     """
 
     streams: int
@@ -87,10 +88,10 @@ class StreamStatistics:
 
 @define(eq=False)
 class Streams:
-    """The engine.
+    """The engine: all streams, and the operations on them.
 
     :param wheel: timers for live readers and expiry.
-    :param scrub_rate: how many stored bytes are verified each second; 0: none.
+    :param scrub_rate: how many stored bytes are verified each second; 0 for none.
     """
 
     _storage: Storage
@@ -107,10 +108,10 @@ class Streams:
     _expired: int = field(default=0, init=False)
     _audiences: dict[int, Audience] = field(factory=dict, init=False)
     _waking: deque[Audience] = field(factory=deque, init=False)
-    """The streams whose readers are being woken, in turn."""
+    """The streams whose readers are being woken or will be, in this order."""
     _wake_is_due: bool = field(default=False, init=False)
     ending: bool = field(default=False, init=False)
-    """Whether the server stops: nobody may wait for anything any more."""
+    """Whether the server shuts down. Live reads must not start to wait then."""
 
     def __attrs_post_init__(self) -> None:
         self._usage = Usage(self._limits, self._storage.charges)
@@ -130,8 +131,8 @@ class Streams:
     def open(self, progress: Progress = silently) -> None:
         """Open the storage and rebuild the state of all streams from it.
 
-        :param progress: told of long work.
-        :raise StorageError:
+        :param progress: called with the progress of long-running work.
+        :raise StorageError: if the storage cannot be opened.
         """
         self._storage.open(self._durable, progress)
         now = self._clocks.wall()
@@ -141,7 +142,7 @@ class Streams:
         self._scrubber.start()
 
     def close(self) -> Deferred[None]:
-        """Wait for the commits under way, then close the storage."""
+        """Wait for pending commits, then close the storage."""
         self._expiry.persist_renewals()
         scrubbed = self._scrubber.stop()
         done = as_deferred(self._resting(None))
@@ -150,11 +151,11 @@ class Streams:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing can be stored until a restart, ``None`` as long as it can."""
+        """Why nothing can be stored until a restart, or ``None`` if changes can be stored."""
         return self._storage.failure
 
     def statistics(self) -> StreamStatistics:
-        """How much there is of everything."""
+        """Return the current numbers."""
         readers = Counter(watcher.kind for audience in self._audiences.values() for watcher in audience.watchers)
         changes, size = self._commits.waiting()
         return StreamStatistics(
@@ -181,10 +182,10 @@ class Streams:
     # --- lookups -------------------------------------------------------------------------------------
 
     def find(self, name: str) -> StreamState:
-        """The stream of that name as readers see it.
+        """Return the stream of that name as readers see it.
 
-        :raise NotFound: when there is none, or it has expired.
-        :raise Gone: when it is deleted but kept for its forks.
+        :raise NotFound: if there is none, or it has expired.
+        :raise Gone: if it is deleted or expired but kept for its forks.
         """
         state = self._durable.find(name)
         if state is None:
@@ -192,21 +193,21 @@ class Streams:
         return self._existing(state)
 
     def incarnation(self, stream_id: int) -> StreamState:
-        """The stream of that number as readers see it; raises as :meth:`find`."""
+        """Return the incarnation of that id as readers see it; raises the same errors as :meth:`find`."""
         state = self._durable.get(stream_id)
         if state is None:
             raise NotFound("The stream has been deleted")
         return self._existing(state)
 
     def page(self, prefix: str, after: str | None, limit: int) -> Page | Deferred[Page]:
-        """Some of the streams that readers see, in the order of their names; see :class:`Listing`."""
+        """Return some of the streams that readers see, ordered by name; see :meth:`Listing.page`."""
         return self._listing.page(prefix, after, limit)
 
     def _is_shown(self, state: StreamState) -> bool:
         return not state.soft_deleted and not (state.config.expires and self._expiry.is_over(state))
 
     def _existing(self, state: StreamState) -> StreamState:
-        """The state, unless the stream is over; then it is cleared away at once."""
+        """Return the state, or raise if the stream is deleted or expired. An expired stream is removed if it may be."""
         if state.config.expires and not state.soft_deleted and self._expiry.is_over(state):
             if self._expiry.may_remove(state):
                 self._expire(state)
@@ -218,9 +219,9 @@ class Streams:
         return state
 
     def _writable(self, name: str) -> StreamState | None:
-        """The stream of that name as the next change will find it, or ``None``.
+        """Return the stream of that name as the next change will find it, or ``None``.
 
-        :raise Unavailable: when the stream is over but can't be removed.
+        :raise Unavailable: if the stream has expired but cannot be removed now.
         """
         state = self._commits.accepted.find(name)
         if state is None or state.soft_deleted or not state.config.expires:
@@ -246,10 +247,11 @@ class Streams:
     # --- operations ----------------------------------------------------------------------------------
 
     def validate_append_head(self, name: str, request: AppendRequest, length: int | None) -> Appended | None:
-        """Decide about an append whose body is still arriving; ``None`` when there is nothing to say yet.
+        """Validate an append early, while its body is still arriving.
 
-        :param length: the body's length in bytes, ``None`` when its end alone will tell.
-        :raise ProtocolError: when it is refused.
+        :param length: the body's length in bytes, or ``None`` if it is unknown until the body has ended.
+        :return: the result, or ``None`` if it depends on the body or on a pending commit.
+        :raise ProtocolError: if it is rejected.
         """
         if self._commits.under_way is not None:
             return None
@@ -263,7 +265,7 @@ class Streams:
         """Append to a stream, or close it, or both (PROTOCOL 5.2, 5.2.1, 5.3)."""
         if self._commits.under_way is None:
             return self._append(name, request, body)
-        # What is decided now may rest on what isn't durable yet.
+        # The result may depend on changes that are not durable yet.
         try:
             outcome = self._append(name, request, body)
         except ProtocolError as error:
@@ -289,7 +291,7 @@ class Streams:
         return self._commit(Appended(change.start + size, change.closes, producer, count > 0), change, cost)
 
     def validate_create_head(self, request: CreateRequest) -> Created | None:
-        """Decide about a create whose body is still arriving; as :meth:`validate_append_head`."""
+        """Validate a create early, while its body is still arriving; as :meth:`validate_append_head`."""
         if self._commits.under_way is not None:
             return None
         existing = self._writable(request.name)
@@ -298,7 +300,7 @@ class Streams:
         if self._usage.streams >= self._limits.streams:
             raise self._usage.too_many_streams()
         if request.fork is not None:
-            # Only what needs no look at the source's bytes; those may have to be fetched.
+            # Only checks that do not read the source's bytes, because those may have to be fetched.
             creating.check_fork_type(self._fork_source(request.fork.source), request)
         elif request.length:
             content_type = request.content_type or DEFAULT
@@ -307,7 +309,7 @@ class Streams:
         return None
 
     def create(self, request: CreateRequest) -> Pending[Created]:
-        """Create a stream or a fork, or find the one that is asked for (PROTOCOL 5.1, 4.2)."""
+        """Create a stream or a fork, or return the matching one that exists (PROTOCOL 5.1, 4.2)."""
         return self._durably(lambda: self._create(request))
 
     def _create(self, request: CreateRequest, messages: Messages | None = None) -> Pending[Created]:
@@ -336,7 +338,7 @@ class Streams:
     def _create_fork(
         self, request: CreateRequest, point: ForkPoint, messages: Messages | None
     ) -> Created | PendingCommit[Created]:
-        """Go on with a fork whose point had to be looked up: the world may have changed meanwhile."""
+        """Create a fork whose point had to be fetched. Everything is checked again, because it may have changed."""
         existing = self._writable(request.name)
         if existing is not None:
             return creating.match_existing(existing, request)
@@ -359,7 +361,10 @@ class Streams:
         return self._commit(Created(change.name, content_type, tail, change.closed, True), change, cost)
 
     def _fork_source(self, name: str) -> StreamState:
-        """A fork's source, as readers see it, if the next change will still find it."""
+        """Return a fork's source as readers see it.
+
+        :raise ProtocolError: if the next change will not find it, or a fork of it would have too many ancestors.
+        """
         accepted = self._writable(name)
         if accepted is None:
             raise NotFound(f"The fork's source was not found: {name}")
@@ -389,12 +394,12 @@ class Streams:
         return self._commit(None, change, cost)
 
     def _expire(self, state: StreamState) -> None:
-        """Delete a stream whose time has come; the answer to whoever asked doesn't wait for it."""
+        """Delete an expired stream. Responses do not wait for it."""
         accepted = self._commits.accepted.get(state.id)
         if accepted is None or accepted.soft_deleted:
-            return  # under way already
+            return  # its deletion is already pending
         if self._storage.failure is not None:
-            return  # it would fail, and be logged, whenever somebody asks
+            return  # it would fail, and be logged, at every request for the stream
         try:
             done = self._delete(accepted)
         except ProtocolError:
@@ -407,14 +412,14 @@ class Streams:
             )
 
     def _persist_renewals(self, renewed: list[tuple[int, float]]) -> Deferred[None] | None:
-        """Commit renewed TTLs; no answer depends on it.
+        """Commit renewed TTLs. No response depends on it.
 
-        :return: fires when that is over, whether it has succeeded or not.
+        :return: a Deferred that fires when the commit has ended, whether it succeeded or not; ``None`` if it has ended.
         """
         accepted = self._commits.accepted
         touches = [Touch(stream_id, at) for stream_id, at in renewed if accepted.get(stream_id) is not None]
         if touches:
-            with suppress(ProtocolError):  # logged where it happened
+            with suppress(ProtocolError):  # logged by Commits
                 commit = self._commits.submit(0, *touches)
                 if commit is not None:
                     done: Deferred[None] = Deferred()
@@ -425,18 +430,18 @@ class Streams:
     def read(
         self, state: StreamState, position: int, limit: int, *, on_boundary: bool = False
     ) -> Slice | Deferred[Slice]:
-        """The messages from ``position`` on (PROTOCOL 5.6); see :func:`reading.take`."""
+        """Return the messages from ``position`` (PROTOCOL 5.6); see :func:`reading.take`."""
         return reading.take(self._storage, self._durable, state, position, limit, on_boundary=on_boundary)
 
     def renew(self, state: StreamState) -> None:
-        """A client has used the stream: its TTL begins anew."""
+        """Restart the stream's TTL, because a client has used it."""
         if state.config.expires:
             self._expiry.renew(state)
 
     # --- live readers --------------------------------------------------------------------------------
 
     def watch(self, state: StreamState, watcher: Watcher) -> Audience:
-        """Wake ``watcher`` whenever something about the stream changes, until :meth:`unwatch`."""
+        """Wake ``watcher`` at every change of the stream, until :meth:`unwatch`."""
         audience = self._audiences.get(state.id)
         if audience is None:
             audience = self._audiences[state.id] = Audience()
@@ -445,7 +450,7 @@ class Streams:
         return audience
 
     def unwatch(self, stream_id: int, watcher: Watcher) -> None:
-        """Wake ``watcher`` no more. Harmless when it didn't watch."""
+        """Stop waking ``watcher``. Does nothing if it is not watching."""
         audience = self._audiences.get(stream_id)
         if audience is None:
             return
@@ -457,10 +462,10 @@ class Streams:
         del self._audiences[stream_id]
         state = self._durable.get(stream_id)
         if state is not None:
-            self._expiry.renew(state)  # it was in use until now
+            self._expiry.renew(state)  # the reader has used it until now
 
     def end_live(self) -> None:
-        """End every live reader, in slices; later ones should not begin to wait (see :attr:`ending`)."""
+        """End all live readers, in slices. Later ones must not start to wait (see :attr:`ending`)."""
         self.ending = True
         watchers = [watcher for audience in self._audiences.values() for watcher in audience.watchers]
         self._end(watchers)
@@ -478,7 +483,7 @@ class Streams:
             self._wheel.soon(partial(self._end, watchers))
 
     def _set_alarm(self, state: StreamState, audience: Audience) -> None:
-        """Wake the readers of a stream with an Expires-At when that comes."""
+        """Wake the readers of a stream with an Expires-At when it expires."""
         if state.config.expires_at is None:
             return
         left = state.config.expires_at - self._clocks.wall()
@@ -492,7 +497,7 @@ class Streams:
         audience.expiry = self._wheel.call_later(min(max(left, 0.0), MAX_ALARM), ring)
 
     def _wake(self) -> None:
-        """Wake readers of the streams that have changed, as many as a turn allows; the streams take turns."""
+        """Wake readers of changed streams, as many as one turn allows. Streams are served alternately."""
         waking, left, over = self._waking, CALLS_PER_TURN, None
         while waking:
             audience = waking.popleft()
@@ -501,7 +506,7 @@ class Streams:
             else:
                 audience.is_queued = False
             left -= WAKE_TOGETHER
-            if waking:  # most often there is one stream with a few readers
+            if waking:  # usually there is only one stream with a few readers, and no time is measured
                 over = over or slice_end()
                 if left <= 0 or over():
                     break
@@ -512,10 +517,9 @@ class Streams:
     # --- commit --------------------------------------------------------------------------------------
 
     def _durably(self, operation: Callable[[], Pending[_T]]) -> Pending[_T]:
-        """Run an operation that decides at once; its outcome waits for the changes that it rests on."""
+        """Run an operation, and return its outcome as pending if changes that it may depend on are not durable yet."""
         if self._commits.under_way is None:
             return operation()
-        # What is decided now may rest on what isn't durable yet.
         try:
             outcome = operation()
         except ProtocolError as error:
@@ -523,24 +527,24 @@ class Streams:
         return outcome if isinstance(outcome, PendingCommit | Deferred) else self._resting(outcome)
 
     def _split(self, body: bytes, go_on: Callable[[Messages], Pending[_T]]) -> Deferred[_T]:
-        """Split a large JSON body, then do what it is for. Other requests are answered meanwhile.
+        """Split a large JSON body in slices, between which other requests are handled, then continue with ``go_on``.
 
-        :param go_on: looks everything up again, since the stream may have changed.
-        :return: fails with :class:`InvalidJson` when the body isn't JSON.
+        :param go_on: called with the messages; repeats all look-ups, because the stream may have changed.
+        :return: a Deferred that fails with :class:`InvalidJson` if the body is not JSON.
         """
         slices = JsonSlices(body)
         done: Deferred[Any] = self._wheel.in_slices(slices.steps())
         return done.addCallback(lambda _: as_deferred(self._durably(lambda: go_on(slices.messages()))))
 
     def _refused(self, error: ProtocolError) -> PendingCommit[Any]:
-        """A refusal that counts when all that has been accepted is durable."""
+        """Return an error as a pending result that is delivered when everything accepted so far is durable."""
         settled = self._commits.settled()
         if settled is None:
             raise error
         return PendingCommit(None, settled, error)
 
     def _resting(self, outcome: _T) -> _T | PendingCommit[_T]:
-        """An answer that counts when all that has been accepted is durable."""
+        """Return a result that is pending until everything accepted so far is durable."""
         settled = self._commits.settled()
         return outcome if settled is None else PendingCommit(outcome, settled)
 
@@ -550,10 +554,10 @@ class Streams:
         return result if commit is None else PendingCommit(result, commit)
 
     def _published(self, changes: Sequence[Change]) -> None:
-        """Changes have been committed and applied."""
+        """Update expiry and notify live readers, after changes have been committed and applied."""
         audiences = self._audiences
         for change in changes:
-            # The hot path: one look-up when nobody waits.
+            # The hot path: a single look-up if the stream has no live readers.
             if type(change) is not Append:
                 self._published_other(change)
             elif change.stream_id in audiences:
@@ -573,13 +577,13 @@ class Streams:
                     self._notify(self._audiences[stream_id])
 
     def _notify(self, audience: Audience) -> None:
-        """Wake a stream's readers once this turn of the reactor is over.
+        """Wake a stream's readers after this turn of the reactor.
 
-        Appends that come in one turn, or while the readers are being woken, make one wake-up, and the writer's answer
-        isn't held up by its readers.
+        Appends in the same turn, or while the readers are being woken, cause only one wake-up, and the writer's
+        response is not delayed by the readers.
         """
         audience.changed = True
-        audience.frames, audience.newest = {}, None  # what was formatted before lacks what is new
+        audience.frames, audience.newest = {}, None  # frames formatted earlier lack the new data
         if not audience.is_queued:
             audience.is_queued = True
             self._waking.append(audience)
@@ -588,6 +592,6 @@ class Streams:
                 self._wheel.soon(self._wake)
 
     def _lost(self, cost: int) -> None:
-        """Accepted changes are gone: what was counted for them isn't there."""
+        """Correct the usage after accepted changes have been undone."""
         self._usage.used -= cost
         self._usage.streams = len(self._durable.streams)  # no accepted change is left

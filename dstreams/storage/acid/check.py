@@ -1,4 +1,4 @@
-"""Checking shards against the invariants that ``shard`` and ``chunks`` state."""
+"""Checks shards against the invariants that ``shard`` and ``chunks`` define."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dstreams.storage.acid.shard import Shard
 
 
 def problems(shards: Sequence[Shard]) -> list[str]:
-    """What is wrong with shards that are open and idle, a sentence each; empty when nothing is."""
+    """Return the problems of shards that are open and idle, one sentence each; empty if there are none."""
     return [f"{shard.path}: {problem}" for shard in shards for problem in _problems_of(shard, len(shards))]
 
 
@@ -54,7 +54,7 @@ def _chunks(shard: Shard, states: dict[int, StreamState]) -> Iterator[str]:
 
 
 def _stream(state: StreamState, rows: Iterator[chunks.Row]) -> Iterator[str]:
-    """One stream's chunks."""
+    """Yield the problems of one stream's chunks."""
     reached, messages = state.start, 0
     for row in rows:
         _, start, _, packed, data, number, _ = row

@@ -1,31 +1,34 @@
-"""Chunks: how a stream's bytes and the index of its messages lie in a shard.
+"""Chunks: how a shard stores a stream's bytes and the index of its messages.
 
 Form
-    A row of ``chunks``: ``id``, higher than those of all rows written before; ``stream_id``; ``start``, the absolute
-    position of the first byte; ``checksum``; ``entries``, the index entries (see ``index``, unsigned 64-bit
-    little-endian) of the messages that end in the chunk; ``data``, the bytes; ``number``, how many of the stream's
-    messages end before the chunk; ``at``, when the newest bytes in it were appended, in Unix seconds. The checksum is
-    CRC-32 over stream_id, start and number (unsigned 64-bit little-endian each), at (a double), entries, data, in
-    this order. The unique index ``chunk_places`` leads to a stream's chunks in order.
+    A row of ``chunks``: ``id``, at the time of writing higher than all other ids and every ``noted`` (see ``shard``);
+    ``stream_id``; ``start``, the absolute position of the first byte; ``checksum``; ``entries``, the index entries (see
+    ``index``, unsigned 64-bit little-endian) of the messages that end in the chunk; ``data``, the bytes; ``number``,
+    the number of the stream's messages that end before the chunk; ``at``, the time when the newest bytes in it were
+    appended, in Unix seconds. The checksum is the CRC-32 of stream_id, start and number (unsigned 64-bit little-endian
+    each), at (a double), entries, data, in this order. The unique index ``chunk_places`` is used to find a stream's
+    chunks in order.
 
-    The table is clustered by id. As one WITHOUT ROWID, clustered by (stream_id, start), it was ten times slower to
-    write to (424 us a row instead of 27, with 100 streams of 1 MB): to compare two keys of such a table SQLite reads
-    the whole rows, and these are large.
+    The table is clustered by id. As a WITHOUT ROWID table, clustered by (stream_id, start), writing to it was more than
+    ten times slower (424 us per row instead of 27, with 100 streams of 1 MB): to compare two keys of such a table,
+    SQLite reads the whole rows, which are large.
 
 Invariants
-    C1. A stream's chunks follow each other without gap or overlap: the first begins at the stream's own start,
-        each next one where the one before ends, the last one ends at the tail. No chunk is empty.
+    C1. A stream's chunks follow each other without gap or overlap: the first one begins at the stream's own start,
+        each following one at the end of the previous one, and the last one ends at the tail. No chunk is empty.
     C2. A chunk's entries are those e with start < e >> 1 <= start + len(data), ascending. A chunk need not end at
-        a message's end: a message of more than CHUNK_BYTES lies in several.
-    C3. ``number`` of a stream's first chunk is 0, of each next one that and the entries of the one before.
-    C4. A row is replaced only in a transaction that leaves C1 and C2 true, and only by one with the same bytes at
-        the same positions: what was once readable at a position stays so.
+        the end of a message: a message of more than CHUNK_BYTES is stored in several chunks.
+    C3. ``number`` of a stream's first chunk is 0. For each following chunk it is the previous chunk's ``number`` plus
+        the number of that chunk's entries.
+    C4. A row is replaced only in a transaction that preserves C1 and C2, and only by a row with the same bytes at
+        the same positions. So bytes that were readable at a position stay readable there.
 
-How they come about
-    An append to a stream adds one row for a group: a small one, when the appends are small. Rows of a few bytes
-    would make reads slow, so the last run of small rows, the *open run*, is replaced by one row when it has
-    MERGE_ROWS rows or MERGE_BYTES bytes; from MERGE_BYTES on a row is left alone. Measured with 100 streams and
-    appends of 100 bytes: files of 1.2 times the payload and its index, read at 250 MB/s; 160 MB/s without merging.
+Merging
+    A group adds one row to each stream that it appends to, unless the appends are large. Rows of a few bytes would
+    make reads slow. Therefore the small rows at the end of a stream, the *open run*, are replaced by one row when the
+    run has MERGE_ROWS rows or MERGE_BYTES bytes; a row of at least MERGE_BYTES is not replaced any more. Measured with
+    100 streams and appends of 100 bytes: the files have 1.2 times the size of the payload and its index, and are read
+    at 250 MB/s, instead of 160 MB/s without merging.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ CREATE UNIQUE INDEX chunk_places ON chunks (stream_id, start)
 """
 
 CHUNK_BYTES: Final = 64 * 1024
-"""The most bytes of a chunk: reading a piece of an answer fetches at most two of them in vain."""
+"""Maximum bytes of a chunk. Reading a piece of a response fetches at most two chunks of unneeded bytes."""
 
 MERGE_BYTES: Final = 16 * 1024
 MERGE_ROWS: Final = 32
@@ -71,11 +74,11 @@ Earlier = Callable[[], "tuple[bytes, array[int]]"]
 
 @define(eq=False)
 class OpenRun:
-    """The small rows at the end of a stream, which are to become one.
+    """The small rows at the end of a stream, which will be merged into one.
 
     :param start: the position at which the first of them begins.
-    :param number: how many of the stream's messages end before it.
-    :param rows: how many there are; with none, ``start`` is the tail.
+    :param number: the number of the stream's messages that end before it.
+    :param rows: the number of rows; if it is 0, ``start`` is the tail.
     """
 
     start: int
@@ -85,10 +88,10 @@ class OpenRun:
 
 @define(eq=False)
 class Addition:
-    """What a group appends to one stream.
+    """The bytes and messages that a group appends to one stream.
 
-    :param start: where it begins: the stream's tail.
-    :param number: how many messages the stream has before.
+    :param start: the position at which they begin: the stream's tail before the group.
+    :param number: the number of messages that the stream has before the group.
     """
 
     start: int
@@ -99,7 +102,7 @@ class Addition:
     entries: Index = field(factory=lambda: array("Q"), init=False)
 
     def add(self, change: Append | Create) -> None:
-        """The messages of one change, after those before."""
+        """Add the messages of one change after those added before."""
         self.parts.append(change.data)
         self.size += len(change.data)
         self.entries = index.extend(self.entries, change.ends)
@@ -107,16 +110,16 @@ class Addition:
 
     @property
     def data(self) -> bytes:
-        """The bytes."""
+        """All added bytes."""
         return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
 
 @frozen(eq=False)
 class Large:
-    """Bytes of one stream that make so many chunks that they are cut in the thread which writes them.
+    """Bytes of one stream that are cut into chunks in the thread that writes them, because there are many chunks.
 
     :param start: the position of the first byte.
-    :param number: how many of the stream's messages end before it.
+    :param number: the number of the stream's messages that end before it.
     """
 
     stream_id: int
@@ -129,16 +132,16 @@ class Large:
 
     @property
     def count(self) -> int:
-        """How many chunks it makes."""
+        """The number of chunks."""
         return -(-self.size // CHUNK_BYTES)
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes and the entries in all of them."""
+        """The total size of the chunks' bytes and entries."""
         return self.size + 8 * len(self.entries)
 
     def rows(self) -> Iterator[Row]:
-        """Cut the chunks. Each is short work, except where the interpreter's lock is released."""
+        """Yield the chunks. Cutting one holds the interpreter's lock only for a short time."""
         rope = Rope(self.start)
         for part in self.parts:
             rope.append(part)
@@ -157,12 +160,12 @@ class Large:
 
 @define(eq=False)
 class Placement:
-    """What an append writes.
+    """The changes to a stream's chunks for an addition.
 
     :param rows: chunks to add.
-    :param replaced_from: chunks that begin at this position or beyond it go first; ``None`` when none does.
+    :param replaced_from: chunks that begin at or after this position are removed first; ``None`` to remove none.
     :param run: the open run afterwards.
-    :param large: what is to be cut into chunks instead, if so.
+    :param large: the bytes to cut into chunks instead of ``rows``, if there are many.
     """
 
     rows: Sequence[Row]
@@ -172,10 +175,10 @@ class Placement:
 
 
 def place(stream_id: int, run: OpenRun, earlier: Earlier, new: Addition) -> Placement:
-    """Put new bytes of a stream into chunks.
+    """Return how to store new bytes of a stream in chunks.
 
     :param run: the stream's open run.
-    :param earlier: gives the bytes and entries of that run; asked only when it has rows.
+    :param earlier: returns the bytes and entries of that run; called only if the run is merged.
     """
     entries = new.entries
     tail = new.start + new.size
@@ -224,13 +227,13 @@ _FROM = (
     _COLUMNS + " WHERE stream_id = ? AND start >="  # noqa: S608 (all of it stands here)
     " coalesce((SELECT start FROM chunks WHERE stream_id = ? AND start <= ? ORDER BY start DESC LIMIT 1), 0)"
 )
-"""The chunk that holds a position, and those after it."""
+"""Selects the chunk that contains a position, and those after it."""
 
 
 def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
-    """A stream's bytes from ``start`` up to ``end``.
+    """Return a stream's bytes from ``start`` up to ``end``.
 
-    :raise StorageDamaged: when they aren't all there as they were written.
+    :raise StorageDamaged: if any of them are missing or damaged.
     """
     parts = []
     reached = start
@@ -247,7 +250,7 @@ def read(database: Connection, stream_id: int, start: int, end: int) -> bytes:
 
 
 def floor(database: Connection, stream_id: int, position: int) -> int:
-    """The last message end at or before ``position``; the start of the stream's first chunk when there is none."""
+    """Return the last message end at or before ``position``, or else the start of the stream's first chunk."""
     sql = _COLUMNS + " WHERE stream_id = ? AND start < ? AND length(entries) > 0 ORDER BY start DESC"
     for row in _rows(database, sql, stream_id, position):
         found = _entries(row)
@@ -258,9 +261,9 @@ def floor(database: Connection, stream_id: int, position: int) -> int:
 
 
 def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:
-    """The end of the last message within ``limit`` bytes from ``start``; of the first when none is.
+    """Return the end of the last message within ``limit`` bytes from ``start``; if none is within, that of the first.
 
-    :raise StorageDamaged: when no message follows.
+    :raise StorageDamaged: if no message follows.
     """
     bound = start + limit
     within = _FROM + " AND start < ? AND length(entries) > 0 ORDER BY start DESC"
@@ -273,9 +276,9 @@ def extent(database: Connection, stream_id: int, start: int, limit: int) -> int:
 
 
 def append_ends(database: Connection, stream_id: int, position: int) -> list[int]:
-    """The message ends after ``position``, up to the first that also ends an append.
+    """Return the message ends after ``position``, up to the first that also ends an append.
 
-    :raise StorageDamaged: when no message follows.
+    :raise StorageDamaged: if no such message follows.
     """
     found = []
     for end, ends_append in _ends(database, stream_id, position):
@@ -286,9 +289,9 @@ def append_ends(database: Connection, stream_id: int, position: int) -> list[int
 
 
 def entries(database: Connection, stream_id: int, position: int, most: int) -> list[int]:
-    """The index entries of the messages that end after ``position``, at most so many.
+    """Return the index entries of the messages that end after ``position``, at most ``most``.
 
-    :raise StorageDamaged: when no message follows.
+    :raise StorageDamaged: if no message follows.
     """
     found = list(islice(_following(database, stream_id, position), most))
     if not found:
@@ -297,9 +300,9 @@ def entries(database: Connection, stream_id: int, position: int, most: int) -> l
 
 
 def _ends(database: Connection, stream_id: int, position: int) -> Iterator[tuple[int, bool]]:
-    """The message ends after ``position``, and whether each also ends an append.
+    """Yield the message ends after ``position``, and whether each also ends an append.
 
-    :raise StorageDamaged: when they aren't enough for whoever asks.
+    :raise StorageDamaged: if the caller asks for more than there are.
     """
     for entry in _following(database, stream_id, position):
         yield entry >> 1, bool(entry & index.APPEND_END)
@@ -307,7 +310,7 @@ def _ends(database: Connection, stream_id: int, position: int) -> Iterator[tuple
 
 
 def _following(database: Connection, stream_id: int, position: int) -> Iterator[int]:
-    """The index entries of the messages that end after ``position``."""
+    """Yield the index entries of the messages that end after ``position``."""
     sql = _FROM + " AND length(entries) > 0 ORDER BY start"
     for row in _rows(database, sql, stream_id, stream_id, position):
         entries = _entries(row)
@@ -324,7 +327,10 @@ def _entries(row: Row) -> array[int]:
 
 
 def _rows(database: Connection, sql: str, *parameters: int) -> Iterator[Row]:
-    """Chunks, each checked."""
+    """Yield the selected chunks, each of them verified.
+
+    :raise StorageDamaged: if one is damaged.
+    """
     with closing(database.execute(sql, parameters)) as found:
         for row in found:
             fault = damage(row)
@@ -334,7 +340,7 @@ def _rows(database: Connection, sql: str, *parameters: int) -> Iterator[Row]:
 
 
 def damage(row: tuple[Any, ...]) -> StorageDamaged | None:
-    """What is wrong with a chunk by itself (``None``: nothing)."""
+    """Return the damage of one chunk by itself, or ``None`` if it is intact."""
     stream_id, start, checksum, entries, data, number, at = row
     is_sound = isinstance(entries, bytes) and isinstance(data, bytes) and isinstance(number, int)
     if not is_sound or checksum != _checksum((stream_id, start, number, at), entries, data):
@@ -345,10 +351,11 @@ def damage(row: tuple[Any, ...]) -> StorageDamaged | None:
 
 @frozen
 class Look:
-    """A step of a scrub.
+    """The result of one step of a scrub.
 
-    :param last: the id of the last chunk that it has read; ``None`` when there was none left.
-    :param size: how many bytes these chunks hold.
+    :param last: the id of the last chunk read, or ``None`` if none was left.
+    :param size: the number of bytes in the chunks read.
+    :param damaged: the damage found.
     """
 
     last: int | None
@@ -357,7 +364,7 @@ class Look:
 
 
 def verify(database: Connection, after: int, most: int) -> Look:
-    """Verify chunks in the order of their ids, at most so many, those behind the id ``after``."""
+    """Verify chunks in the order of their ids: at most ``most`` with ids above ``after``."""
     last, size, damaged = None, 0, []
     with closing(database.execute(_SCRUB, (after, most))) as found:
         for number, *row in found:
@@ -369,5 +376,5 @@ def verify(database: Connection, after: int, most: int) -> Look:
 
 
 def every(database: Connection) -> Any:
-    """All chunks of a shard, stream by stream and in order."""
+    """Return all chunks of a shard, stream by stream and in order, without verifying them."""
     return database.execute(_COLUMNS + " ORDER BY stream_id, start")

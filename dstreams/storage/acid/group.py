@@ -1,4 +1,4 @@
-"""From changes to what must be written in which shard. Pure: reads the state, alters nothing."""
+"""Converts changes to the rows to write in each shard. It only reads the state and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ PAGE_BYTES: Final = 4096
 
 
 def home(name: str, shard_count: int) -> int:
-    """The shard of a stream that is no fork."""
+    """Return the number of the shard of a stream that is not a fork."""
     return crc32(name.encode()) & (shard_count - 1)
 
 
 @define(eq=False)
 class Batch:
-    """What a group writes in one shard, in the order of the fields.
+    """The part of a group that is written in one shard; ``Shard.write`` determines the order.
 
-    :param last_id: no stream that the group deletes has a higher id.
+    :param last_id: the highest id of the streams that the group deletes; 0 if there are none.
     :param removed: deleted streams that were stored.
     :param created: new streams.
-    :param changed: what has changed of other streams, as ``stream_rows.stream_values`` says. Not of one that only got
-        bytes: its chunks say so.
-    :param producers: new and changed producers of streams that aren't new.
-    :param replaced: (stream id, position): chunks that begin there or beyond go.
+    :param changed: changed columns of other streams, as from ``stream_rows.stream_values``. Streams that only got
+        bytes are not included, because their chunks imply the change.
+    :param producers: new and changed producers of streams that are not new.
+    :param replaced: (stream id, position); chunks that begin at or after the position are removed.
     :param chunks: new chunks.
-    :param large: what is cut into chunks while it is written.
+    :param large: bytes that are cut into chunks while they are written.
     """
 
     shard: int
@@ -52,12 +52,12 @@ class Batch:
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks it adds."""
+        """The number of chunks to add."""
         return len(self.chunks) + sum(each.count for each in self.large)
 
     @property
     def pages(self) -> int:
-        """About how many database pages it writes."""
+        """The approximate number of database pages to write."""
         rows = len(self.removed) + len(self.created) + len(self.changed) + self.chunk_count
         full = sum((len(row[3]) + len(row[4])) // PAGE_BYTES for row in self.chunks)
         return 2 + rows + full + sum(each.stored_bytes // PAGE_BYTES for each in self.large)
@@ -65,12 +65,12 @@ class Batch:
 
 @define(eq=False)
 class Group:
-    """One commit.
+    """The changes of one commit, and what to write for them.
 
-    :param batches: what it writes, by shard.
-    :param runs: the open runs of its streams afterwards.
-    :param forks: the shards of its new forks.
-    :param grows: whether it adds streams or bytes; what doesn't may use the last space of a disk.
+    :param batches: the data to write, by shard.
+    :param runs: the open runs of the group's streams afterwards.
+    :param forks: the shards of new forks, by stream id.
+    :param grows: whether the group adds streams or bytes; other groups may use the reserved disk space.
     """
 
     changes: Sequence[Change]
@@ -82,7 +82,7 @@ class Group:
 
 @define(eq=False)
 class Planner:
-    """Plans commits.
+    """Plans what a commit writes.
 
     :param catalog: the committed state.
     :param fork_shards: the shards of all forks.
@@ -94,7 +94,7 @@ class Planner:
     _fork_shards: dict[int, int]
 
     def plan(self, changes: Sequence[Change]) -> Group:
-        """Work out what to write, so that afterwards the shards say what the state will be."""
+        """Return what to write so that the shards contain the state after these changes."""
         group = Group(changes)
         after = _After(self._catalog)
         additions: dict[int, Addition] = {}
@@ -106,7 +106,7 @@ class Planner:
                 plain.setdefault(change.stream_id, []).append(change)
                 continue
             for stream_id in concerned(change):
-                # No longer plain: its row is written, and has to say all of it.
+                # The stream is no longer plain: its row is written, and has to include its earlier appends.
                 for append in plain.pop(stream_id, ()):
                     after.alter(append)
             after.alter(change)
@@ -137,7 +137,7 @@ class Planner:
         addition.add(change)
 
     def _is_plain(self, change: Change, after: _After) -> TypeGuard[Append]:
-        """Whether a change alters nothing of a stream but what its chunks say too, and a producer."""
+        """Whether a change needs no write to the stream's row: it only adds chunks, and perhaps changes a producer."""
         if not isinstance(change, Append) or change.closes or change.stream_seq is not None or not change.data:
             return False
         return change.stream_id in self._catalog.streams and change.stream_id not in after.streams
@@ -146,7 +146,7 @@ class Planner:
         for stream_id in change.stream_ids:
             batch = self._batch(group, after.streams[stream_id], after)
             batch.last_id = max(batch.last_id, stream_id)
-            # One that was created in this very group was never stored; what remains is that its id was used.
+            # A stream created in the same group was never stored; only its id has to be recorded as used.
             if stream_id in self._catalog.streams:
                 batch.removed.append(stream_id)
 
@@ -190,33 +190,34 @@ class Planner:
             if known is not None:
                 return known
             source_id = state.fork.source_id
-            # A fork that is new in this group: its source is in the overlay, even if it was deleted since.
+            # The fork is new in this group, so its source has an overlay, even if it was deleted after that.
             state = after.streams[source_id]
         return home(state.name, self._shard_count)
 
 
 @define(eq=False)
 class _After(AcceptedCatalog):
-    """The state after a group, by the model's own function; with the producers that the group has changed.
+    """The state after a group, computed by the model's own function.
 
-    Plain appends aren't in it: making an overlay for each took a third of the planning.
+    Of the producers, ``producers`` contains only those that the group has changed. Plain appends are not applied to it,
+    because creating an overlay for each took a third of the planning time.
     """
 
-    # The streams whose rows are to be written: a dict, used as a set that keeps its order.
+    # The streams whose rows have to be written. A dict, used as a set that keeps its order.
     altered: dict[int, None] = field(factory=dict, init=False)
 
-    # Nothing is ever settled here, so nobody counts what is in flight.
+    # Nothing is settled here, so pending changes need not be counted.
     apply = AnyCatalog.apply
 
     def alter(self, change: Change) -> None:
-        """Apply a change, and note the stream whose row it alters."""
+        """Apply a change, and record that the row of its stream has to be written."""
         self.apply(change)
         if not isinstance(change, Delete):
             self.altered[change.stream_id] = None
 
 
 def _producer_rows(appends: Sequence[Append]) -> list[tuple[int, str, int, int]]:
-    """The producers of one stream's appends, each as the last of them leaves it."""
+    """Return the rows of the producers in one stream's appends, each with the values of its last append."""
     stream_id = appends[0].stream_id
     last = {append.producer.id: append.producer for append in appends if append.producer is not None}
     return [(stream_id, each.id, each.epoch, each.seq) for each in last.values()]

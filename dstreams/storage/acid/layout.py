@@ -1,4 +1,4 @@
-"""A directory of shards: making it, and opening it as a whole or not at all."""
+"""Creates a directory of shards, and opens all of its shards or none."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ IDENTITY: Final = "shards.json"
 
 CACHE_BYTES: Final = 64 * 1024 * 1024
 LEAST_CACHE_BYTES: Final = 512 * 1024
-"""All shards together keep CACHE_BYTES of their databases in memory, each at least LEAST_CACHE_BYTES."""
+"""All shards together cache CACHE_BYTES of their databases in memory, but each at least LEAST_CACHE_BYTES."""
 
 COPY_BYTES: Final = 1024 * 1024
-"""How much of a WAL is written again at a time."""
+"""Maximum bytes of a WAL that are rewritten in one step."""
 
 
 @frozen
@@ -43,13 +43,13 @@ class Layout:
 
     @property
     def cache_bytes(self) -> int:
-        """What each connection may keep of its database in memory."""
+        """Maximum bytes of its database that each connection may cache in memory."""
         return max(LEAST_CACHE_BYTES, CACHE_BYTES // self.shard_count)
 
     def open(self) -> list[Shard]:
-        """Open all shards, made first when the directory is empty.
+        """Open all shards. They are created first if the directory is empty.
 
-        :raise StorageError: when one is missing, damaged, or not what it should be.
+        :raise StorageError: if one is missing, damaged, or not the expected one.
         """
         check_manifest(
             self.disk,
@@ -58,7 +58,7 @@ class Layout:
         )
         folder = f"{self.directory}/{FOLDER}"
         self.disk.make_directories(folder)
-        # What an interrupted start has written may still have to become durable.
+        # An interrupted start may have written the manifest and the folder without making them durable.
         self.disk.sync_directory(self.directory)
         found = set(self.disk.list(folder))
         if IDENTITY not in self.disk.list(self.directory):
@@ -68,15 +68,15 @@ class Layout:
         for name in wals:
             wal = self.disk.open(f"{folder}/{name}-wal")
             if not check_wal(wal, self.disk.open(f"{folder}/{name}", write=False)):
-                # SQLite would take the salts of a torn header for the next round, and old frames have them too.
+                # SQLite would use the salts of a torn header for the next round, and old frames have the same salts.
                 wal.truncate(0)
         self._secure_wals(folder, wals)
         return self._open_shards(folder, store)
 
     def open_to_check(self) -> list[Shard]:
-        """Open the shards of a store as they are, with connections that change nothing; nothing else is written.
+        """Open the shards of a store as they are, without writing anything. The connections must be read-only.
 
-        :raise StorageError: when a start would be refused.
+        :raise StorageError: if the server could not start with this store.
         """
         folder = f"{self.directory}/{FOLDER}"
         found = set(self.disk.list(folder))
@@ -94,9 +94,9 @@ class Layout:
         return self._open_all(paths, lambda shard: shard.verify(store))
 
     def _identity(self, found: set[str]) -> str:
-        """The store's identity, whose shards must all be there.
+        """Return the store's identity, after checking that all shards exist.
 
-        :param found: the names of the files beside the shards.
+        :param found: the names of the files in the shards' folder.
         """
         missing = [name for name in self._names() if name not in found]
         if missing:
@@ -107,11 +107,11 @@ class Layout:
         return str(read_members(self.disk, f"{self.directory}/{IDENTITY}").get("store"))
 
     def _secure_wals(self, folder: str, names: Sequence[str]) -> None:
-        """Make what is about to be read durable.
+        """Make the WALs durable before they are read.
 
-        A process that was killed, or whose sync failed, leaves commits that are only in the page cache: readers are
-        going to see them, so they must not go with the power. They are written once more, since the kernel takes
-        pages for written whose sync has failed, and a sync alone would do nothing.
+        A process that was killed, or whose sync failed, leaves commits that are only in the page cache. Readers will
+        see them, so a power loss must not remove them. They are written again, because after a failed sync the kernel
+        regards the pages as written, and another sync alone would do nothing.
         """
         for name in names:
             file = self.disk.open(f"{folder}/{name}-wal")
@@ -121,13 +121,13 @@ class Layout:
         self.disk.sync_directory(folder)
 
     def open_in_memory(self) -> list[Shard]:
-        """Shards that are gone when they are closed."""
+        """Return new shards in memory, which are lost when they are closed."""
         return self._open_all([MEMORY] * self.shard_count, lambda shard: shard.create(MEMORY))
 
     def _create(self, folder: str, found: set[str]) -> list[Shard]:
-        """Make the shards; what an interrupted first start has left is made anew.
+        """Create the shards, after removing those that an interrupted first start has left.
 
-        A shard gets its name when it is complete, so one that can't be read is damaged and not half made.
+        A shard gets its name only when it is complete. So a shard that cannot be read is damaged, not incomplete.
         """
         for name in sorted(found):
             if name.endswith(".db"):
@@ -161,7 +161,10 @@ class Layout:
         return self._open_all([f"{folder}/{name}" for name in self._names()], prepare)
 
     def _check_unused(self, path: str) -> None:
-        """Only a shard that was never used may be made anew."""
+        """Check that a shard was never used, because only such a shard may be created again.
+
+        :raise StorageError: if it contains streams or cannot be read.
+        """
         shard = None
         try:
             shard = self._shard(0, path)
@@ -195,11 +198,11 @@ class Layout:
 
 
 def close_all(shards: Sequence[Shard]) -> None:
-    """Close shards that were only looked at."""
+    """Close shards that were only read, without finishing pending work."""
     for shard in shards:
         shard.close(clean=False)
 
 
 def unusable(path: str, error: Exception) -> StorageError:
-    """What an operator reads about a shard that can't be opened."""
+    """Return the error for a shard that cannot be used, with a text for the operator."""
     return StorageError(f"{path} can't be used: {error}; if it is damaged, restore the directory from a backup")

@@ -1,8 +1,8 @@
-"""What a store does beside its commits: checkpoints, and clearing away what was deleted.
+"""Background work of a store: checkpoints, updates of stream rows, and removal of deleted streams' chunks.
 
-One thing at a time, a slice at a time. A slice that writes to a shard takes its turn with the commits; a
-checkpoint's larger part goes on beside them. What it means when one fails is decided before the turn passes
-on. Nothing here is needed for a promise: what a crash cuts off is done after the next start.
+One task runs at a time, in slices. A slice that writes to a shard holds the same lock as commits; the larger part of a
+checkpoint runs in parallel with commits. An error is classified before the lock is released. Durability does not depend
+on this work: if a crash interrupts it, it is done after the next start.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _T = TypeVar("_T")
 
 LEAST_WAL_PAGES: Final = 1000
 NOTE_AFTER: Final = 10_000
-"""The rows of a shard's streams are brought up to date when it has got so many chunks."""
+"""Number of chunks added to a shard after which the rows of its streams are brought up to date."""
 
 NOTE_PAGES: Final = 50
-"""About how many pages a slice of that writes."""
+"""Approximate number of pages that a slice of bringing rows up to date writes."""
 
 WAL_PAGES: Final = 16_384
-"""A shard's WAL is copied into its database when it has so many pages: WAL_PAGES (64 MiB) divided by the number of
-shards, but at least LEAST_WAL_PAGES (4 MiB). Each time costs two syncs."""
+"""Total number of pages in all WALs (64 MiB). A shard's WAL is copied into its database when it reaches WAL_PAGES
+divided by the number of shards, but at least LEAST_WAL_PAGES (4 MiB). Each checkpoint costs two syncs."""
 
 TIGHT_PAGES: Final = 256
-"""A WAL in which so many pages were written, 1 MiB, is worth giving back when the disk is full."""
+"""Minimum number of pages written to a WAL (1 MiB) for which it is worth emptying when the disk is full."""
 
 
 class _Stopped(Exception):
-    """Nothing new is begun."""
+    """Maintenance has been stopped and starts nothing new."""
 
 
 @define(eq=False)
 class Maintenance:
-    """Looks after the shards.
+    """Runs the background work of all shards.
 
     :param run: runs work in a thread.
-    :param turn: held by whatever writes to the shards.
-    :param held: whether somebody reads a deleted stream.
-    :param fail: called when the store can't go on.
+    :param turn: the lock for writing to the shards.
+    :param held: whether a deleted stream is still being read.
+    :param fail: called with the reason if the store must take no more changes.
     """
 
     _shards: Sequence[Shard]
@@ -63,15 +63,15 @@ class Maintenance:
     _limit: int = field(init=False)
     _unnoted: list[int] = field(init=False)
     _note_after: int = field(default=NOTE_AFTER, init=False)
-    # In the order of deletion: a dict, used as a set that keeps it.
+    # Deleted streams by shard, in the order of deletion. A dict, used as a set that keeps its order.
     _removed: list[dict[int, None]] = field(init=False)
-    # The shards whose WAL is long, those with rows that are behind, those in which something can be cleared away, and
-    # those where somebody reads what could be.
+    # The shards whose WAL is long, those with rows that are behind, those in which something can be removed, and those
+    # where everything that could be removed is still being read.
     _long: set[int] = field(factory=set, init=False)
     _behind: set[int] = field(factory=set, init=False)
     _crowded: set[int] = field(factory=set, init=False)
     _held_up: set[int] = field(factory=set, init=False)
-    # Those that could give back more if the disk is full, and those that do, since it is.
+    # The shards that could free more space if the disk were full, and those that are freeing it, because it is.
     _tight: set[int] = field(init=False)
     _short: set[int] = field(factory=set, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -88,13 +88,14 @@ class Maintenance:
 
     @property
     def purging(self) -> int:
-        """How many deleted streams' chunks are still there."""
+        """The number of deleted streams whose chunks are still stored."""
         return sum(map(len, self._removed))
 
     def written(self, shard: int, pages: int, chunks: int = 0) -> None:
-        """A commit has written to a shard.
+        """Record that a commit has written to a shard.
 
-        :param chunks: how many chunks it has added.
+        :param pages: the number of pages written.
+        :param chunks: the number of chunks added.
         """
         self._unnoted[shard] += chunks
         if self._unnoted[shard] >= self._note_after:
@@ -106,20 +107,20 @@ class Maintenance:
             self._long.add(shard)
 
     def behind(self, shard: int) -> None:
-        """Rows of streams don't say yet what is in their chunks."""
+        """Record that a shard has stream rows that are behind their chunks."""
         self._behind.add(shard)
         self._unnoted[shard] = 0
 
     def removed(self, shard: int, stream_ids: Sequence[int]) -> None:
-        """Streams have been deleted."""
+        """Record that streams of a shard have been deleted."""
         self._removed[shard].update(dict.fromkeys(stream_ids))
         self._crowded.add(shard)
         self._tight.add(shard)
 
     def make_room(self) -> None:
-        """The disk is full: give back all that is free in the shards, and their WALs.
+        """Return all free pages and the WALs to the file system, because the disk is full.
 
-        It is of use once, and again when something has been deleted or a WAL has grown.
+        A repeated call has an effect only for shards in which streams were deleted or whose WAL has grown since.
         """
         self._crowded |= self._tight
         self._short |= self._tight
@@ -127,7 +128,7 @@ class Maintenance:
         self.go_on()
 
     def go_on(self) -> None:
-        """Do what is due, if anything; called after every commit."""
+        """Start the work that is due, if any; called after every commit."""
         if self._under_way is not None or self._stopped:
             return
         for shard in list(self._held_up):
@@ -139,11 +140,14 @@ class Maintenance:
             done.addErrback(self._failed).addBoth(self._over)
 
     def halt(self) -> None:
-        """Begin nothing new."""
+        """Start no more work."""
         self._stopped = True
 
     def stop(self) -> Deferred[None]:
-        """Begin nothing new; fires when what is under way is over."""
+        """Start no more work.
+
+        :return: a Deferred that fires when the work in progress has ended.
+        """
         self.halt()
         return succeed(None) if self._under_way is None else self._waiting.wait()
 
@@ -157,10 +161,10 @@ class Maintenance:
         _log.failure("upkeep of the shards failed", failure)
 
     def _do(self, work: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
-        """Do something in a thread, unless the store has failed while this waited for its turn.
+        """Run work in a thread, unless the store has failed while it waited for the lock.
 
-        After a failed sync of a WAL nothing may be copied from it: a second sync says nothing, and what the copy is
-        made of may be gone with the power, while the copy stays.
+        After a failed sync of a WAL nothing may be copied from it. A second sync would report no error, and after a
+        power loss the copy could remain while the frames that it was made from are lost.
         """
         if self._stopped:
             raise _Stopped
@@ -175,7 +179,7 @@ class Maintenance:
         return failure
 
     async def _work(self) -> None:
-        # A shard is taken off its set before the work: an error must not make it begin again at once.
+        # A shard is removed from its set before the work, so that an error does not repeat the work immediately.
         while not self._stopped:
             if self._long:
                 await self._checkpoint(self._long.pop())
@@ -195,14 +199,14 @@ class Maintenance:
         self._long.discard(number)
 
     async def _note(self, number: int) -> None:
-        """Bring a slice of rows up to date."""
+        """Bring stream rows up to date, for one slice of chunks."""
         more = await self._turn.run(self._do, self._shards[number].note)
         self.written(number, NOTE_PAGES)
         if more:
             self._behind.add(number)
 
     async def _clear(self, number: int) -> None:
-        """Purge a slice, or give back a slice of free pages, or be done with a shard."""
+        """Purge a slice of chunks, or else give back a slice of free pages, or else finish the shard."""
         shard, removed = self._shards[number], self._removed[number]
         ids = list(islice((each for each in removed if not self._held(each)), PURGE_ROWS))
         if ids:
@@ -217,7 +221,7 @@ class Maintenance:
                 self._short.discard(number)
                 await self._turn.run(self._do, shard.empty_wal)
                 self._wal_pages[number] = 0
-                self._tight.discard(number)  # what giving back wrote into the WAL has gone with it
+                self._tight.discard(number)  # the pages that giving back wrote to the WAL have been removed from it
             if removed:
                 self._held_up.add(number)
             return

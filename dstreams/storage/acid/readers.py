@@ -1,4 +1,4 @@
-"""Reading from the shards, in threads, beside the one that writes: WAL mode lets both go on."""
+"""Reads from the shards in threads, in parallel with the thread that writes, as WAL mode allows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from dstreams.storage.stream_rows import Connect, Connection
 _T = TypeVar("_T")
 
 MAX_IDLE: Final = 32
-"""How many connections stay open for the next read. Reads under way have one each."""
+"""Maximum number of idle connections kept for later reads. Each read in progress has a connection in addition."""
 
 
 @define(eq=False)
 class Readers:
-    """Connections to read with. May be used from several threads."""
+    """Connections for reading. May be used from several threads."""
 
     _shards: Sequence[Shard]
     _connect: Connect
     _cache_bytes: int
-    # The oldest first; a list's append, pop and remove are atomic.
+    # (shard, connection), the least recently used first. A list's append, pop and remove are atomic.
     _idle: list[tuple[int, Connection]] = field(factory=list, init=False)
     _closed: bool = field(default=False, init=False)
 
     def ask(self, shard: int, question: Callable[..., _T], *arguments: int) -> _T:
-        """Run a question of ``chunks`` on a shard; its first argument is the stream that it is about.
+        """Run a query function of ``chunks`` on a shard.
 
-        :raise StorageDamaged: when what it needs is damaged.
-        :raise StorageError: when it can't be answered for another reason.
+        :param arguments: passed to the function after the connection. The first one is the id of the stream that the
+            query is about, except for ``chunks.verify``.
+        :raise StorageDamaged: if the data that it needs is damaged.
+        :raise StorageError: if it fails for another reason.
         """
         path = self._shards[shard].path
         if self._shards[shard].exclusive:
@@ -52,7 +54,7 @@ class Readers:
         return answer
 
     def close(self) -> None:
-        """Close the idle ones; those in use close when their read is over."""
+        """Close the idle connections. Those in use are closed when their read ends."""
         self._closed = True
         self._close_down_to(0)
 

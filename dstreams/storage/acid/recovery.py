@@ -1,4 +1,4 @@
-"""Rebuilding the state of all streams from the shards."""
+"""Rebuilds the state of all streams from the shards."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _log = Logger()
 class Recovery:
     """Fills a catalog from shards.
 
-    :param catalog: an empty one.
-    :param writes: whether what a crash cut off may be finished in the shards, too.
+    :param catalog: an empty catalog.
+    :param writes: whether a group that a crash interrupted may be completed in the shards too.
     """
 
     _catalog: Catalog
     _shards: Sequence[Shard]
     _writes: bool = True
     fork_shards: dict[int, int] = field(factory=dict, init=False)
-    """The shards of all forks."""
+    """The shards of all forks, by stream id."""
     last_id: int = field(default=0, init=False)
-    """No stream that the store ever committed had a higher id."""
+    """The highest id of all streams that the store ever committed."""
     to_clear: dict[int, list[int]] = field(factory=dict, init=False)
-    """The shards in which upkeep was cut off, and their deleted streams."""
+    """The shards with unfinished maintenance, and their deleted streams."""
     behind: list[int] = field(factory=list, init=False)
-    """The shards with rows that don't say yet what is in their chunks."""
+    """The shards with stream rows that are behind their chunks."""
     _replaced: list[tuple[StreamState, int]] = field(factory=list, init=False)
 
     def run(self, progress: Progress) -> None:
         """Load all shards.
 
-        :raise StorageError: when what they say can't be true.
+        :raise StorageError: if they cannot be read or contradict each other.
         """
         rebuild = Rebuild(self._catalog)
         for shard in self._shards:
@@ -66,7 +66,7 @@ class Recovery:
         for number, state in enumerate(shard.load(), 1):
             self._insert(rebuild, shard, state)
             if not number % 10_000:
-                # Shards are of about the same size: the first one tells what there is.
+                # Shards have about the same size, so the number of streams in the others is estimated by this one's.
                 known = before + total * (len(self._shards) - shard.number)
                 progress("loading streams", before + number, known)
         if shard.is_behind():
@@ -91,7 +91,7 @@ class Recovery:
         return home(state.name, len(self._shards)) if state.fork is None else self.fork_shards[state.id]
 
     def _check_forks(self) -> None:
-        """Invariant S2; a source that is nowhere is found by ``Rebuild.finish``."""
+        """Check invariant S2 for forks. ``Rebuild.finish`` detects a source that does not exist."""
         for stream_id, shard in self.fork_shards.items():
             fork = self._catalog.streams[stream_id].fork
             source = None if fork is None else self._catalog.streams.get(fork.source_id)
@@ -99,11 +99,12 @@ class Recovery:
                 raise StorageError(f"{self._shards[shard].path} holds a fork of a stream in another shard")
 
     def _settle(self, older: StreamState, shard: Shard) -> None:
-        """Finish a group that a crash cut off between two shards.
+        """Complete a group that a crash interrupted between the commits of two shards.
 
-        A fork lives in its source's shard, so a name may move: deleted in one shard and created in another, in
-        one group. When only the creation was committed, the name has two streams; that the newer exists says that
-        the older was deleted. If its forks are still there, then because the same transaction was to delete them.
+        A fork is stored in its source's shard, so a name may move: it is deleted in one shard and created in another,
+        in one group. If only the creation was committed, the name has two streams. Then the older one was deleted,
+        because the newer one exists. If the older one still has forks, the same lost transaction would have deleted
+        them.
         """
         if older.soft_deleted:
             return
@@ -127,7 +128,7 @@ class Recovery:
             raise unusable(shard.path, error) from error
 
     def _remove_family(self, state: StreamState) -> Iterator[int]:
-        """Remove a stream and the soft-deleted ancestors that had no other fork."""
+        """Remove a stream and the soft-deleted ancestors that had no other fork; yield their ids."""
         streams = self._catalog.streams
         while True:
             del streams[state.id]

@@ -1,36 +1,38 @@
 """One shard: an SQLite database in WAL mode.
 
 Tables
-    ``identity``   one row: ``store`` (the store's identity, from shards.json), ``shard`` (this one's number),
-                   ``last_id`` (no stream of this shard that was ever deleted had a higher id), ``noted`` (see S3),
-                   ``crc``
-    ``streams``    a row for every stream, soft-deleted ones included: see ``stream_rows``
+    ``identity``   one row: ``store`` (the store's identity, from shards.json), ``shard`` (this shard's number),
+                   ``last_id`` (the highest id of all streams that were ever deleted from this shard), ``noted`` (see
+                   S3), ``crc``
+    ``streams``    a row for every stream, including soft-deleted ones: see ``stream_rows``
     ``producers``  a row for every producer of every stream: see ``stream_rows``
     ``chunks``     the bytes: see ``chunks``
-    ``removed``    ``stream_id``, the ids of deleted streams whose chunks may still be there, and ``crc``
+    ``removed``    ``stream_id``, the id of a deleted stream whose chunks may still be stored, and ``crc``
 
-``crc`` is the CRC-32 of the row's other columns: numbers as signed 64-bit little-endian integers, then the text.
+In ``identity`` and ``removed``, ``crc`` is the CRC-32 of the row's other columns: numbers as signed 64-bit
+little-endian integers, then the text.
 
 ``PRAGMA application_id`` is APPLICATION_ID, ``PRAGMA user_version`` the format.
 
 Invariants
-    S1. What a group changes in a shard is one transaction, synced before the group is acknowledged.
-    S2. The shard of a stream is the home of its name (``group.home``), of a fork its source's; the source of every
-        fork is a row.
-    S3. ``tail`` and ``messages`` of a stream agree with its chunks and their entries, once its row is brought up to
-        date: if it has chunks with an id above its row's ``noted`` and that of ``identity``, then the newest one says
-        ``tail`` (where it ends), ``messages`` (``number`` and its entries), ``updated_at`` and ``touched_at`` (``at``).
-    S4. Chunks belong to a row of ``streams`` or to one of ``removed``.
-    S5. Each transaction is synced before the next one begins, so that a crash cuts off at most one (see
+    S1. All changes of a group in a shard are one transaction, which is synced before the group is acknowledged.
+    S2. The shard of a stream is the home of its name (``group.home``). The shard of a fork is that of its source. The
+        source of every fork has a row.
+    S3. ``tail`` and ``messages`` of a stream agree with its chunks and their entries, when its row is up to date. The
+        row is behind if the stream has chunks with ids above both ``noted`` of the row and ``noted`` of ``identity``.
+        Then the newest of these chunks determines ``tail`` (its end), ``messages`` (its ``number`` plus its number of
+        entries), ``updated_at`` and ``touched_at`` (its ``at``).
+    S4. Chunks belong to a row of ``streams`` or to a row of ``removed``.
+    S5. Each transaction is synced before the next one begins, so that a crash interrupts at most one (see
         ``storage.wal``).
 
-A deleted stream's chunks stay until :meth:`Shard.purge` removes them: so a deletion costs the same whatever the
-stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and whoever is reading the stream can read on.
+A deleted stream's chunks stay until :meth:`Shard.purge` removes them. So the cost of a deletion does not depend on the
+stream's size (1 GB: 1 ms, and 4 s of purge in slices of 1 ms), and reads of the stream in progress can continue.
 
-An append that only adds bytes is one new chunk and leaves the stream's row alone: writing the row, too, took as long
-as the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once.
+An append that only adds bytes writes a new chunk but not the stream's row, because writing the row took as long as
+writing the chunk. ``Shard.note`` brings the rows up to date later, for many appends at once.
 
-Checkpoints are run by ``maintenance``, never by SQLite in the middle of a commit, where their errors would go unseen.
+Checkpoints are run by ``maintenance``, never by SQLite during a commit, where their errors would not be noticed.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connect, Connection
 
 APPLICATION_ID: Final = 0x44534143
-"""``DSAC``."""
+"""The bytes ``DSAC`` as a number."""
 
 MEMORY: Final = ":memory:"
 
@@ -67,27 +69,28 @@ CREATE TABLE removed (stream_id INTEGER PRIMARY KEY, crc INTEGER NOT NULL)
 """
 
 ADD_ROWS: Final = 16
-"""How many chunks of a large append, a megabyte, are in memory a second time while they are written."""
+"""Maximum number of chunks of a large append (one megabyte) of which a second copy is in memory during writing."""
 
 PURGE_ROWS: Final = 64
-"""How many chunks one slice of a purge removes, 4 MiB at most: commits wait for a slice."""
+"""Maximum number of chunks that one slice of a purge removes, at most 4 MiB, because commits wait for a slice."""
 
 NOTE_CHUNKS: Final = 1000
-"""How many chunks one slice notes in the rows of their streams."""
+"""Maximum number of chunks for which one slice updates the rows of their streams."""
 
 VACUUM_PAGES: Final = 256
-"""How many pages one slice gives back to the file system."""
+"""Maximum number of pages that one slice gives back to the file system."""
 
 FREE_PAGES: Final = 2048
 FREE_SHARE: Final = 4
-"""More than so many free pages, and more than a fourth of the file, go back; others are kept for new bytes."""
+"""Free pages are given back to the file system while there are more than FREE_PAGES of them and they are more than a
+fourth of the file (FREE_SHARE). Otherwise they are kept for new bytes."""
 
 
 _LAST_CHUNK = (
     "SELECT max(noted, coalesce((SELECT max(id) FROM chunks), 0), coalesce((SELECT max(noted) FROM streams), 0))"
     " FROM identity"
 )
-"""Rows tell of chunks that may be gone."""
+"""Selects an upper bound of the chunk ids. ``noted`` may be the id of a chunk that has since been purged."""
 
 _UNNOTED = (
     "SELECT id, stream_id, start + length(data), number + length(entries) / 8, at FROM chunks"
@@ -99,12 +102,12 @@ _UNNOTED = (
 class Shard:
     """A shard's database and the connection that writes to it.
 
-    One thread at a time may use it.
+    Only one thread at a time may use it.
 
-    :param number: which of the store's shards it is.
-    :param cache_bytes: how much of the database the connection may keep in memory.
-    :param exclusive: whether this is to be the only connection, which then reads, too: in memory there can be no
-        other, and without shared memory neither.
+    :param number: the shard's number in the store.
+    :param cache_bytes: the maximum bytes of the database that the connection may cache in memory.
+    :param exclusive: whether this is the only connection, which is then also used for reads. In memory, and without
+        shared memory, no other connection is possible.
     """
 
     number: int
@@ -113,23 +116,23 @@ class Shard:
     _cache_bytes: int
     exclusive: bool
     database: Connection = field(init=False)
-    # No chunk has a higher id.
+    # An upper bound of the chunk ids; new chunks get higher ids.
     _last_chunk: int = field(default=0, init=False)
     _aside: Connection | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.database = self._connect(self.path)
         if self.exclusive:
-            # Before the first look into the file: after it a WAL needs shared memory.
+            # This must come before the first access to the file; after that a WAL would need shared memory.
             self.database.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
 
     def create(self, store: str) -> None:
-        """Make the tables in a database that is empty.
+        """Create the tables in an empty database.
 
         :param store: the store's identity.
         """
         database = self.database
-        # Synced once, at the end: a shard that a crash leaves half made is made anew.
+        # It is synced only once, at the end: a shard that a crash leaves incomplete is created again.
         database.execute("PRAGMA synchronous = OFF")
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal()
@@ -146,9 +149,9 @@ class Shard:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def configure(self) -> None:
-        """Set what SQLite doesn't keep in the file.
+        """Make the settings that SQLite does not store in the file.
 
-        :raise StorageError: when the file system can't do what WAL mode needs.
+        :raise StorageError: if the file system does not support WAL mode.
         """
         self._use_wal()
         for pragma in (
@@ -156,14 +159,14 @@ class Shard:
             "fullfsync = ON",
             "checkpoint_fullfsync = ON",
             "wal_autocheckpoint = 0",
-            # Freed pages need not be written over with zeros, whatever SQLite was compiled to do.
+            # Freed pages need not be overwritten with zeros, even if that is the default that SQLite was compiled with.
             "secure_delete = OFF",
             "temp_store = MEMORY",
             f"cache_size = -{self._cache_bytes // 1024}",
         ):
             self.database.execute(f"PRAGMA {pragma}")
         self._last_chunk = int(_value(self.database, _LAST_CHUNK))
-        # A file that can't be written to, or is locked by another program, is found now and not at the first commit.
+        # Detects now, not at the first commit, a file that is not writable or is locked by another program.
         self.begin()
         self.roll_back()
 
@@ -176,9 +179,9 @@ class Shard:
             )
 
     def verify(self, store: str) -> None:
-        """See that this is the shard that it should be.
+        """Check that this is the expected shard.
 
-        :raise StorageError: when it isn't; the text says what it is.
+        :raise StorageError: if it is not; the text says what was found.
         """
         application = _value(self.database, "PRAGMA application_id")
         if application != APPLICATION_ID:
@@ -196,9 +199,9 @@ class Shard:
         self.removed()
 
     def _identity(self) -> tuple[str, int, int, int]:
-        """The store, the shard's number, ``last_id`` and ``noted``.
+        """Return the store's identity, the shard's number, ``last_id`` and ``noted``.
 
-        :raise StorageError: when the row is damaged.
+        :raise StorageError: if the row is damaged.
         """
         *found, crc = self.database.execute("SELECT store, shard, last_id, noted, crc FROM identity").fetchone()
         store, number, last_id, noted = found
@@ -208,7 +211,7 @@ class Shard:
         return store, number, last_id, noted
 
     def _update_identity(self, *, last_id: int = 0, noted: int = 0) -> None:
-        """Raise ``last_id`` and ``noted`` to these values, where they are lower, in the transaction."""
+        """Increase ``last_id`` and ``noted`` to these values, if they are lower, in the transaction."""
         store, number, old_id, old_noted = self._identity()
         row = (store, number, max(last_id, old_id), max(noted, old_noted))
         self.database.execute("UPDATE identity SET last_id = ?, noted = ?, crc = ?", (*row[2:], _identity_crc(*row)))
@@ -216,16 +219,16 @@ class Shard:
     # --- loading -----------------------------------------------------------------------------------------------
 
     def is_unused(self) -> bool:
-        """Whether it never held a stream: it may not even have tables."""
+        """Whether the shard never contained a stream; it may have no tables."""
         known = _value(self.database, "SELECT count(*) FROM sqlite_master WHERE name = 'streams'")
         return not known or not (self.count() or self.last_id())
 
     def count(self) -> int:
-        """How many streams there are."""
+        """Return the number of streams."""
         return stream_rows.count(self.database)
 
     def load(self) -> Iterator[StreamState]:
-        """Every stream's state, without fork counts."""
+        """Yield every stream's state, without the number of its forks."""
         fresh = self._fresh()
         for state in stream_rows.load(self.database, self.path):
             found = fresh.get(state.id)
@@ -235,11 +238,11 @@ class Shard:
             yield state
 
     def is_behind(self) -> bool:
-        """Whether rows of streams don't say yet what is in their chunks."""
+        """Whether stream rows are behind their chunks."""
         return self.database.execute(_UNNOTED, (1,)).fetchone() is not None
 
     def _fresh(self) -> dict[int, tuple[int, int, float]]:
-        """The tail, the number of messages and the time of the last append of streams whose rows are behind."""
+        """Return the tail, the number of messages and the time of the last append of streams whose rows are behind."""
         newer = "SELECT id, noted FROM streams WHERE noted > (SELECT noted FROM identity)"
         noted: dict[int, int] = dict(self.database.execute(newer).fetchall())
         found: dict[int, tuple[int, int, float]] = {}
@@ -249,13 +252,13 @@ class Shard:
         return found
 
     def last_id(self) -> int:
-        """The highest id of a deleted stream."""
+        """Return the highest id of a deleted stream."""
         return self._identity()[2]
 
     def removed(self) -> list[int]:
-        """The deleted streams that are to be purged.
+        """Return the ids of the deleted streams that have to be purged.
 
-        :raise StorageError: when a row is damaged.
+        :raise StorageError: if a row is damaged.
         """
         rows = self.database.execute("SELECT stream_id, crc FROM removed ORDER BY stream_id").fetchall()
         if any(crc != _crc(stream_id) for stream_id, crc in rows):
@@ -271,7 +274,7 @@ class Shard:
         self.database.execute("BEGIN IMMEDIATE")
 
     def write(self, batch: Batch) -> None:
-        """Write a group's part into the transaction."""
+        """Write this shard's part of a group in the transaction."""
         database = self.database
         if batch.last_id:
             self.remove(batch.removed, batch.last_id)
@@ -290,7 +293,7 @@ class Shard:
         stream_rows.store_producers(database, batch.producers)
 
     def update(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write rows of streams (``stream_rows.stream_values``) in the transaction: they tell of all of its chunks."""
+        """Update stream rows (``stream_rows.stream_values``) in the transaction; they then cover all chunks so far."""
         stream_rows.update(self.database, rows, self._last_chunk)
 
     def _add(self, rows: Sequence[chunks.Row]) -> None:
@@ -301,7 +304,7 @@ class Shard:
     def remove(self, stream_ids: Sequence[int], last_id: int) -> None:
         """Remove streams in the transaction; their chunks are purged later.
 
-        :param last_id: an id that is used and never to be used again.
+        :param last_id: an id that is recorded as used, so that it is never used again.
         """
         stream_rows.remove(self.database, stream_ids)
         rows = [(each, _crc(each)) for each in stream_ids]
@@ -321,24 +324,25 @@ class Shard:
                 raise
 
     def void(self) -> None:
-        """Make sure that a transaction whose commit found no room is never found committed.
+        """Make sure that a transaction whose commit failed on a full disk is never found committed.
 
-        SQLite writes a transaction's frames behind the last commit, over what is left of earlier rounds and of refused
-        transactions. When a write fails, those older bytes may be just the ones that it would have written, and the
-        transaction is whole in the file although SQLite has reported an error. Another commit takes its place: it is
-        of one page, in the first frame, so that the checksums of the frames behind it go on from nothing.
+        SQLite writes a transaction's frames after the last commit, over the remains of earlier rounds and of rejected
+        transactions. If a write fails, those older bytes may be identical to the bytes that it would have written. Then
+        the transaction is complete in the file, although SQLite has reported an error. Another commit replaces it. It
+        has one page, which overwrites the transaction's first frame, so the checksums of the frames after it no longer
+        continue a valid one.
 
-        The page must be written although nothing changes, which SQLite does for this pragma and not for an UPDATE.
+        The page must be written although nothing changes. SQLite does that for this pragma, but not for an UPDATE.
         """
         with self._transaction():
             self.database.execute(f"PRAGMA user_version = {FORMAT}")
 
-    # --- upkeep ------------------------------------------------------------------------------------------------
+    # --- maintenance -------------------------------------------------------------------------------------------
 
     def checkpoint_aside(self) -> None:
-        """Copy committed pages from the WAL into the database, while commits go on.
+        """Copy committed pages from the WAL into the database, in parallel with commits.
 
-        In its own thread and on a connection of its own. What is committed meanwhile is left for
+        It runs in another thread and uses a separate connection. Pages committed meanwhile are left for
         :meth:`checkpoint`.
         """
         if self.exclusive:
@@ -350,13 +354,13 @@ class Shard:
         self._aside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def checkpoint(self) -> None:
-        """Copy the rest, between two commits, so that the WAL begins anew (unless somebody reads just then)."""
+        """Copy the rest, between two commits, so that the WAL starts over, unless a read is in progress."""
         self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def note(self) -> bool:
-        """Bring the rows of streams up to a slice of their chunks.
+        """Bring stream rows up to date for the next slice of chunks.
 
-        :return: whether there may be more to note.
+        :return: whether more chunks may be left.
         """
         found = self.database.execute(_UNNOTED, (NOTE_CHUNKS,)).fetchall()
         if found:
@@ -367,13 +371,13 @@ class Shard:
         return len(found) == NOTE_CHUNKS
 
     def empty_wal(self) -> None:
-        """Copy all of the WAL, and give its room back to the file system (unless somebody reads just then)."""
+        """Copy all of the WAL, and give its space back to the file system, unless a read is in progress."""
         self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def purge(self, stream_ids: Sequence[int]) -> tuple[list[int], int]:
         """Remove a slice of deleted streams' chunks.
 
-        :return: the streams of which something may be left, and how many pages were written, about.
+        :return: the streams of which chunks may be left, and the approximate number of pages written.
         """
         database, budget, done = self.database, PURGE_ROWS, 0
         with self._transaction():
@@ -387,21 +391,22 @@ class Shard:
         return list(stream_ids[done:]), 2 * (PURGE_ROWS - budget)
 
     def give_back(self, *, every_one: bool = False) -> bool:
-        """Give a slice of free pages back to the file system, once the WAL is copied; whether there are more.
+        """Give a slice of free pages back to the file system. The file shrinks when the WAL is copied.
 
-        :param every_one: whether none is to be kept.
+        :param every_one: whether to keep no free pages at all.
+        :return: whether pages were given back; then there may be more.
         """
         if not (self._free_pages() if every_one else self.has_free_pages()):
             return False
         with self._transaction():
             for _ in range(VACUUM_PAGES):
-                # It takes one page per step, and the sqlite3 module makes one step.
+                # The pragma frees one page per step of the statement, and the sqlite3 module makes only one step.
                 self.database.execute("PRAGMA incremental_vacuum(1)").fetchall()
         return True
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction that belongs to no group. It is synced although it could be repeated after a crash, see S5."""
+        """Run a transaction outside a group. It could be repeated after a crash, but is synced because of S5."""
         try:
             self.begin()
             yield
@@ -411,7 +416,7 @@ class Shard:
             raise
 
     def has_free_pages(self) -> bool:
-        """Whether there are more free pages in the file than it should keep."""
+        """Whether the file has more free pages than it should keep."""
         free = self._free_pages()
         return free > FREE_PAGES and free * FREE_SHARE > int(_value(self.database, "PRAGMA page_count"))
 
@@ -421,7 +426,8 @@ class Shard:
     def close(self, clean: bool) -> None:
         """Close the database.
 
-        :param clean: finish what is left for later, and copy the WAL into it first, so that the next start finds none.
+        :param clean: whether to bring all rows up to date and copy the WAL into the database first, so that the next
+            start finds no WAL.
         """
         try:
             if clean:
@@ -436,16 +442,17 @@ class Shard:
         self.database.close()
 
     def abandon(self) -> None:
-        """Leave the database as it is, for as long as the process lives.
+        """Keep the database open, and leave its files as they are, until the process ends.
 
-        SQLite copies the WAL when the last connection is closed. After a failed sync of the WAL that must not be: the
-        next one would say nothing, and a power loss then leaves newer pages below older ones.
+        SQLite copies the WAL when the last connection is closed. After a failed sync of the WAL that must not happen:
+        the next sync would report no error, and after a power loss older pages in the WAL could cover newer ones in the
+        database.
         """
         _never_close(self.database)
 
 
 def _never_close(connection: Connection) -> None:
-    """Keep a connection beyond the end of the interpreter, which closes those that nobody holds."""
+    """Keep a connection open beyond the end of the interpreter, which closes connections without references."""
     _abandoned.append(connection)
     with suppress(AttributeError):  # not every Python is CPython
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -455,7 +462,7 @@ _abandoned: Final[list[Connection]] = []
 
 
 def _purge_stream(database: Connection, stream_id: int, limit: int) -> int:
-    """Remove up to ``limit`` of a stream's chunks; how many."""
+    """Remove up to ``limit`` of a stream's chunks; return how many were removed."""
     last = database.execute(
         "SELECT start FROM chunks WHERE stream_id = ? ORDER BY start LIMIT 1 OFFSET ?", (stream_id, limit - 1)
     ).fetchone()

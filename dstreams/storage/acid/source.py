@@ -1,4 +1,4 @@
-"""A stream's bytes: the newest from memory, all others from its shard."""
+"""The bytes of a stream: the newest ones from memory, all others from its shard."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _T = TypeVar("_T")
 
 
 class Fetch(Protocol):
-    """Asks a shard."""
+    """Runs queries on a shard."""
 
     def __call__(self, question: Callable[..., _T], *arguments: int) -> _T | Deferred[_T]:
-        """Answer a question of ``chunks`` at once, or from a thread."""
+        """Run a query function of ``chunks``, immediately or in a thread."""
 
 
 @define(eq=False, weakref_slot=True)
 class PinnedBytes:
-    """As long as it exists, the chunks of a stream aren't purged."""
+    """Keeps the chunks of a stream from being purged as long as this object exists."""
 
 
 @define(eq=False)
 class StreamBytes:
-    """The bytes of one stream as they stood at one moment (a ``ByteSource``).
+    """The bytes of one stream at one point in time (a ``ByteSource``).
 
-    The shard has all of them, also those in memory; what it has beyond the tail of that moment is never asked for.
+    The shard has all of them, including those in memory. Bytes beyond the tail at that time are never requested.
 
-    :param fetch: asks the stream's shard.
-    :param written: where ``memory`` begins.
-    :param memory: the newest bytes; they may grow.
+    :param fetch: runs queries on the stream's shard.
+    :param written: the position at which ``memory`` begins.
+    :param memory: the newest bytes; more may be appended to them.
     :param entries: the index entries of the messages in memory.
-    :param hold: keeps the chunks, if bytes are only there.
+    :param hold: keeps the chunks from being purged; ``None`` if all bytes are in memory.
     """
 
     _fetch: Fetch
@@ -48,34 +48,34 @@ class StreamBytes:
     _hold: PinnedBytes | None
 
     def read(self, start: int, end: int) -> bytes | Deferred[bytes]:
-        """The bytes from ``start`` up to ``end``."""
+        """Return the bytes from ``start`` up to ``end``."""
         if start >= self._written:
             return self._memory.read(start, end)
         return self._ask(chunks.read, start, end)
 
     def in_file(self, start: int, end: int) -> None:
-        """They lie in databases."""
+        """Always ``None``: the bytes are in databases."""
 
     def floor(self, position: int) -> int | Deferred[int]:
-        """The last message end at or before ``position``, or the start."""
+        """Return the last message end at or before ``position``, or else the incarnation's own start."""
         if position >= self._written:
             return index.floor(self._entries, position, self._written)
         return self._ask(chunks.floor, position)
 
     def extent(self, start: int, limit: int) -> int | Deferred[int]:
-        """The end of the last message within ``limit`` bytes from ``start``; at least one message."""
+        """Return the end of the last message within ``limit`` bytes from ``start``; at least one message."""
         if start >= self._written:
             return index.extent(self._entries, start, limit)
         return self._ask(chunks.extent, start, limit)
 
     def append_ends(self, position: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The message ends after ``position``, up to the first that also ends an append."""
+        """Return the message ends after ``position``, up to the first that also ends an append."""
         if position >= self._written:
             return index.append_ends(self._entries, position)
         return self._ask(chunks.append_ends, position)
 
     def entries(self, position: int, most: int) -> Sequence[int] | Deferred[Sequence[int]]:
-        """The index entries of the messages that end after ``position``, at most so many."""
+        """Return the index entries of the messages that end after ``position``, at most ``most``."""
         if position >= self._written:
             return index.following(self._entries, position, most)
         return self._ask(chunks.entries, position, most)
@@ -84,6 +84,6 @@ class StreamBytes:
         found: _T | Deferred[_T] = self._fetch(question, self._stream_id, *arguments)
         hold = self._hold
         if hold is not None and isinstance(found, Deferred):
-            # Whoever asked may go before the answer comes.
+            # Keep the chunks until the result arrives; the caller may release this object before that.
             found.addBoth(lambda answer, _: answer, hold)
         return found

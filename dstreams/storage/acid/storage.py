@@ -43,33 +43,37 @@ MAX_SHARDS: Final = 256
 PARALLEL_COMMITS: Final = 8
 
 MAX_READS: Final = 6
-"""How many reads may be in threads at once: a reactor's pool has ten, and commits must not wait for cold reads."""
+"""Maximum number of reads in threads at the same time. A reactor's pool has ten threads, and commits must not wait for
+reads from disk."""
 
 SCRUB_CHUNKS: Final = 16
-"""How many chunks a step of the scrub reads: a megabyte at most."""
+"""Maximum number of chunks that a step of the scrub reads: a megabyte at most."""
 
 MEMORY_RECENT_BYTES: Final = 4 * 1024 * 1024
-"""The most recent bytes that ``in-memory`` keeps a second time: reading them from a database costs little there."""
+"""Maximum recent bytes that ``in-memory`` keeps besides the database, because reading from a database in memory is
+cheap."""
 
 CHARGES: Final = Charges(stream=1280, message=10, producer=480)
-"""Measured with databases in memory: what each costs in this process, rounded up. In files a part of it is on disk."""
+"""Bytes charged for each stream, message and producer: measured as this process's memory, with databases in memory, and
+rounded up. With databases in files, a part of these bytes is on disk."""
 
 
 @define(eq=False)
 class AcidStorage:
     """The ``acid`` mode (a ``Storage``).
 
-    :param directory: the data directory; not used in memory.
-    :param shard_count: a power of two, 1 to 256; a store keeps the one it was made with.
+    :param directory: the data directory; not used with ``in_memory``.
+    :param shard_count: a power of two, 1 to 256; a store keeps the number with which it was created.
     :param run: runs work in a thread.
-    :param in_memory: whether the databases live in memory, where nothing outlives the process: the same code, but
-        everything happens at once and on the reactor's thread.
-    :param recent_bytes: how many of the newest bytes stay in memory for live readers.
-    :param parallel: how many shards may be committed at once.
-    :param free_space: gives the free bytes of the disk; the file system says, when it is left out.
-    :param exclusive: whether each database has one connection only, which needs no shared memory; reads then wait
-        for commits, so ``run`` must not use threads.
-    :param now_ns: Unix time in nanoseconds: stream ids begin there, unless the store has higher ones.
+    :param in_memory: whether the databases are in memory and do not outlive the process. The code is the same, but
+        every operation runs immediately, in the reactor's thread.
+    :param recent_bytes: the maximum number of the newest bytes that are kept in memory for live readers.
+    :param parallel: the maximum number of shards that are committed in parallel.
+    :param free_space: returns the free bytes of the disk; by default the file system is asked.
+    :param exclusive: whether each database has only one connection, which needs no shared memory. Reads then wait for
+        commits, so ``run`` must not use threads.
+    :param now_ns: returns Unix time in nanoseconds. New stream ids start at this time divided by 1024, unless the store
+        has higher ones.
     """
 
     _directory: str
@@ -90,7 +94,7 @@ class AcidStorage:
     charges: Charges = field(default=CHARGES, init=False)
     damage: DamageLog = field(factory=DamageLog, init=False)
     failure: str | None = field(default=None, init=False)
-    """Why the store takes no more changes, if so."""
+    """Why the store takes no more changes; ``None`` if it takes them."""
     _shards: list[Shard] = field(init=False)
     _catalog: Catalog = field(init=False)
     _writer: Writer = field(init=False)
@@ -99,7 +103,7 @@ class AcidStorage:
     _planner: Planner = field(init=False)
     _maintenance: Maintenance = field(init=False)
     _fork_shards: dict[int, int] = field(init=False)
-    # Held by a commit, a slice of upkeep, and at last for ever by close.
+    # The lock for writing to the shards. Commits and slices of maintenance hold it; closing acquires it for ever.
     _turn: DeferredLock = field(factory=DeferredLock, init=False)
     _reading: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MAX_READS), init=False)
     _holds: WeakValueDictionary[int, PinnedBytes] = field(factory=WeakValueDictionary, init=False)
@@ -118,20 +122,20 @@ class AcidStorage:
 
     @classmethod
     def at(cls, directory: str, reactor: Any, *, shard_count: int = 16) -> Self:
-        """A store in a directory, as the configuration describes one.
+        """Return a store in a directory, as the configuration describes it.
 
-        :param directory: made at the opening, where it is missing.
+        :param directory: the data directory; it is created when the store is opened, if it is missing.
         :param reactor: runs threads.
-        :param shard_count: into how many databases the streams are divided: a power of two, fixed for a directory.
+        :param shard_count: the number of databases: a power of two, fixed for a directory.
         """
         return cls(directory, shard_count, in_threads(reactor))
 
     # --- opening -----------------------------------------------------------------------------------------------
 
     def open(self, catalog: Catalog, progress: Progress) -> None:
-        """Take the directory, rebuild the state of all streams, and make the store ready.
+        """Lock the directory, rebuild the state of all streams, and start maintenance.
 
-        :raise StorageError: the text says what is wrong and what to do.
+        :raise StorageError: if the store cannot be opened; the text says what is wrong and what to do.
         """
         if self._lock is not None:
             self._lock.acquire(self._directory)
@@ -156,7 +160,7 @@ class AcidStorage:
             raise
         self._catalog = catalog
         self._fork_shards = recovery.fork_shards
-        # Never an id that was used before, even if all that is left of it is an ETag in a client's cache.
+        # An id must never be used again, even if only an ETag in a client's cache still refers to it.
         self._last_id = max(recovery.last_id, self._now_ns() >> 10)
         self._tails = Tails(self._recent_bytes)
         self._planner = Planner(catalog, self._shard_count, self._tails, self._fork_shards)
@@ -170,14 +174,14 @@ class AcidStorage:
         self._maintenance.go_on()
 
     def next_stream_id(self) -> int:
-        """A number that no stream of this store ever had."""
+        """Return an id that no stream of this store has ever had."""
         self._last_id += 1
         return self._last_id
 
     # --- committing --------------------------------------------------------------------------------------------
 
     def commit(self, changes: Sequence[Change]) -> Deferred[None] | None:
-        """Write the group, a transaction for each shard; it is durable when the Deferred fires."""
+        """Write a group, in one transaction for each shard. It is durable when the Deferred fires."""
         if self.failure is not None or self._closing:
             raise StorageError(self.failure or "the store is closed")
         if not self.immediate:
@@ -193,8 +197,8 @@ class AcidStorage:
         return None
 
     def _commit(self, changes: Sequence[Change]) -> Deferred[None]:
-        """Holding the turn."""
-        if self.failure is not None:  # upkeep failed meanwhile
+        """Plan and write a group; called while the lock is held."""
+        if self.failure is not None:  # maintenance has failed meanwhile
             raise StorageError(self.failure)
         group = self._planner.plan(changes)
         written: Deferred[None] = self._run(self._writer.write, group)
@@ -217,7 +221,7 @@ class AcidStorage:
             _log.critical("{why}", why=self.failure)
 
     def _keep(self, group: Group) -> None:
-        """The group is committed: make its bytes readable. The engine applies it next."""
+        """Make the bytes of a committed group readable. The engine applies the group's changes after that."""
         self._fork_shards.update(group.forks)
         for change in group.changes:
             if isinstance(change, Append | Create):
@@ -239,7 +243,7 @@ class AcidStorage:
 
     def _keep_bytes(self, change: Append | Create) -> None:
         state = self._catalog.streams.get(change.stream_id)
-        if state is None:  # created in this very group
+        if state is None:  # created in the same group
             self._tails.append(change, change.start, 0)
         else:
             self._tails.append(change, state.start, state.messages)
@@ -247,7 +251,7 @@ class AcidStorage:
     # --- reading -----------------------------------------------------------------------------------------------
 
     def source(self, state: StreamState) -> StreamBytes:
-        """The bytes of a stream."""
+        """Return the bytes of a stream."""
         stream_id = state.id
         tail = self._tails.get(stream_id) or Tail(state.start, state.tail, state.messages)
         hold = None
@@ -271,7 +275,7 @@ class AcidStorage:
         return failure
 
     def scrub(self) -> Iterator[Deferred[Verified]]:
-        """Verify all chunks; see ``Storage.scrub``. Rows are verified when they are read: at the start."""
+        """Verify all chunks; see ``Storage.scrub``. Other rows are verified when they are read, which is at startup."""
         if self._in_memory:
             return
         for shard in range(self._shard_count):
@@ -283,27 +287,27 @@ class AcidStorage:
 
     @staticmethod
     def _unreadable(failure: Failure, shard: int) -> chunks.Look:
-        """A shard that SQLite can't read on in; the damage isn't one stream's."""
+        """Return the damage of a shard that SQLite cannot read any further. It does not belong to a single stream."""
         failure.trap(StorageDamaged)
         return chunks.Look(None, PAGE_BYTES, [StorageDamaged(failure.getErrorMessage(), -shard, "database")])
 
     def _looked(self, look: chunks.Look, looks: list[chunks.Look]) -> Verified:
         looks.append(look)
-        # A deleted stream's chunks are about to go, whatever is in them.
+        # Damage in deleted streams is ignored, because their chunks will be removed.
         damaged = [each for each in look.damaged if each.stream_id <= 0 or each.stream_id in self._catalog.streams]
         return Verified(look.size, damaged)
 
     # --- the rest ----------------------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
-        """Check every shard against its invariants; may take long, and nothing else may go on meanwhile.
+        """Check every shard against its invariants. This may take long, and the store must not be used meanwhile.
 
-        :return: what is wrong, a sentence each.
+        :return: the problems found, one sentence each.
         """
         return problems(self._shards)
 
     def close(self) -> Deferred[None] | None:
-        """Copy the WALs into the databases, so that the next start is quick, and let go of the directory."""
+        """Copy the WALs into the databases, so that the next start is quick, and unlock the directory."""
         self._closing = True
         done = self._maintenance.stop()
         done.addCallback(lambda _: self._turn.acquire())
@@ -339,4 +343,4 @@ class AcidStorage:
 
 
 def _unlimited() -> None:
-    """In memory there is no disk that could be full."""
+    """Return ``None``, because databases in memory are not limited by a disk."""

@@ -1,4 +1,4 @@
-"""The newest bytes of the streams, in memory: what live readers are given, and what small chunks are merged from."""
+"""The newest bytes of the streams, in memory: for live readers, and for merging small chunks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dstreams.storage.acid.chunks import OpenRun
 from dstreams.storage.recent import RecentBytes
 
 STREAM_SHARE: Final = 4
-"""One stream may hold the budget divided by this: a fast one doesn't push out all others."""
+"""One stream may use at most the budget divided by this number, so that a fast stream does not evict all others."""
 
 OVERHEAD: Final = 640
-"""What a tail costs besides its bytes and entries: measured, rounded up."""
+"""Bytes that a tail takes besides its data and entries: measured, rounded up."""
 
 
 @define(eq=False)
@@ -31,25 +31,25 @@ class Tail(RecentBytes):
 
     @property
     def cost(self) -> int:
-        """What it counts against the budget."""
+        """The bytes that count against the budget."""
         return len(self.data) + 8 * len(self.entries) + OVERHEAD
 
     @property
     def has_run(self) -> bool:
-        """Whether the open run is still in memory as a whole."""
+        """Whether the whole open run is still in memory."""
         return self.run.start >= self.written
 
     def run_bytes(self) -> tuple[bytes, array[int]]:
-        """The bytes and entries of the open run."""
+        """Return the bytes and entries of the open run."""
         entries = self.entries[index.count_up_to(self.entries, self.run.start) :]
         return self.data.read(self.run.start, self.data.end), index.unpacked(index.packed(entries))
 
 
 @define(eq=False)
 class Tails:
-    """The tails of the streams that were written to last.
+    """The tails of the most recently written streams.
 
-    :param budget: how many bytes they may take together; the least recently written ones go first.
+    :param budget: the maximum number of bytes of all tails; the least recently written ones are evicted first.
     """
 
     _budget: int
@@ -57,14 +57,14 @@ class Tails:
     used: int = field(default=0, init=False)
 
     def get(self, stream_id: int) -> Tail | None:
-        """A stream's tail, if it is in memory."""
+        """Return a stream's tail, or ``None`` if it is not in memory."""
         return self._tails.get(stream_id)
 
     def append(self, change: Append | Create, start: int, number: int) -> None:
         """Keep the messages of a committed change.
 
         :param start: the stream's own start.
-        :param number: how many messages the stream had before.
+        :param number: the number of messages that the stream had before.
         """
         tail = self._tails.get(change.stream_id)
         if tail is None:
@@ -80,15 +80,15 @@ class Tails:
             self._halve(*next(iter(self._tails.items())))
 
     def forget(self, stream_id: int) -> None:
-        """A stream is deleted."""
+        """Remove a stream's tail, if it is in memory."""
         tail = self._tails.pop(stream_id, None)
         if tail is not None:
             self.used -= tail.cost
 
     def _halve(self, stream_id: int, tail: Tail) -> None:
-        """Forget the older half of a large tail; all of a small one, and of one whose half is too large as well.
+        """Evict the older half of a large tail, or all of it if it is small or if half of it would still be too large.
 
-        The half that stays is copied.
+        The half that is kept is copied.
         """
         count = len(tail.entries) // 2
         if not self._budget < tail.cost * STREAM_SHARE <= 2 * self._budget or not count:

@@ -1,16 +1,17 @@
-"""Writing a group into its shards, in a thread.
+"""Writes a group to its shards, in a thread.
 
-All statements of all shards come first, then the commits. Nearly everything that can go wrong, a full disk
-included, goes wrong in the first part, where it is undone everywhere. Only a commit that fails after another shard's
-has succeeded leaves half a group behind; and so that a full disk doesn't do it, groups that add bytes are refused
-while there is still some room left.
+All statements of all shards are executed first, then the commits. Nearly all errors, including a full disk, occur in
+the first part, where they are undone in all shards. Only a commit that fails after another shard's commit has succeeded
+leaves a group committed in part. So that this does not happen on a full disk, groups that add bytes are rejected while
+some space is still left.
 
-A commit that finds no room isn't void by itself: the WAL may hold all of it (see ``Shard.void``). So it is voided
-by a small commit in its place before the group is refused for good. Where that finds no room either, the outcome is
-open, and nothing else is written before it has succeeded.
+A commit that fails on a full disk is not void by itself, because the WAL may contain all of it (see ``Shard.void``).
+Therefore a small commit replaces it before the group is finally rejected. If the disk is too full for that as well, the
+outcome is undecided, and nothing else is written before that commit has succeeded.
 
-Several commits run in parallel: a sync is waiting, and the disk does several at once. Measured with 16 shards in a
-group, on a busy disk: 62 ms one after another, 22 ms in 4 threads, 4.4 ms in 8 or 16, which is what one takes.
+Several shards are committed in parallel, because a commit waits for its sync, and the disk handles several syncs at
+once. Measured with 16 shards in a group, on a busy disk: 62 ms one after another, 22 ms in 4 threads, 4.4 ms in 8 or 16
+threads, which is the time for one.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from dstreams.storage.acid.shard import Shard
 from dstreams.storage.interface import StorageFull
 
 RESERVE_BYTES: Final = 32 * 1024 * 1024
-"""With less free space, groups that add bytes are refused: what is left is for checkpoints and deletions."""
+"""Bytes of free space that are reserved for checkpoints and deletions: groups that grow are rejected below it."""
 
 FreeSpace = Callable[[], int | None]
-"""Gives the free bytes of the store's file system; ``None`` when that doesn't matter."""
+"""Returns the free bytes of the store's file system, or ``None`` if there is no limit."""
 
 
 def free_space(directory: str) -> FreeSpace:
-    """The free space for unprivileged processes."""
+    """Return a function that returns the free bytes of a directory's file system for unprivileged processes."""
 
     def free() -> int:
         found = os.statvfs(directory)
@@ -48,23 +49,25 @@ def free_space(directory: str) -> FreeSpace:
 class Writer:
     """Writes groups, one at a time.
 
-    :param parallel: in how many threads shards are committed; with 1, in the calling one, in order.
+    :param parallel: the number of threads in which shards are committed, including the calling thread. With 1, they are
+        committed in order, up to the first error.
     """
 
     _shards: Sequence[Shard]
     _free_space: FreeSpace
     _parallel: int
     _threads: ThreadPoolExecutor | None = field(default=None, init=False)
-    # The shards whose last commit found no room and isn't void yet.
+    # The shards whose last commit failed on a full disk and is not void yet.
     _undecided: list[Shard] = field(factory=list, init=False)
 
     def write(self, group: Group) -> None:
         """Write and commit a group.
 
-        :raise StorageFull: nothing of it was kept, and neither is anything wrong.
-        :raise Undecided: nothing of it was kept, unless the process ends before the next group is written.
-        :raise StoreFailed: the store can't go on.
-        :raise StorageError: nothing of it was kept; the next one may work.
+        :raise StorageFull: if there is not enough space. Nothing of the group was kept.
+        :raise Undecided: if there is not enough space, not even for voiding the group. Nothing of the group is kept,
+            unless the process ends before the next group is written.
+        :raise StoreFailed: if the store must take no more changes.
+        :raise StorageError: for other errors. Nothing of the group was kept, and the next one may succeed.
         """
         if self._undecided:
             self._void_before(group)
@@ -85,7 +88,7 @@ class Writer:
         self._commit(begun)
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         if self._threads is not None:
             self._threads.shutdown()
 
@@ -93,7 +96,7 @@ class Writer:
         free = self._free_space()
         if free is None:
             return
-        # A page goes into the WAL now and into the database later.
+        # A page is written to the WAL now and to the database later.
         needed = 2 * PAGE_BYTES * sum(batch.pages for batch in batches)
         if free < RESERVE_BYTES + needed:
             raise StorageFull(f"{free} bytes are free, of which {RESERVE_BYTES} are kept for checkpoints and deletions")
@@ -113,9 +116,10 @@ class Writer:
         raise worst
 
     def _void(self, cause: StorageFull) -> None:
-        """Void the commits that found no room.
+        """Void the commits that failed on a full disk.
 
-        :raise Undecided: when there is no room for that.
+        :raise Undecided: if there is not enough space for that.
+        :raise StoreFailed: if that fails for another reason.
         """
         while self._undecided:
             shard = self._undecided[-1]
@@ -127,9 +131,9 @@ class Writer:
             self._undecided.pop()
 
     def _void_before(self, group: Group) -> None:
-        """Void what is left of an earlier group.
+        """Void the undecided commits of an earlier group.
 
-        :raise StorageFull: when there is no room for that: nothing of ``group`` was kept.
+        :raise StorageFull: if there is not enough space for that. Nothing of ``group`` was kept.
         """
         cause = StorageFull(f"a group of {len(group.changes)} changes waits for an earlier one to be voided")
         try:
@@ -158,7 +162,7 @@ class Writer:
 
 
 def _commit_each(shards: Sequence[Shard]) -> list[tuple[Shard, Exception | None]]:
-    """Commit shards; those that failed, and why."""
+    """Commit all shards; return those that failed, with the errors."""
     failed: list[tuple[Shard, Exception | None]] = []
     for shard in shards:
         try:
@@ -169,7 +173,7 @@ def _commit_each(shards: Sequence[Shard]) -> list[tuple[Shard, Exception | None]
 
 
 def _commit_in_order(shards: Sequence[Shard]) -> list[tuple[Shard, Exception | None]]:
-    """Commit shards up to the first that fails; that one and those after it."""
+    """Commit shards up to the first that fails; return that one with its error, and those after it with ``None``."""
     for number, shard in enumerate(shards):
         try:
             shard.commit()
