@@ -19,6 +19,7 @@ from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
 from dstreams.http.messages import Application, Body, Frame, Observer, Request, Response
+from dstreams.http.transport.exchange import Exchange
 from dstreams.protocol.headers import SINGLETONS
 from dstreams.runtime.pending import Pending, as_deferred
 from dstreams.storage.interface import FileRange
@@ -39,7 +40,7 @@ class StreamsResource(Resource):
 
     def __init__(self, application: Application, streams: Streams, observer: Observer | None = None) -> None:
         super().__init__()
-        self._application = application
+        self._exchange = Exchange(application)
         self._observer = observer
         self.streams = streams
 
@@ -51,13 +52,11 @@ class StreamsResource(Resource):
         response: Pending[Response]
         repeated = repeated_singletons(request)
         if repeated:
-            response = self._application.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
-        elif len(asked.body) > self._application.max_body_bytes:
-            response = self._application.validate_head(asked) or self._application.refuse(
-                asked, 413, f"A request body may have {self._application.max_body_bytes} bytes at most"
-            )
+            response = self._exchange.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
+        elif len(asked.body) > self._exchange.application.max_body_bytes:
+            response = self._exchange.validate_head(asked) or self._exchange.refuse_too_large(asked)
         else:
-            response = self._application.respond(asked)
+            response = self._exchange.respond(asked)
         if isinstance(response, Response):
             self._answer(request, asked, asked_at, response)
             return NOT_DONE_YET

@@ -57,15 +57,15 @@ from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.http1.reader import RequestReader
 from dstreams.http.http1.status_lines import CONTINUE
 from dstreams.http.http1.writer import ResponseWriter
-from dstreams.http.messages import Application, Request, Response
+from dstreams.http.messages import Request, Response
 from dstreams.http.transport.bodies import stop_body
 from dstreams.http.transport.connections import Connections, HttpStatistics
+from dstreams.http.transport.exchange import Exchange
 from dstreams.http.transport.factories import ConnectionFactory
 from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTES, STEP_SECONDS, HttpLimits
-from dstreams.http.transport.replies import DateLine, internal_error
+from dstreams.http.transport.replies import DateLine
 from dstreams.http.transport.sockets import Transport, unsent_bytes
-from dstreams.http.transport.upload_budget import BUSY
 from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.runtime.timers import TimerWheel, slice_end
 
@@ -101,7 +101,7 @@ _CLOSED = Phase.CLOSED
 class HttpChannel(protocol.Protocol):
     """One HTTP/1.1 connection.
 
-    :param application: answers the requests.
+    :param exchange: asks the application.
     :param wheel: timers, and the time that durations are measured in.
     :param limits: what a client may send, and how slowly.
     :param date: the ``Date`` header, shared by all connections.
@@ -109,7 +109,7 @@ class HttpChannel(protocol.Protocol):
     :param heads: reads the requests' heads.
     """
 
-    _application: Application
+    _exchange: Exchange
     _wheel: TimerWheel
     _limits: HttpLimits
     _date: DateLine
@@ -230,7 +230,7 @@ class HttpChannel(protocol.Protocol):
         self._large_read = LARGE_TLS_READ_BYTES if secure else LARGE_READ_BYTES
         self._peer = _text_address(transport.getPeer())
         self._reader = RequestReader(self._limits, self._head_cache)
-        self._most_unjudged = min(self._limits.drain_bytes, self._application.max_body_bytes)
+        self._most_unjudged = min(self._limits.drain_bytes, self._exchange.application.max_body_bytes)
         self._output = OutputBuffer(transport)
         self._writer = ResponseWriter(self._output, self._date, self._response_ended, self._wheel, self._continue_body)
         self._deadline = Deadline(self._wheel, self._deadline_passed)
@@ -506,7 +506,7 @@ class HttpChannel(protocol.Protocol):
         try:
             head = self._reader.head()
         except HeadFault as fault:
-            return self._refuse(None, fault.status, fault.detail)
+            return self._refuse(None, self._exchange.refuse(None, fault.status, fault.detail))
         if head is None:
             return False
         self._until = inf
@@ -532,14 +532,15 @@ class HttpChannel(protocol.Protocol):
 
     def _begin_body(self, head: RequestHead, request: Request) -> None:
         """A head is complete whose body isn't, or is large, or is asked for: judge it, then read the body."""
-        length, max_bytes, available = head.content_length, self._application.max_body_bytes, self._reader.available
-        early = self._validate_head(request)
+        length, available = head.content_length, self._reader.available
+        max_bytes = self._exchange.application.max_body_bytes
+        early = self._exchange.validate_head(request)
         if early is not None:
             may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
             self._answer_early(early, length if may_drain else None)
             return
         if length is not None and length > max_bytes:
-            self._refuse_too_large(request)
+            self._refuse(request, self._exchange.refuse_too_large(request))
             return
         if length is not None and length <= available:
             request.body = self._reader.take(length)
@@ -547,7 +548,7 @@ class HttpChannel(protocol.Protocol):
             return
         if not self._connections.bodies.admits(length):
             may_drain = length is not None and length <= self._limits.drain_bytes and not head.expects_continue
-            self._answer_early(self._busy(request), length if may_drain else None)
+            self._answer_early(self._exchange.refuse_busy(request), length if may_drain else None)
             return
         if head.expects_continue and not available:
             self._output.write(CONTINUE)
@@ -561,9 +562,9 @@ class HttpChannel(protocol.Protocol):
         try:
             request.body = self._reader.body()
         except FramingError as error:
-            return self._refuse(request, 400, str(error))
+            return self._refuse(request, self._exchange.refuse(request, 400, str(error)))
         except BodyTooLarge:
-            return self._refuse_too_large(request)
+            return self._refuse(request, self._exchange.refuse_too_large(request))
         if request.body is None:
             return self._hold_body(request) or self._reader.body_paused
         if self._held:
@@ -577,12 +578,12 @@ class HttpChannel(protocol.Protocol):
         """Count what has come of a body; whether it has to be answered now, because there is no room for more."""
         bodies, received = self._connections.bodies, self._reader.body_received
         if received > bodies.most:  # to come again later wouldn't help it
-            return self._refuse_too_large(request)
+            return self._refuse(request, self._exchange.refuse_too_large(request))
         held = bodies.hold(self._held, received)
         self._held = max(0, held)
         if held < 0:
             self._reader.clear()
-            self._answer_early(self._busy(request), None)
+            self._answer_early(self._exchange.refuse_busy(request), None)
         return held < 0
 
     def _free_body(self) -> None:
@@ -607,19 +608,14 @@ class HttpChannel(protocol.Protocol):
 
     # -- asking the application
 
-    def _validate_head(self, request: Request) -> Response | None:
-        try:
-            return self._application.validate_head(request)
-        except Exception:
-            return self._apology("judging a request failed")
-
     def _respond(self, request: Request) -> None:
         self._phase = _RESPONDING
         answer: Pending[Response]
         try:
-            answer = self._application.respond(request)
+            # Exchange.respond, inlined: saves a call on the hot path.
+            answer = self._exchange.application.respond(request)
         except Exception:
-            answer = self._apology("answering a request failed")
+            answer = self._exchange.failed(request, "answering a request failed")
         if isinstance(answer, Response):
             self._send(answer)
             return
@@ -651,7 +647,7 @@ class HttpChannel(protocol.Protocol):
             self._pending = None
             self._lose()
         else:
-            self._answered(self._apology("answering a request failed", failure))
+            self._answered(self._exchange.failed(self._request, "answering a request failed", failure))
 
     def _give_up_waiting(self) -> None:
         """The client has closed its side while it waits for an answer.
@@ -671,46 +667,21 @@ class HttpChannel(protocol.Protocol):
         """Whether a failing answer would interest nobody: a look at something, by a client that has left."""
         return self._reader.ended and self._request is not None and self._request.method == b"GET"
 
-    def _refuse(self, request: Request | None, status: int, detail: str) -> bool:
-        """Answer what HTTP doesn't allow; the connection ends with that."""
+    def _refuse(self, request: Request | None, response: Response) -> bool:
+        """Send an error response to a message that violates HTTP or a limit; the connection ends with it."""
         self._connections.refused += 1
-        try:
-            response = self._application.refuse(request, status, detail)
-        except Exception:
-            _log.failure("refusing a request failed")
-            response = internal_error()
         if request is None:
             self._writer.begin(is_head=False, is_1_0=False, keep_alive=False)
         self._request = request
         self._answer_early(response, None)
         return True
 
-    def _busy(self, request: Request) -> Response:
-        try:
-            return self._application.refuse(request, 503, BUSY)
-        except Exception:
-            return self._apology("refusing a request failed")
-
-    def _refuse_too_large(self, request: Request) -> bool:
-        most = self._application.max_body_bytes
-        return self._refuse(request, 413, f"A request body may have {most} bytes at most")
-
     def _time_out(self, detail: str) -> None:
         self._connections.timed_out += 1
         self._output.cork()
-        self._refuse(self._request if self._phase is _BODY else None, 408, detail)
+        request = self._request if self._phase is _BODY else None
+        self._refuse(request, self._exchange.refuse(request, 408, detail))
         self._serve()
-
-    def _apology(self, what_failed: str, failure: Failure | None = None) -> Response:
-        """The answer when the application breaks its promise to give one."""
-        _log.failure(what_failed, failure)
-        try:
-            response = self._application.refuse(self._request, 500, "The server made a mistake")
-            assert isinstance(response.body, bytes)
-        except Exception:
-            _log.failure("refusing a request failed")
-            return internal_error()
-        return response
 
     # -- answering
 
@@ -722,7 +693,7 @@ class HttpChannel(protocol.Protocol):
         try:
             self._writer.send(response)
         except Exception:
-            self._writer.send(self._apology("writing a response failed"))
+            self._writer.send(self._exchange.failed(self._request, "writing a response failed"))
         self._request = None  # a live body may last for hours, and has taken what it needs
 
     def _answer_early(self, response: Response, unread: int | None) -> None:
@@ -817,9 +788,7 @@ class HttpFactory(ConnectionFactory[HttpChannel]):
         """A channel; all of them know the same heads by heart."""
         if self._head_cache is None:
             self._head_cache = HeadCache(self._limits)
-        return HttpChannel(
-            self._application, self._wheel, self._limits, self._date, self._connections, self._head_cache
-        )
+        return HttpChannel(self._exchange, self._wheel, self._limits, self._date, self._connections, self._head_cache)
 
     def retire(self) -> None:
         """Give every connection one more answer: it says that the connection closes. New ones are still taken."""

@@ -43,16 +43,16 @@ from zope.interface import implementer
 from dstreams.http.http2.conversation import Conversation, begin
 from dstreams.http.http2.heads import read_head, response_fields
 from dstreams.http.http2.stream import Http2Stream
-from dstreams.http.messages import Application, Request, Response
+from dstreams.http.messages import Request, Response
 from dstreams.http.transport.bodies import BytesBody, stop_body
 from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.exchange import Exchange
 from dstreams.http.transport.factories import ConnectionFactory
 from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import LARGE_TLS_READ_BYTES, STEP_SECONDS, WRITE_PIECE_BYTES, HttpLimits
-from dstreams.http.transport.replies import BODILESS, DateLine, internal_error
+from dstreams.http.transport.replies import BODILESS, DateLine
 from dstreams.http.transport.sockets import Transport, unsent_bytes
-from dstreams.http.transport.upload_budget import BUSY
-from dstreams.runtime.pending import Pending, PendingCommit
+from dstreams.runtime.pending import PendingCommit
 from dstreams.runtime.timers import Timer, TimerWheel, slice_end
 
 _log = Logger()
@@ -85,14 +85,14 @@ LOOK_SECONDS = 5.0
 class Http2Connection(protocol.Protocol):
     """One HTTP/2 connection, after its handshake.
 
-    :param application: answers the requests.
+    :param exchange: asks the application.
     :param wheel: timers, and the time that durations are measured in.
     :param limits: what a client may send, and how slowly.
     :param date: the ``Date`` header, shared by all connections.
     :param connections: the connections that this one belongs to.
     """
 
-    _application: Application
+    _exchange: Exchange
     _wheel: TimerWheel
     _limits: HttpLimits
     _date: DateLine
@@ -378,7 +378,7 @@ class Http2Connection(protocol.Protocol):
         try:
             request = stream.request = read_head(cast("Any", event.headers), self._limits, self._peer)
         except HeadFault as fault:
-            self._refuse(stream, fault.status, fault.detail)
+            self._refuse(stream, self._exchange.refuse(None, fault.status, fault.detail))
             return
         if not stream.is_open:
             request.content_length = 0
@@ -388,14 +388,14 @@ class Http2Connection(protocol.Protocol):
 
     def _begin_body(self, stream: Http2Stream, request: Request) -> None:
         """A head that announces a body is complete: judge it, then let the body come."""
-        length, most = request.content_length, self._application.max_body_bytes
-        early = self._validate_head(request)
+        length, most = request.content_length, self._exchange.application.max_body_bytes
+        early = self._exchange.validate_head(request)
         if early is not None:
             self._answer(stream, early)
         elif length is not None and length > most:
-            self._refuse_too_large(stream)
+            self._refuse(stream, self._exchange.refuse_too_large(request))
         elif not self._connections.bodies.admits(length):
-            self._answer(stream, self._busy(request))
+            self._answer(stream, self._exchange.refuse_busy(request))
         else:
             if b"expect" in request.headers:
                 self._send_continue(stream)
@@ -416,11 +416,11 @@ class Http2Connection(protocol.Protocol):
             self._drop(number, len(data))
         elif stream.is_reading:
             has_room = stream.receive(data, self._wheel.seconds())
-            if stream.received > self._application.max_body_bytes:
-                self._refuse_too_large(stream)
+            if stream.received > self._exchange.application.max_body_bytes:
+                self._refuse(stream, self._exchange.refuse_too_large(stream.request))
             elif not has_room:
                 assert stream.request is not None
-                self._answer(stream, self._busy(stream.request))
+                self._answer(stream, self._exchange.refuse_busy(stream.request))
 
     def _drop(self, number: int, count: int) -> None:
         """A part of a body that was answered early has come."""
@@ -489,18 +489,8 @@ class Http2Connection(protocol.Protocol):
 
     # -- asking the application
 
-    def _validate_head(self, request: Request) -> Response | None:
-        try:
-            return self._application.validate_head(request)
-        except Exception:
-            return self._apology(request, "judging a request failed")
-
     def _respond(self, stream: Http2Stream, request: Request) -> None:
-        answer: Pending[Response]
-        try:
-            answer = self._application.respond(request)
-        except Exception:
-            answer = self._apology(request, "answering a request failed")
+        answer = self._exchange.respond(request)
         if isinstance(answer, Response):
             self._answer(stream, answer)
             return
@@ -522,36 +512,14 @@ class Http2Connection(protocol.Protocol):
 
     def _not_answered(self, stream: Http2Stream, failure: Failure) -> None:
         if stream.pending is not None:
-            self._answered(stream, self._apology(stream.request, "answering a request failed", failure))
+            self._answered(stream, self._exchange.failed(stream.request, "answering a request failed", failure))
         elif failure.check(CancelledError) is None:
             _log_failure(failure)
 
-    def _refuse(self, stream: Http2Stream, status: int, detail: str) -> None:
+    def _refuse(self, stream: Http2Stream, response: Response) -> None:
+        """Send an error response to a message that violates HTTP or a limit."""
         self._connections.refused += 1
-        try:
-            response = self._application.refuse(stream.request, status, detail)
-        except Exception:
-            _log.failure("refusing a request failed")
-            response = internal_error()
         self._answer(stream, response)
-
-    def _busy(self, request: Request) -> Response:
-        try:
-            return self._application.refuse(request, 503, BUSY)
-        except Exception:
-            return self._apology(request, "refusing a request failed")
-
-    def _refuse_too_large(self, stream: Http2Stream) -> None:
-        self._refuse(stream, 413, f"A request body may have {self._application.max_body_bytes} bytes at most")
-
-    def _apology(self, request: Request | None, what_failed: str, failure: Failure | None = None) -> Response:
-        """The answer when the application breaks its promise to give one."""
-        _log.failure(what_failed, failure)
-        try:
-            return self._application.refuse(request, 500, "The server made a mistake")
-        except Exception:
-            _log.failure("refusing a request failed")
-            return internal_error()
 
     # -- answering
 
@@ -736,7 +704,7 @@ class Http2Connection(protocol.Protocol):
 
     def _time_out(self, stream: Http2Stream, detail: str) -> None:
         self._connections.timed_out += 1
-        self._refuse(stream, 408, detail)
+        self._refuse(stream, self._exchange.refuse(stream.request, 408, detail))
 
     # -- the end
 
@@ -769,4 +737,4 @@ class Http2Factory(ConnectionFactory[Http2Connection]):
 
     def make(self) -> Http2Connection:
         """What speaks on a new connection."""
-        return Http2Connection(self._application, self._wheel, self._limits, self._date, self._connections)
+        return Http2Connection(self._exchange, self._wheel, self._limits, self._date, self._connections)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 
 from dstreams.http.messages import Application
 from dstreams.http.transport.connections import Connections
+from dstreams.http.transport.exchange import Exchange
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.http.transport.replies import DateLine
 from dstreams.http.transport.upload_budget import UploadBudget
@@ -49,7 +50,7 @@ class ConnectionFactory(protocol.Factory, Generic[C]):
         now: Callable[[], float] = time.time,
         connections: Connections | None = None,
     ) -> None:
-        self._application = application
+        self._exchange = Exchange(application)
         self._wheel = wheel
         self._limits = HttpLimits() if limits is None else limits
         self._date = DateLine(now)

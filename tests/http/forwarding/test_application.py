@@ -405,5 +405,5 @@ class EmbeddedIdentityTests:
             proxy = evolve(X_FORWARDED, identity=IDENTITY)
             config = Config(proxy=proxy, transport=Transport(mode=mode))
             resource = dstreams.build_resource(config=config, reactor=Clock())
-            application: Any = resource._application
+            application: Any = resource._exchange.application
             assert application._mutual_tls is (mode == "mtls")
