@@ -18,10 +18,10 @@ from twisted.internet.task import Clock
 
 from dstreams.config import Config
 from dstreams.config.schema import Limits
-from dstreams.http.assembly import Assembly, assemble
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.timers import TimerWheel
+from dstreams.server import Server, assemble
 from dstreams.storage.disk import File
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
@@ -107,7 +107,7 @@ class House:
     _storage: Storage
     _finish: Callable[[], object] = lambda: None
     clock: Clock = field(factory=Clock, init=False)
-    parts: Assembly = field(init=False)
+    parts: Server = field(init=False)
     _factory: HttpFactory = field(init=False)
     connections: list[Connection] = field(factory=list, init=False)
 

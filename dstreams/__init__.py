@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         render_effective_json,
         validate_config,
     )
-    from dstreams.http.assembly import build_storage
-    from dstreams.http.embedding import MountedStreams, StreamsSite, build_resource, build_site
+    from dstreams.embedding import MountedStreams, StreamsSite, build_resource, build_site
+    from dstreams.server import build_storage
     from dstreams.storage.acid import AcidStorage
     from dstreams.storage.files.store import FileStorage
     from dstreams.storage.interface import Storage, StorageError
@@ -59,13 +59,13 @@ _PUBLIC = {
     "DeploymentProfile": "dstreams.config",
     "FileStorage": "dstreams.storage.files.store",
     "MemoryStorage": "dstreams.storage.memory",
-    "MountedStreams": "dstreams.http.embedding",
+    "MountedStreams": "dstreams.embedding",
     "Storage": "dstreams.storage.interface",
     "StorageError": "dstreams.storage.interface",
-    "StreamsSite": "dstreams.http.embedding",
-    "build_resource": "dstreams.http.embedding",
-    "build_site": "dstreams.http.embedding",
-    "build_storage": "dstreams.http.assembly",
+    "StreamsSite": "dstreams.embedding",
+    "build_resource": "dstreams.embedding",
+    "build_site": "dstreams.embedding",
+    "build_storage": "dstreams.server",
     "load_config": "dstreams.config",
     "render_effective_json": "dstreams.config",
     "validate_config": "dstreams.config",

@@ -1,6 +1,6 @@
 """The ``twistd`` plugin's options and service for ``durable-streams``.
 
-Nothing imported from here may import klein or the reactor, because the reactor is chosen only after the options have
+Nothing imported from here may import ``twisted.internet.reactor``, because the reactor is chosen only after the options have
 been read.
 """
 

@@ -24,6 +24,7 @@ from zope.interface import implementer
 from dstreams import __version__
 from dstreams.config import Config
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.shutdown import ShutdownDeadline
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
@@ -31,7 +32,6 @@ from dstreams.services.listeners import Listener, resolve_listeners
 from dstreams.services.notify import Notifier
 from dstreams.services.parts import SiteParts
 from dstreams.services.readiness import Readiness
-from dstreams.services.shutdown import ShutdownDeadline
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService
@@ -185,6 +185,7 @@ class FakeEngine:
 
     journal: list[str] = field(factory=list)
     opening: Callable[[], Deferred[None] | None] = lambda: None
+    failure: str | None = None
 
     def open(self, progress: Progress) -> Deferred[None] | None:
         self.journal.append("open")

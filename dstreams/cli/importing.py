@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from dstreams.cli.streams import add_source_options, configuration, open_server, run
 from dstreams.config.problems import printable
-from dstreams.http.assembly import store_limits
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.progress import on_terminal
+from dstreams.server import store_limits
 from dstreams.storage.directory import check_idle
 from dstreams.transfer.errors import TransferError
 from dstreams.transfer.importing import Imported, import_streams

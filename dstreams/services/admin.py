@@ -8,10 +8,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from dstreams.runtime.shutdown import ShutdownDeadline, finish
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, place, reason
 from dstreams.services.parts import AdminParts
-from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -24,7 +24,7 @@ class AdminService(Service):
 
     :param listener: the address or endpoint to listen on.
     :param parts: the protocol factory and the connections.
-    :param patience: its waits all end at once when a second signal arrives.
+    :param shutdown: its waits all end at once when a second signal arrives.
     """
 
     name: str | None = "admin"
@@ -32,7 +32,7 @@ class AdminService(Service):
     def __init__(self, listener: Listener, parts: AdminParts, shutdown: ShutdownDeadline) -> None:
         self._listener = listener
         self._parts = parts
-        self._patience = shutdown
+        self._shutdown = shutdown
         self._port: IListeningPort | None = None
 
     def startService(self) -> Deferred[None]:
@@ -68,7 +68,4 @@ class AdminService(Service):
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
             self._port = None
-        connections = self._parts.connections
-        if not await self._patience.wait_for(connections.drain(), GRACE_SECONDS):
-            connections.abort()
-            await connections.drain()
+        await finish(self._parts.connections, GRACE_SECONDS, self._shutdown)

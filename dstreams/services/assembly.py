@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from twisted.application.service import Service
 
 from dstreams.config import Config
+from dstreams.runtime.shutdown import ShutdownDeadline
+from dstreams.server import assemble, build_storage
 from dstreams.services.admin import AdminService
 from dstreams.services.admission import admit
 from dstreams.services.configuration import ConfigService
@@ -19,7 +21,6 @@ from dstreams.services.notify import Notifier, NotifyService
 from dstreams.services.parts import AdminParts, Reactor, SiteParts
 from dstreams.services.readiness import Readiness
 from dstreams.services.reload import ReloadService
-from dstreams.services.shutdown import ShutdownDeadline
 from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
@@ -58,7 +59,7 @@ def build_server(
         GarbageService(reactor),
         *_admin_services(admin_listener, parts.admin, shutdown),
         SiteService(config, parts, listeners, readiness, shutdown, reactor),
-        NotifyService(notifier, reactor, readiness.failure, waits),
+        NotifyService(notifier, reactor, lambda: parts.engine.failure, waits),
     ]
     return ServerService(children, end_process(reactor, notifier), raises=not foreground)
 
@@ -72,26 +73,18 @@ def _admin_services(listener: Listener | None, admin: AdminParts | None, shutdow
 
 def build_site_parts(config: Config, reactor: Reactor, readiness: Readiness) -> SiteParts:
     """Build the engine, the application and the protocol factories."""
-    # Imported here, because some of it imports klein, which installs a reactor if there is none.
-    from dstreams.http.assembly import assemble, build_storage, http_limits
-    from dstreams.http.site import HttpSite
-
     syncs = Histogram() if config.observability.metrics and config.storage.mode == "file-durable" else None
-    assembly = assemble(build_storage(config, reactor, syncs), config, reactor, readiness, syncs=syncs)
-    readiness.failure = lambda: assembly.streams.failure
-    instruments = assembly.instruments
-    site = HttpSite(assembly.application, assembly.wheel, http_limits(config), instruments.observer)
+    server = assemble(build_storage(config, reactor, syncs), config, reactor, readiness, syncs=syncs)
+    site, instruments = server.site, server.instruments
     admission = admit(site.connections, reactor, "server.max_connections")
     if instruments.sources is not None:
-        instruments.sources.connections.append(site.statistics)
         instruments.sources.admission = admission
     admin = None
-    if assembly.admin is not None:
-        admin_site = HttpSite(assembly.admin, assembly.wheel, observer=instruments.observer)
-        admin_admission = admit(admin_site.connections, reactor, "on the admin listener", ADMIN_CONNECTIONS)
-        admin = AdminParts(admin_site.http1, admin_site, admin_admission, assembly.admin.hosts.bound)
+    if server.admin is not None and server.admin_hosts is not None:
+        admin_admission = admit(server.admin.connections, reactor, "on the admin listener", ADMIN_CONNECTIONS)
+        admin = AdminParts(server.admin.http1, server.admin, admin_admission, server.admin_hosts.bound)
     return SiteParts(
-        assembly.streams,
+        server.streams,
         site.http1,
         site,
         site.over_tls,

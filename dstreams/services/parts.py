@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 
+from dstreams.runtime import shutdown
 from dstreams.runtime.progress import Progress
 from dstreams.runtime.timers import Scheduler
 from dstreams.services.admission import Admission
@@ -29,6 +30,10 @@ class Reactor(Scheduler, Protocol):
 class Engine(Protocol):
     """The streams, as seen by the services that start and stop them."""
 
+    @property
+    def failure(self) -> str | None:
+        """Why the storage accepts no more changes, or ``None``."""
+
     def open(self, progress: Progress) -> Deferred[None] | None:
         """Load the streams. It raises, or its Deferred fails with, a ``StorageError``."""
 
@@ -39,20 +44,11 @@ class Engine(Protocol):
         """Finish pending commits and close the storage."""
 
 
-class Connections(Protocol):
+class Connections(shutdown.Connections, Protocol):
     """The open connections of a factory."""
 
     def retire(self) -> None:
         """Announce in every response from now on that its connection closes. New connections are still accepted."""
-
-    def drain(self) -> Deferred[None]:
-        """Close each connection after its response, and idle ones within a second; fire when none is left.
-
-        It may be called again, and the returned Deferred may be cancelled.
-        """
-
-    def abort(self) -> None:
-        """Abort all remaining connections."""
 
 
 @frozen

@@ -24,8 +24,8 @@ from twisted.application.service import Service
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from dstreams.runtime.shutdown import ShutdownDeadline
 from dstreams.services.parts import Reactor
-from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -33,7 +33,7 @@ _log = Logger()
 class SignalService(Service):
     """Handles signals as long as the server runs. It is the first service to start, so that it covers the others.
 
-    :param patience: ended at the second signal.
+    :param shutdown: ended at the second signal.
     :param started: whether there is something to stop.
     :param exit_now: ends the process with a status; it does not return.
     """
@@ -48,7 +48,7 @@ class SignalService(Service):
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
         self._reactor = reactor
-        self._patience = shutdown
+        self._shutdown = shutdown
         self._started = started
         self._exit_now = exit_now
         self._signals: list[signal.Signals] = []
@@ -98,4 +98,4 @@ class SignalService(Service):
 
     def _hurry(self, name: str) -> None:
         _log.warn("{signal} again: stopping now", signal=name)
-        self._patience.lose()
+        self._shutdown.lose()

@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from dstreams.config import Config
+from dstreams.runtime.shutdown import ShutdownDeadline, finish
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, Place, place, reason
 from dstreams.services.parts import Reactor, SiteParts
 from dstreams.services.readiness import Readiness
-from dstreams.services.shutdown import ShutdownDeadline
 
 _log = Logger()
 
@@ -25,7 +25,7 @@ class SiteService(Service):
 
     :param listeners: the endpoints; all of them serve the same streams.
     :param readiness: set when the server is ready for traffic, and cleared at shutdown.
-    :param patience: its waits all end at once when a second signal arrives.
+    :param shutdown: its waits all end at once when a second signal arrives.
     """
 
     name: str | None = "site"
@@ -43,7 +43,7 @@ class SiteService(Service):
         self._parts = parts
         self._listeners = listeners
         self._readiness = readiness
-        self._patience = shutdown
+        self._shutdown = shutdown
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
 
@@ -118,17 +118,8 @@ class SiteService(Service):
         if self._ports:
             await self._drain_traffic()
             await self._stop_listening()
-        connections = self._parts.connections
-        # Drained before live readers end, so that their last responses already announce that the connection closes.
-        drained = connections.drain()
-        self._parts.engine.end_live()
         grace = self._config.server.shutdown_grace_secs
-        if not await self._patience.wait_for(drained, grace):
-            when = "" if self._patience.lost else f" after {grace} s"
-            _log.warn("aborting the remaining connections{when}", when=when)
-            connections.abort()
-            # Wait until they are gone, because they hold what they were reading or writing until then.
-            await connections.drain()
+        await finish(self._parts.connections, grace, self._shutdown, self._parts.engine.end_live)
 
     async def _drain_traffic(self) -> None:
         """Continue to serve for a while, so that load balancers can notice that the server is not ready any more."""
@@ -136,7 +127,7 @@ class SiteService(Service):
         self._parts.connections.retire()
         if delay:
             _log.info("not ready any more; closing the port in {delay} s", delay=delay)
-            await self._patience.wait(delay)
+            await self._shutdown.wait(delay)
 
     async def _stop_listening(self) -> None:
         if self._parts.admission is not None:

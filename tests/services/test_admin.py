@@ -21,11 +21,11 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from dstreams.config import Config
+from dstreams.runtime.shutdown import ShutdownDeadline
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.admin import GRACE_SECONDS, AdminService
 from dstreams.services.listeners import resolve_admin_listener
 from dstreams.services.parts import AdminParts
-from dstreams.services.shutdown import ShutdownDeadline
 from tests.servers import ChildServer, twistd_server
 
 

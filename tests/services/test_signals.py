@@ -12,7 +12,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from dstreams.services.shutdown import ShutdownDeadline
+from dstreams.runtime.shutdown import ShutdownDeadline
 from dstreams.services.signals import SignalService
 
 

@@ -14,13 +14,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dstreams.config import Config
-from dstreams.http.assembly import assemble
 from dstreams.http.events import RequestFields
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.messages import Response
 from dstreams.http.spans import RequestSpans
 from dstreams.http.transport.connections import Connections
 from dstreams.runtime.startup import StartupError, StartupPhase
+from dstreams.server import assemble
 from dstreams.services.telemetry import TelemetryService
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.traces import Traces, check_installed
@@ -189,7 +189,7 @@ class WithoutTests:
 
     def test_not_imported(self) -> None:
         """A server without traces doesn't import the packages."""
-        program = "import sys, dstreams.tap, dstreams.http.assembly; print([m for m in sys.modules if 'opentel' in m])"
+        program = "import sys, dstreams.tap, dstreams.server; print([m for m in sys.modules if 'opentel' in m])"
         ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert ended.stdout == "[]\n"
 

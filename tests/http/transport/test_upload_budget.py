@@ -6,8 +6,8 @@ import pytest
 from attrs import evolve
 
 from dstreams.config import Config
-from dstreams.http.assembly import http_limits, http_settings
 from dstreams.http.transport.upload_budget import SMALL_BYTES, UploadBudget
+from dstreams.server import http_limits, http_settings
 
 KB = 1024
 

@@ -20,7 +20,7 @@ from twisted.web.server import Site
 import dstreams
 from dstreams.config.schema import Config, Server
 from dstreams.config.schema import Storage as StorageConfig
-from dstreams.http.embedding import FLUSH_SECONDS, MountedStreams
+from dstreams.embedding import FLUSH_SECONDS, MountedStreams
 from dstreams.storage.interface import StorageError
 from tests.engine import DelayedStorage
 

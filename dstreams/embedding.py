@@ -7,19 +7,18 @@ then the storage is closed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as WebRequest
 
 from dstreams.config.schema import Config
-from dstreams.http.assembly import Assembly, assemble, build_storage, http_limits
 from dstreams.http.resource import StreamsResource, read_request, write_response
-from dstreams.http.site import HttpSite
+from dstreams.runtime.shutdown import ShutdownDeadline, finish
+from dstreams.server import Server, assemble, build_storage
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 
@@ -52,8 +51,8 @@ def build_resource(
     :raise StorageError: if the storage cannot be opened; the message says what to do.
     """
     reactor, config = _reactor(reactor), config or Config()
-    assembly = _open(storage, config, reactor, ready)
-    resource = MountedStreams(assembly, config.server.shutdown_grace_secs, reactor)
+    server = _open(storage, config, reactor, ready)
+    resource = MountedStreams(server, config.server.shutdown_grace_secs, reactor)
     _on(shutdown, resource.end_live)
     return resource
 
@@ -73,8 +72,8 @@ def build_site(
     :raise StorageError: if the storage cannot be opened; the message says what to do.
     """
     reactor, config = _reactor(reactor), config or Config()
-    assembly = _open(storage, config, reactor, ready)
-    site = StreamsSite(assembly, config, reactor)
+    server = _open(storage, config, reactor, ready)
+    site = StreamsSite(server, config.server.shutdown_grace_secs, reactor)
     _on(shutdown, site.end_live)
     return site
 
@@ -82,26 +81,24 @@ def build_site(
 class MountedStreams(StreamsResource):
     """The result of :func:`build_resource`: answers all requests below the path where it is mounted.
 
-    :param assembly: the server's parts; the storage is open.
+    :param server: the server's parts; the storage is open.
     :param grace: maximum seconds that requests may take to finish at shutdown.
     """
 
-    def __init__(self, assembly: Assembly, grace: float, reactor: IReactorTime) -> None:
-        super().__init__(assembly.application, assembly.streams, assembly.instruments.observer)
+    def __init__(self, server: Server, grace: float, reactor: IReactorTime) -> None:
+        super().__init__(server.application, server.streams, server.instruments.observer)
         self._grace = grace
         self._reactor = reactor
-        self._under_way: set[WebRequest] = set()
-        self._idle: Deferred[None] | None = None
+        self._requests = _Requests()
         self._is_closing = False
         self._is_closed = False
 
     def render(self, request: WebRequest) -> int:
         """Answer a request; the application handles all methods."""
         if self._is_closed:
-            write_response(request, self._application.refuse(read_request(request), 503, "The server has stopped"))
+            write_response(request, self._exchange.refuse(read_request(request), 503, "The server has stopped"))
             return NOT_DONE_YET
-        self._under_way.add(request)
-        request.notifyFinish().addBoth(self._finished, request)
+        self._requests.add(request)
         return super().render(request)
 
     def end_live(self) -> None:
@@ -121,23 +118,43 @@ class MountedStreams(StreamsResource):
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        self.end_live()
-        if self._under_way:
-            self._idle = Deferred()
-            try:
-                await _within(self._idle, self._grace, self._reactor)
-            except DeferredTimeout:
-                for request in list(self._under_way):
-                    _cut(request)
+        await finish(self._requests, self._grace, ShutdownDeadline(self._reactor), self.end_live)
         await deferLater(self._reactor, FLUSH_SECONDS)
         self._is_closed = True
         await maybeDeferred(self.streams.close)
 
+
+class _Requests:
+    """The requests in flight of a mounted resource; at shutdown they stand for the connections, which are not ours."""
+
+    def __init__(self) -> None:
+        self._requests: set[WebRequest] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def add(self, request: WebRequest) -> None:
+        """Note a request until it is finished."""
+        self._requests.add(request)
+        request.notifyFinish().addBoth(self._finished, request)
+
+    def drain(self) -> Deferred[None]:
+        """Fire when no request is in flight."""
+        if not self._requests:
+            return succeed(None)
+        done: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(done)
+        return done
+
+    def abort(self) -> None:
+        """Abort the connections of the requests in flight."""
+        for request in list(self._requests):
+            _abort(request)
+
     def _finished(self, _: object, request: WebRequest) -> None:
-        self._under_way.discard(request)
-        if not self._under_way and self._idle is not None:
-            idle, self._idle = self._idle, None
-            idle.callback(None)
+        self._requests.discard(request)
+        if not self._requests:
+            waiting, self._waiting = self._waiting, []
+            for done in waiting:
+                done.callback(None)
 
 
 class StreamsSite:
@@ -147,14 +164,11 @@ class StreamsSite:
     :ivar streams: the engine.
     """
 
-    def __init__(self, assembly: Assembly, config: Config, reactor: IReactorTime) -> None:
-        self.streams: Streams = assembly.streams
-        instruments = assembly.instruments
-        self._site = HttpSite(assembly.application, assembly.wheel, http_limits(config), instruments.observer)
-        if instruments.sources is not None:
-            instruments.sources.connections.append(self._site.statistics)
+    def __init__(self, server: Server, grace: float, reactor: IReactorTime) -> None:
+        self.streams: Streams = server.streams
+        self._site = server.site
         self.factory: IProtocolFactory = self._site.http1
-        self._grace = config.server.shutdown_grace_secs
+        self._grace = grace
         self._reactor = reactor
         self._is_closed = False
 
@@ -183,23 +197,14 @@ class StreamsSite:
         if self._is_closed:
             return
         self._is_closed = True
-        drained = self._site.drain()
-        self.streams.end_live()
-        try:
-            await _within(drained, self._grace, self._reactor)
-        except DeferredTimeout:
-            self._site.abort()
-            await self._site.drain()
+        await finish(self._site, self._grace, ShutdownDeadline(self._reactor), self.streams.end_live)
         await maybeDeferred(self.streams.close)
 
 
-def _open(storage: Storage | None, config: Config, reactor: Any, ready: Callable[[], bool]) -> Assembly:
-    def is_ready() -> bool:
-        return ready() and assembly.streams.failure is None
-
-    assembly = assemble(storage or build_storage(config, reactor), config, reactor, is_ready)
-    assembly.streams.open()
-    return assembly
+def _open(storage: Storage | None, config: Config, reactor: Any, ready: Callable[[], bool]) -> Server:
+    server = assemble(storage or build_storage(config, reactor), config, reactor, ready)
+    server.streams.open()
+    return server
 
 
 def _reactor(given: Any) -> Any:
@@ -219,10 +224,6 @@ def _on(shutdown: Deferred[Any] | None, end_live: Callable[[], None]) -> None:
         shutdown.addCallback(begun)
 
 
-def _cut(request: WebRequest) -> None:
+def _abort(request: WebRequest) -> None:
     abort = getattr(request.transport, "abortConnection", None)  # the transport of an HTTP/2 stream has no such method
     (abort or request.loseConnection)()
-
-
-def _within(event: Deferred[None], seconds: float, reactor: IReactorTime) -> Deferred[None]:
-    return event.addTimeout(seconds, cast("Any", reactor))

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dstreams.services.shutdown import ShutdownDeadline
+from dstreams.runtime.shutdown import ShutdownDeadline
 
 
 class PatienceTests(SynchronousTestCase):

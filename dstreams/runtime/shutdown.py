@@ -1,12 +1,31 @@
-"""Waits with a deadline at shutdown, which a second signal ends immediately."""
+"""The end of a server: waits with a deadline, which a second signal ends at once, and connections that finish."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dstreams.runtime.timers import Scheduler
+
+_log = Logger()
+
+
+class Connections(Protocol):
+    """The open connections of a listener, or the requests that another server's connections carry."""
+
+    def drain(self) -> Deferred[None]:
+        """Close each connection after its response, and idle ones within a second; fire when none is left.
+
+        It may be called again, and the returned Deferred may be cancelled.
+        """
+
+    def abort(self) -> None:
+        """Abort all remaining connections."""
 
 
 @define(eq=False)
@@ -63,3 +82,22 @@ class ShutdownDeadline:
             wait.errback(failure)
             return None
         return None if failure.check(CancelledError) else failure
+
+
+async def finish(
+    connections: Connections, grace: float, deadline: ShutdownDeadline, end_live: Callable[[], object] | None = None
+) -> None:
+    """Let connections finish their responses, then abort those that have not.
+
+    :param grace: maximum seconds that they may take.
+    :param end_live: ends the live readers. It is called after the drain has begun, so that their last responses
+        already announce that the connection closes.
+    """
+    drained = connections.drain()
+    if end_live is not None:
+        end_live()
+    if not await deadline.wait_for(drained, grace):
+        _log.warn("aborting the remaining connections{when}", when="" if deadline.lost else f" after {grace} s")
+        connections.abort()
+        # Wait until they are gone, because they hold what they were reading or writing until then.
+        await connections.drain()

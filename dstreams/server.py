@@ -1,4 +1,7 @@
-"""Builds the parts of a server: engine, application, pages and instruments."""
+"""The composition root: builds the parts of a server and connects them.
+
+The services of ``twistd``, the embedding in other programs and the benchmarks all use it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.hosts import AllowedHosts
 from dstreams.http.pages.listing import listing_pages
 from dstreams.http.pages.status import health_pages, metrics_pages
+from dstreams.http.site import HttpSite
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.clocks import Clocks
@@ -34,22 +38,26 @@ from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram
 
 
-@frozen
-class Assembly:
+@frozen(eq=False)
+class Server:
     """The parts of one server.
 
     :param streams: the engine, to be opened before the first request and closed after the last.
     :param application: answers the transports' requests.
     :param wheel: the timers that all parts share.
     :param instruments: the observers of the server's work.
-    :param admin: the application of the admin listener, if there is one.
+    :param site: the connections of clients, and the factories that make them.
+    :param admin: the same for the admin listener, if there is one.
+    :param admin_hosts: the host names under which the admin listener answers.
     """
 
     streams: Streams
     application: Application
     wheel: TimerWheel
     instruments: Instruments
-    admin: PagesApplication | None = None
+    site: HttpSite
+    admin: HttpSite | None = None
+    admin_hosts: AllowedHosts | None = None
 
 
 def build_storage(config: Config, reactor: Any, syncs: Histogram | None = None) -> Storage:
@@ -112,11 +120,11 @@ def assemble(
     syncs: Histogram | None = None,
     *,
     wheel: TimerWheel | None = None,
-) -> Assembly:
+) -> Server:
     """Build a server over ``storage``. Nothing is opened and nothing runs yet.
 
     :param scheduler: the reactor, or a Clock in tests.
-    :param ready: whether the server is ready for traffic, for ``/readyz``.
+    :param ready: whether the server is ready for traffic, for ``/readyz``, which is also 503 if the storage has failed.
     :param syncs: the durations of the storage's syncs, for ``/metrics``.
     :param wheel: the timers; by default new ones that use the scheduler.
     """
@@ -124,7 +132,11 @@ def assemble(
     wheel = wheel or TimerWheel(scheduler)
     streams = Streams(storage, wheel, store_limits(config), clocks, config.storage.scrub_bytes_per_second)
     context = Context(streams, http_settings(config), wheel, clocks)
-    instruments = build_instruments(config, storage, streams, scheduler, ready, syncs)
+
+    def is_ready() -> bool:
+        return ready() and streams.failure is None
+
+    instruments = build_instruments(config, storage, streams, scheduler, is_ready, syncs)
 
     def status() -> dict[str, object]:
         counted = streams.statistics()
@@ -135,14 +147,19 @@ def assemble(
             "live_readers": counted.live_readers,
         }
 
-    health = health_pages(ready, status)
+    health = health_pages(is_ready, status)
     metrics = {} if instruments.exposition is None else metrics_pages(instruments.exposition)
-    admin = None
+    admin = admin_hosts = None
     if config.admin.endpoint is not None:
-        listing = listing_pages(config.admin.base_path, streams)
-        admin, metrics = PagesApplication(health | metrics | listing, AllowedHosts(config.admin.allowed_hosts)), {}
+        pages = health | metrics | listing_pages(config.admin.base_path, streams)
+        metrics = {}
+        admin_hosts = AllowedHosts(config.admin.allowed_hosts)
+        admin = HttpSite(PagesApplication(pages, admin_hosts), wheel, observer=instruments.observer)
     application: Application = StreamApplication(context, health | metrics)
     if config.proxy.enabled:
         mutual_tls = config.transport.mode == "mtls"
         application = ForwardingApplication(application, config.proxy, mutual_tls, wheel.seconds)
-    return Assembly(streams, application, wheel, instruments, admin)
+    site = HttpSite(application, wheel, http_limits(config), instruments.observer)
+    if instruments.sources is not None:
+        instruments.sources.connections.append(site.statistics)
+    return Server(streams, application, wheel, instruments, site, admin, admin_hosts)
