@@ -43,9 +43,14 @@ class ProtocolError(Exception):
     default_detail: ClassVar[str | None] = None
     """The detail of an error that is raised without one."""
 
-    def __init_subclass__(cls, *, status: int, code: str, slug: str, title: str, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, *, status: int, code: str, slug: str | None = None, title: str | None = None, **kwargs: Any
+    ) -> None:
+        """Set the class's attributes; slug and title are derived from the code if they are not given."""
         super().__init_subclass__(**kwargs)
-        cls.status, cls.code, cls.slug, cls.title = status, code, slug, title
+        cls.status, cls.code = status, code
+        cls.slug = code.lower().replace("_", "-") if slug is None else slug
+        cls.title = code.replace("_", " ").title() if title is None else title
 
     def __init__(self, detail: str | None = None, headers: bytes = b"") -> None:
         super().__init__(detail)
@@ -56,167 +61,103 @@ class ProtocolError(Exception):
         return self.title if self.detail is None else f"{self.title}: {self.detail}"
 
 
-class BadRequest(ProtocolError, status=400, code="BAD_REQUEST", slug="bad-request", title="Bad Request"):
+class BadRequest(ProtocolError, status=400, code="BAD_REQUEST"):
     """A header, a parameter or the message itself is invalid."""
 
 
-class InvalidOffset(ProtocolError, status=400, code="INVALID_OFFSET", slug="invalid-offset", title="Invalid Offset"):
+class InvalidOffset(ProtocolError, status=400, code="INVALID_OFFSET"):
     """An offset that this server never sent for the stream."""
 
 
-class InvalidStreamName(
-    ProtocolError,
-    status=400,
-    code="INVALID_STREAM_NAME",
-    slug="invalid-stream-name",
-    title="Invalid Stream Name",
-):
+class InvalidStreamName(ProtocolError, status=400, code="INVALID_STREAM_NAME"):
     """A path that is not a valid stream name."""
 
 
-class InvalidJson(ProtocolError, status=400, code="INVALID_JSON", slug="invalid-json", title="Invalid JSON"):
+class InvalidJson(ProtocolError, status=400, code="INVALID_JSON", title="Invalid JSON"):
     """A body for a JSON stream that is not JSON, or is nested too deeply."""
 
 
-class EmptyBody(ProtocolError, status=400, code="EMPTY_BODY", slug="empty-body", title="Empty Body"):
+class EmptyBody(ProtocolError, status=400, code="EMPTY_BODY"):
     """An append with an empty body that does not close the stream."""
 
     default_detail = "An append needs a body, unless it closes the stream with Stream-Closed: true."
 
 
-class EmptyArray(ProtocolError, status=400, code="EMPTY_ARRAY", slug="empty-array", title="Empty Array"):
+class EmptyArray(ProtocolError, status=400, code="EMPTY_ARRAY"):
     """An append of ``[]``, which contains no message (PROTOCOL section 9.1.3)."""
 
     default_detail = "An empty JSON array holds no message to append."
 
 
-class ProducerFenced(
-    ProtocolError,
-    status=403,
-    code="PRODUCER_EPOCH_FENCED",
-    slug="producer-epoch-fenced",
-    title="Producer Epoch Fenced",
-):
+class ProducerFenced(ProtocolError, status=403, code="PRODUCER_EPOCH_FENCED"):
     """A producer whose epoch has been replaced by a newer one (PROTOCOL section 5.2.1)."""
 
 
-class NotFound(ProtocolError, status=404, code="NOT_FOUND", slug="not-found", title="Stream Not Found"):
+class NotFound(ProtocolError, status=404, code="NOT_FOUND", title="Stream Not Found"):
     """The stream does not exist or has expired."""
 
 
-class MethodNotAllowed(
-    ProtocolError,
-    status=405,
-    code="METHOD_NOT_ALLOWED",
-    slug="method-not-allowed",
-    title="Method Not Allowed",
-):
+class MethodNotAllowed(ProtocolError, status=405, code="METHOD_NOT_ALLOWED"):
     """A method that the resource does not support; ``headers`` should contain ``Allow``."""
 
 
-class RequestTimeout(
-    ProtocolError, status=408, code="REQUEST_TIMEOUT", slug="request-timeout", title="Request Timeout"
-):
+class RequestTimeout(ProtocolError, status=408, code="REQUEST_TIMEOUT"):
     """The request did not arrive before its deadline."""
 
 
-class AlreadyExists(
-    ProtocolError, status=409, code="ALREADY_EXISTS", slug="already-exists", title="Stream Already Exists"
-):
+class AlreadyExists(ProtocolError, status=409, code="ALREADY_EXISTS", title="Stream Already Exists"):
     """A stream of this name exists with another configuration."""
 
 
-class ContentTypeMismatch(
-    ProtocolError,
-    status=409,
-    code="CONTENT_TYPE_MISMATCH",
-    slug="content-type-mismatch",
-    title="Content Type Mismatch",
-):
+class ContentTypeMismatch(ProtocolError, status=409, code="CONTENT_TYPE_MISMATCH"):
     """A valid content type other than the stream's."""
 
 
-class StreamClosed(ProtocolError, status=409, code="STREAM_CLOSED", slug="stream-closed", title="Stream Closed"):
+class StreamClosed(ProtocolError, status=409, code="STREAM_CLOSED"):
     """An append to a closed stream; ``headers`` should contain ``Stream-Closed`` and ``Stream-Next-Offset``."""
 
 
-class SequenceConflict(
-    ProtocolError,
-    status=409,
-    code="SEQUENCE_CONFLICT",
-    slug="sequence-conflict",
-    title="Sequence Conflict",
-):
+class SequenceConflict(ProtocolError, status=409, code="SEQUENCE_CONFLICT"):
     """A producer's sequence has a gap, or ``Stream-Seq`` has not increased."""
 
 
-class ForkFromTombstone(
-    ProtocolError,
-    status=409,
-    code="FORK_FROM_TOMBSTONE",
-    slug="fork-from-tombstone",
-    title="Fork From Deleted Stream",
-):
+class ForkFromTombstone(ProtocolError, status=409, code="FORK_FROM_TOMBSTONE", title="Fork From Deleted Stream"):
     """A fork of a stream that was deleted and is kept only for its existing forks."""
 
 
-class ForkTooDeep(ProtocolError, status=409, code="FORK_TOO_DEEP", slug="fork-too-deep", title="Fork Too Deep"):
+class ForkTooDeep(ProtocolError, status=409, code="FORK_TOO_DEEP"):
     """A fork of a stream that already has the maximum number of ancestors."""
 
 
-class TooManyProducers(
-    ProtocolError,
-    status=409,
-    code="TOO_MANY_PRODUCERS",
-    slug="too-many-producers",
-    title="Too Many Producers",
-):
+class TooManyProducers(ProtocolError, status=409, code="TOO_MANY_PRODUCERS"):
     """A new producer on a stream that already has the maximum number of producers; producers are never removed."""
 
 
-class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", slug="path-blocked", title="Stream Path Blocked"):
+class PathBlocked(ProtocolError, status=409, code="PATH_BLOCKED", title="Stream Path Blocked"):
     """A create under the name of a deleted stream that is kept for its forks."""
 
 
-class Gone(ProtocolError, status=410, code="GONE", slug="gone", title="Stream Gone"):
+class Gone(ProtocolError, status=410, code="GONE", title="Stream Gone"):
     """An access to a stream that is kept only for its forks."""
 
 
-class PayloadTooLarge(
-    ProtocolError,
-    status=413,
-    code="PAYLOAD_TOO_LARGE",
-    slug="payload-too-large",
-    title="Payload Too Large",
-):
+class PayloadTooLarge(ProtocolError, status=413, code="PAYLOAD_TOO_LARGE"):
     """More bytes than a limit allows."""
 
 
-class UriTooLong(ProtocolError, status=414, code="URI_TOO_LONG", slug="uri-too-long", title="URI Too Long"):
+class UriTooLong(ProtocolError, status=414, code="URI_TOO_LONG", title="URI Too Long"):
     """A request line longer than the limit."""
 
 
-class ExpectationFailed(
-    ProtocolError,
-    status=417,
-    code="EXPECTATION_FAILED",
-    slug="expectation-failed",
-    title="Expectation Failed",
-):
+class ExpectationFailed(ProtocolError, status=417, code="EXPECTATION_FAILED"):
     """An ``Expect`` header other than ``100-continue``."""
 
 
-class Misdirected(ProtocolError, status=421, code="MISDIRECTED", slug="misdirected", title="Misdirected Request"):
+class Misdirected(ProtocolError, status=421, code="MISDIRECTED", title="Misdirected Request"):
     """A request for a host that this listener does not serve (RFC 9110 section 15.5.20)."""
 
 
-class HeadersTooLarge(
-    ProtocolError,
-    status=431,
-    code="HEADERS_TOO_LARGE",
-    slug="headers-too-large",
-    title="Request Header Fields Too Large",
-):
+class HeadersTooLarge(ProtocolError, status=431, code="HEADERS_TOO_LARGE", title="Request Header Fields Too Large"):
     """Too many header fields, or too long ones."""
 
 
@@ -226,19 +167,17 @@ class InternalError(ProtocolError, status=500, code="INTERNAL_ERROR", slug="inte
     default_detail = "The server failed to process this request."
 
 
-class DataDamaged(ProtocolError, status=500, code="DATA_DAMAGED", slug="data-damaged", title="Stored Data Damaged"):
+class DataDamaged(ProtocolError, status=500, code="DATA_DAMAGED", title="Stored Data Damaged"):
     """Stored bytes that the request needs are damaged; the log says which."""
 
     default_detail = "What is stored of the stream there is damaged. Other parts of it can still be read."
 
 
-class NotImplementedByServer(
-    ProtocolError, status=501, code="NOT_IMPLEMENTED", slug="not-implemented", title="Not Implemented"
-):
+class NotImplementedByServer(ProtocolError, status=501, code="NOT_IMPLEMENTED"):
     """A method or transfer coding that this server does not implement."""
 
 
-class Unavailable(ProtocolError, status=503, code="UNAVAILABLE", slug="unavailable", title="Service Unavailable"):
+class Unavailable(ProtocolError, status=503, code="UNAVAILABLE", title="Service Unavailable"):
     """The server cannot process the request now; the response gets ``Retry-After: 1``."""
 
     default_detail = "The server can't process this request at the moment."
@@ -247,35 +186,17 @@ class Unavailable(ProtocolError, status=503, code="UNAVAILABLE", slug="unavailab
         super().__init__(detail, headers + b"Retry-After: 1\r\n")
 
 
-class VersionNotSupported(
-    ProtocolError,
-    status=505,
-    code="VERSION_NOT_SUPPORTED",
-    slug="version-not-supported",
-    title="HTTP Version Not Supported",
-):
+class VersionNotSupported(ProtocolError, status=505, code="VERSION_NOT_SUPPORTED", title="HTTP Version Not Supported"):
     """An HTTP version other than 1.0 and 1.1 on an HTTP/1 connection."""
 
 
-class InsufficientStorage(
-    ProtocolError,
-    status=507,
-    code="INSUFFICIENT_STORAGE",
-    slug="insufficient-storage",
-    title="Insufficient Storage",
-):
+class InsufficientStorage(ProtocolError, status=507, code="INSUFFICIENT_STORAGE"):
     """The disk is full, or a quota is exceeded."""
 
     default_detail = "The server has no room left to store this."
 
 
-class TooManyStreams(
-    ProtocolError,
-    status=507,
-    code="TOO_MANY_STREAMS",
-    slug="too-many-streams",
-    title="Too Many Streams",
-):
+class TooManyStreams(ProtocolError, status=507, code="TOO_MANY_STREAMS"):
     """A create while the maximum number of streams exists."""
 
 
