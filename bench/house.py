@@ -20,13 +20,13 @@ from dstreams.config import Config
 from dstreams.config.schema import Limits
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.threads import run_inline
 from dstreams.runtime.timers import TimerWheel
 from dstreams.server import Server, assemble
 from dstreams.storage.disk import File
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
-from dstreams.storage.sync import run_inline
 
 _WALL = 1_800_000_000.0
 _HEAD = b"Host: localhost:4437\r\nContent-Type: text/plain\r\n"

@@ -26,13 +26,13 @@ from dstreams.http.site import HttpSite
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.threads import Run, in_threads
 from dstreams.runtime.timers import Scheduler, TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.memory import MemoryStorage
-from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
-from dstreams.storage.timed_sync import TimedSyncer
+from dstreams.storage.sync import Syncer, TimedSyncer, choose_syncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram

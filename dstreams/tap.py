@@ -1,7 +1,7 @@
 """The ``twistd`` plugin's options and service for ``durable-streams``.
 
-Nothing imported from here may import ``twisted.internet.reactor``, because the reactor is chosen only after the options have
-been read.
+Nothing imported from here may import ``twisted.internet.reactor``, because the reactor is chosen only after the
+options have been read.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 :mod:`dstreams.config.schema` lists the keys, and :mod:`dstreams.config.layers` merges the sources.
 """
 
-from dstreams.config.addresses import BindAddress, parse_bind_address
+from dstreams.config.addresses import BindAddress, Network, parse_bind_address, parse_network
 from dstreams.config.layers import ConfigLoadOptions, LoadedConfig, load, load_config, read
 from dstreams.config.log_filter import LogFilter, parse_log_filter
-from dstreams.config.networks import Network, parse_network
 from dstreams.config.problems import ConfigError, Problem
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.rendering import render_effective_json

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from dstreams.config.addresses import parse_trusted
 from dstreams.config.building import build, settings_of
 from dstreams.config.cross_rules import CROSS_RULES, Finding
 from dstreams.config.endpoints import is_loopback, on_loopback, place_of
 from dstreams.config.keys import Key
-from dstreams.config.networks import parse_trusted
 from dstreams.config.problems import BadItem, ConfigError, Problem, Why, shown
 from dstreams.config.profiles import DeploymentProfile
 from dstreams.config.schema import Config

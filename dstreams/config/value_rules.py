@@ -6,11 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dstreams.config.addresses import parse_bind_address
+from dstreams.config.addresses import parse_bind_address, parse_host, parse_trusted
 from dstreams.config.endpoints import check_endpoint
-from dstreams.config.hosts import parse_host
 from dstreams.config.log_filter import parse_log_filter
-from dstreams.config.networks import parse_trusted
 from dstreams.config.origins import check_origins
 from dstreams.config.paths import check_base_path
 from dstreams.config.problems import BadItem, Why, why_of

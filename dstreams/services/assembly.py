@@ -9,6 +9,7 @@ from twisted.application.service import Service
 
 from dstreams.config import Config
 from dstreams.runtime.shutdown import ShutdownDeadline
+from dstreams.runtime.threads import in_threads
 from dstreams.server import assemble, build_storage
 from dstreams.services.admin import AdminService
 from dstreams.services.admission import admit
@@ -26,7 +27,6 @@ from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.telemetry import TelemetryService
 from dstreams.services.tree import ServerService
-from dstreams.storage.sync import in_threads
 from dstreams.telemetry.histograms import Histogram
 
 

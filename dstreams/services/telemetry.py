@@ -6,7 +6,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.storage.sync import Run, run_inline
+from dstreams.runtime.threads import Run, run_inline
 from dstreams.telemetry.lag import ReactorLag
 from dstreams.telemetry.traces import Traces
 

@@ -27,6 +27,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create
 from dstreams.model.state import StreamState
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid.check import problems as shard_problems
 from dstreams.storage.acid.layout import Layout, close_all
 from dstreams.storage.acid.recovery import Recovery
@@ -44,7 +45,6 @@ from dstreams.storage.files.recovery import load_streams, replay_batches, replay
 from dstreams.storage.files.verifying import Extent, verify_stream
 from dstreams.storage.interface import StorageError
 from dstreams.storage.rebuild import Rebuild
-from dstreams.storage.sync import run_inline
 
 
 @define(eq=False)

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from dstreams.model.catalog import Catalog
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.directory import DirectoryLock, read_manifest
 from dstreams.storage.disk import OsDisk
@@ -23,7 +24,6 @@ from dstreams.storage.files.data_files import DataFiles
 from dstreams.storage.files.recovery import load_streams, replay_batches, replay_behind, replay_change
 from dstreams.storage.interface import Sources, StorageError
 from dstreams.storage.rebuild import Rebuild
-from dstreams.storage.sync import run_inline
 
 
 @define(eq=False)

@@ -14,11 +14,12 @@ from dstreams.model.changes import Change, Delete
 from dstreams.model.state import StreamState
 from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.index import count_up_to
 from dstreams.storage.interface import Storage, StorageError
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams import deleting
 from dstreams.streams.expiry import is_over_at_rest
 from dstreams.streams.limits import StoreLimits, Usage

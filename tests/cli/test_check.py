@@ -10,12 +10,13 @@ from twisted.internet.task import Clock
 
 from dstreams.cli import main
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.runtime.threads import run_inline
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.streams import Streams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dstreams.config.hosts import host_of, parse_host
+from dstreams.config.addresses import host_of, parse_host
 
 
 class ParseHostTests:

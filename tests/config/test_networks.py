@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.config.networks import parse_network, parse_trusted
+from dstreams.config.addresses import parse_network, parse_trusted
 
 
 class ParseTests:

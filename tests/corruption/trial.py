@@ -15,10 +15,11 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from dstreams.cli import main
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from tests.engine import Engine, Reply
 
 MODES: Final = ("file-fast", "file-durable", "acid")

@@ -19,12 +19,13 @@ from twisted.internet.task import Clock
 
 from dstreams.model.catalog import Catalog
 from dstreams.runtime.progress import Progress, silently
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.check import check_acid, check_files
 from dstreams.storage.disk import OsDisk, OsFile
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Charges, Storage
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.expiry import PERSIST_INTERVAL
 from tests.engine import DelayedStorage, Engine
 from tests.model.delayed import DelayedStreamsMachine

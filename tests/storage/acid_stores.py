@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from dstreams.model.changes import Append, Create, Delete, ForkPoint, StreamConfig
 from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import parse_content_type
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.interface import ByteSource
 from dstreams.storage.stream_rows import COLUMNS, Connection, connect, stream_crc
-from dstreams.storage.sync import run_inline
 from dstreams.streams.limits import StoreLimits
 from tests.engine import Engine
 

@@ -708,7 +708,7 @@ class RefusalTests:
             "import sys\n"
             "from dstreams.model.catalog import Catalog\n"
             "from dstreams.storage.acid import AcidStorage\n"
-            "from dstreams.storage.sync import run_inline\n"
+            "from dstreams.runtime.threads import run_inline\n"
             f"AcidStorage(sys.argv[1], {SHARDS}, run_inline).open(Catalog(), lambda *_: None)\n"
         )
         command = [sys.executable, "-c", program, str(directory)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from tests.storage.contract import StorageContract
 
 

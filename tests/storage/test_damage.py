@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from dstreams.model.state import StreamState
+from dstreams.runtime.threads import run_inline
 from dstreams.storage import damage
 from dstreams.storage.check import check_files
 from dstreams.storage.damage import DamageLog
@@ -20,7 +21,6 @@ from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import runs, verifying
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageDamaged, StorageError, Verified
-from dstreams.storage.sync import run_inline
 from tests.engine import Engine, FakeSink, offset
 from tests.storage.acid_stores import now
 

@@ -16,6 +16,7 @@ from zlib import crc32
 import pytest
 
 from dstreams.model.catalog import Catalog
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid.shard import MEMORY, Shard
 from dstreams.storage.directory import (
     FORMAT,
@@ -31,7 +32,6 @@ from dstreams.storage.files.catalog import CatalogFile
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connection, connect
-from dstreams.storage.sync import run_inline
 from tests.crash.disk import Fault, MachineOff, Mount, Platter
 from tests.engine import Engine
 from tests.transfer.stores import MODES
@@ -53,7 +53,7 @@ import os, sys
 from dstreams.model.catalog import Catalog
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
-from dstreams.storage.sync import run_inline
+from dstreams.runtime.threads import run_inline
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)

@@ -7,9 +7,9 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from dstreams.protocol.content_types import DEFAULT
+from dstreams.runtime.threads import run_inline
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.files.store import RECLAIM_DELAY, FileStorage
-from dstreams.storage.sync import run_inline
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.streams import Streams
 

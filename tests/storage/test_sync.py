@@ -16,10 +16,11 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from dstreams.runtime.threads import run_inline
 from dstreams.storage import kernel_queues
 from dstreams.storage.disk import OsDisk, OsFile
 from dstreams.storage.kernel_queues import AioQueue, KernelQueue, UringQueue
-from dstreams.storage.sync import KernelSyncer, Syncer, ThreadSyncer, choose_syncer, run_inline
+from dstreams.storage.sync import KernelSyncer, Syncer, ThreadSyncer, choose_syncer
 
 
 def reactor() -> Any:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from dstreams.http.messages import Request, Response
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.memory import MemoryStorage
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.limits import StoreLimits
 from tests.engine import DelayedStorage, Engine, FailingStorage, Reply
 

@@ -13,11 +13,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.internet.task import Clock
 
+from dstreams import server
 from dstreams.config import Config
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.transport.connections import Connections
 from dstreams.runtime.clocks import Clocks
-from dstreams.server import Server, assemble
+from dstreams.server import assemble
 from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.histograms import Histogram
@@ -39,7 +40,7 @@ class Server:
     storage: MemoryStorage | DelayedStorage = field(factory=MemoryStorage)
     config: Config = field(factory=Config)
     clock: Clock = field(factory=Clock)
-    assembly: Server = field(init=False)
+    assembly: server.Server = field(init=False)
     factory: HttpFactory = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -14,11 +14,12 @@ import pytest
 from dstreams.protocol.names import NameLimits
 from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import silently
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage
 from dstreams.storage.snapshot import open_snapshot
-from dstreams.storage.sync import ThreadSyncer, run_inline
+from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.limits import StoreLimits
 from dstreams.transfer.directory import DirectoryStreams
 from dstreams.transfer.exporting import export_streams

@@ -10,9 +10,9 @@ import pytest
 from dstreams.config.schema import Storage as StorageKeys
 from dstreams.model.changes import Change
 from dstreams.runtime.pending import at_once
+from dstreams.runtime.threads import run_inline
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageFull
-from dstreams.storage.sync import run_inline
 from dstreams.streams.limits import StoreLimits
 from dstreams.transfer.errors import InvalidDocument, TransferError
 from dstreams.transfer.planning import OnConflict

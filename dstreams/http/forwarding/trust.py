@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from attrs import define, field
 
-from dstreams.config.networks import parse_trusted
+from dstreams.config.addresses import parse_trusted
 from dstreams.http.forwarding.nodes import parse_address
 
 _MOST_KNOWN = 4096

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
 
+from dstreams.config.addresses import host_of, parse_host
 from dstreams.config.endpoints import is_loopback
-from dstreams.config.hosts import host_of, parse_host
 from dstreams.http.messages import Request
 from dstreams.protocol.problems import Misdirected
 

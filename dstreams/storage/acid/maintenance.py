@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.runtime.threads import Run
 from dstreams.runtime.waiters import Waiters
 from dstreams.storage.acid.faults import StoreFailed, fault
 from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
-from dstreams.storage.sync import Run
 
 _log = Logger()
 _T = TypeVar("_T")

@@ -16,6 +16,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.threads import Run, in_threads, run_inline
 from dstreams.storage.acid import chunks
 from dstreams.storage.acid.check import problems
 from dstreams.storage.acid.faults import StoreFailed, Undecided, fault
@@ -33,7 +34,6 @@ from dstreams.storage.directory import DirectoryLock
 from dstreams.storage.disk import Disk, OsDisk
 from dstreams.storage.interface import Charges, StorageDamaged, StorageError, StorageFull, Verified
 from dstreams.storage.stream_rows import Connect, connect
-from dstreams.storage.sync import Run, in_threads, run_inline
 
 _log = Logger()
 _T = TypeVar("_T")

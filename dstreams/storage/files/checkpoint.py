@@ -43,6 +43,7 @@ from twisted.python.failure import Failure
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
 from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.threads import Run
 from dstreams.runtime.waiters import Waiters
 from dstreams.storage.disk import Disk, is_passing, storage_error
 from dstreams.storage.files.catalog import CatalogFile, Coverage
@@ -51,7 +52,6 @@ from dstreams.storage.files.journal import Journal, segment_name, segments
 from dstreams.storage.files.spare import SpareSegment
 from dstreams.storage.interface import StorageError, StorageFull
 from dstreams.storage.stream_rows import StreamRow, row
-from dstreams.storage.sync import Run
 
 _log = Logger()
 

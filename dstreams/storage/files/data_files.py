@@ -36,6 +36,7 @@ from dstreams.model.changes import Append, Create
 from dstreams.model.state import StreamState
 from dstreams.runtime.pending import then
 from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
+from dstreams.runtime.threads import Run
 from dstreams.storage import index
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import Disk, File, open_files_allowed, storage_error, write_all, write_pieces
@@ -62,7 +63,6 @@ from dstreams.storage.interface import FileRange, StorageDamaged, StorageError, 
 from dstreams.storage.pieces import Chunk
 from dstreams.storage.recent import RecentBytes
 from dstreams.storage.rope import Rope
-from dstreams.storage.sync import Run
 
 _T = TypeVar("_T")
 

@@ -32,6 +32,7 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Create, Delete
 from dstreams.model.state import StreamState
 from dstreams.runtime.progress import Progress
+from dstreams.runtime.threads import Run, in_threads
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import FORMAT, DirectoryLock, check_manifest
 from dstreams.storage.disk import Disk, OsDisk
@@ -47,7 +48,7 @@ from dstreams.storage.interface import ByteSource, Charges, StorageError, Storag
 from dstreams.storage.pieces import gather
 from dstreams.storage.rebuild import Rebuild
 from dstreams.storage.stream_rows import Connect, connect
-from dstreams.storage.sync import Run, Syncer, choose_syncer, in_threads
+from dstreams.storage.sync import Syncer, choose_syncer
 
 _log = Logger()
 

@@ -22,13 +22,14 @@ from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailab
 from dstreams.protocol.producers import Producer
 from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import as_deferred
+from dstreams.runtime.threads import run_inline
 from dstreams.runtime.timers import TimerWheel
 from dstreams.storage.files import segments
 from dstreams.storage.files import store as store_module
 from dstreams.storage.files.records import encode
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
-from dstreams.storage.sync import KernelSyncer, ThreadSyncer, run_inline
+from dstreams.storage.sync import KernelSyncer, ThreadSyncer
 from dstreams.streams.appending import AppendRequest
 from dstreams.streams.creating import CreateRequest, ForkRequest
 from dstreams.streams.streams import Streams

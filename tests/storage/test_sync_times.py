@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from dstreams.storage.disk import File, OsDisk
-from dstreams.storage.timed_sync import TimedSyncer
+from dstreams.storage.sync import TimedSyncer
 from dstreams.telemetry.histograms import Histogram
 
 
