@@ -141,9 +141,6 @@ class Checkpoints:
     _retry_at: int = field(default=0, init=False)
     # Whether the next checkpoint first removes the files of deleted streams.
     _short_of_room: bool = field(default=False, init=False)
-    _waiting_for_journal: Waiters = field(factory=Waiters, init=False)
-    journal_busy: bool = field(default=False, init=False)
-    """Whether a thread is using the journal, to begin a segment or to write a large group. All other writers wait."""
     count: int = field(default=0, init=False)
     """The number of completed checkpoints."""
     error: StorageError | None = field(default=None, init=False)
@@ -176,7 +173,7 @@ class Checkpoints:
             return
         self._look_at = max(spare.after, length + spare.after // 4)
         # A checkpoint in progress begins a segment itself, and leaves one that can be recycled.
-        if length < spare.after or self._under_way is not None or self.journal_busy or journal.dead is not None:
+        if length < spare.after or self._under_way is not None or journal.in_use or journal.dead is not None:
             return
         if not spare.ready:
             # The journal rolls over to it, or the next checkpoint begins a segment in it.
@@ -190,7 +187,7 @@ class Checkpoints:
 
         Commits wait for it, as they do for a checkpoint's new segment: once for 0.5 ms, then appends are faster.
         """
-        self.journal_busy = True
+        self._journal.in_use = True
         rolled = self._run(self._journal.roll, self._spare.take())
         rolled.addErrback(lambda failure: _log.failure("rolling over to a spare journal segment failed", failure))
         rolled.addCallback(self._rolled)
@@ -198,17 +195,13 @@ class Checkpoints:
     def _rolled(self, done: bool | None) -> None:
         if not done:
             self._spare.hold_off()
-        self.release_journal()
+        self._journal.release()
 
     def finished(self) -> Deferred[None]:
         """Return a Deferred that fires when the checkpoint in progress has ended, even if it failed."""
         if self._under_way is None:
             return succeed(None)
         return self._waiting.wait()
-
-    def journal_released(self) -> Deferred[None]:
-        """Return a Deferred that fires when no thread uses the journal any more."""
-        return self._waiting_for_journal.wait()
 
     def run(self) -> Deferred[None]:
         """Take a checkpoint, after the one in progress."""
@@ -227,8 +220,8 @@ class Checkpoints:
 
     def stop(self) -> Deferred[None]:
         """Take a last checkpoint, unless there is nothing to write or the journal is dead."""
-        if self.journal_busy:
-            return self.journal_released().addCallback(lambda _: self.stop())
+        if self._journal.in_use:
+            return self._journal.released().addCallback(lambda _: self.stop())
         if self._journal.dead is not None:
             return self.finished()
         if self._under_way is None:
@@ -343,14 +336,14 @@ class Checkpoints:
             raise
 
     async def _begin_segment(self) -> None:
-        while self.journal_busy:  # it is rolling over, or a large group is being written
-            await self.journal_released()
+        while self._journal.in_use:  # it is rolling over, or a large group is being written
+            await self._journal.released()
         self._check_alive()
         if not self._journal.synced:  # most commits return at once in this mode; a thread would delay them
             self._journal.begin_segment()
             return
         spare = None if self._journal.is_empty else self._spare.take()
-        self.journal_busy = True
+        self._journal.in_use = True
         self._look_at = 0
         try:
             # This takes two or three syncs. Without a thread, requests that only read would wait for a slow disk.
@@ -358,14 +351,9 @@ class Checkpoints:
         except GeneratorExit:
             raise  # the coroutine was discarded with everything else, so waiting writers must not continue
         except BaseException:
-            self.release_journal()
+            self._journal.release()
             raise
-        self.release_journal()
-
-    def release_journal(self) -> None:
-        """Let other writers use the journal, because the thread that used it has finished."""
-        self.journal_busy = False
-        self._waiting_for_journal.tell()
+        self._journal.release()
 
     async def _delete_early(self) -> None:
         unneeded = await self._release(sorted(self.dirty.removed))

@@ -27,6 +27,8 @@ Invariants
         byte is changed, the spare durably has a name that is not a segment's. It is renamed to a segment's name when
         its new header is durable. So J1 holds for it too, and a crash at any time leaves either no segment or a valid
         one. If a step before the rename fails, nothing depends on the spare yet, and a plain file replaces it.
+    J7. One user at a time: whoever writes in a thread, begins a segment there, or makes room for a group on a full disk,
+        sets ``in_use`` first, and everybody else waits for ``released``.
 
 Space after the end of the log
     A segment in a former spare is longer than the log: after the end of the log are zeros, or leftovers, which are
@@ -43,8 +45,10 @@ from contextlib import suppress
 from typing import Final
 
 from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dstreams.runtime.waiters import Waiters
 from dstreams.storage.disk import Disk, File, copy_file, is_passing, storage_error, write_all, write_pieces
 from dstreams.storage.files.segments import (
     DURABLE_BEFORE,
@@ -128,6 +132,18 @@ class Journal:
     _first: int = field(default=0, init=False)
     _salt: int = field(default=0, init=False)
     _dead: str | None = field(default=None, init=False)
+    in_use: bool = field(default=False, init=False)
+    """Whether a thread writes to it, or begins a segment. Everybody else then waits for :meth:`released`."""
+    _waiting: Waiters = field(factory=Waiters, init=False)
+
+    def released(self) -> Deferred[None]:
+        """Return a Deferred that fires when it is not in use any more. It may be in use again by then: check."""
+        return self._waiting.wait()
+
+    def release(self) -> None:
+        """Let others use it: the one that had set ``in_use`` is done."""
+        self.in_use = False
+        self._waiting.tell()
 
     @property
     def file(self) -> File:

@@ -244,20 +244,20 @@ class FileStorage:
         """Write a group as one batch. With a syncer, it is durable when the Deferred fires."""
         if self._checkpoints.begin_if_due(self._checkpoint_bytes):
             return self._checkpoints.finished().addCallback(self._commit_after, changes)
-        if self._checkpoints.journal_busy:
-            return self._checkpoints.journal_released().addCallback(lambda _: self.commit(changes))
+        if self._journal.in_use:
+            return self._journal.released().addCallback(lambda _: self.commit(changes))
         payload = gather(encode(changes))
         length = sum(map(len, payload))
         if length > LARGE_COMMIT_BYTES:
             write = partial(self._journal.append, payload, length)
             # All other writers wait until the thread has finished.
-            self._checkpoints.journal_busy = True
+            self._journal.in_use = True
             return self._run(write).addBoth(self._written, changes, write)
         try:
             self._journal.append(payload, length)
         except StorageFull:
             # A checkpoint that starts now to make room must not switch segments until the group's sync has begun.
-            self._checkpoints.journal_busy = True
+            self._journal.in_use = True
             done = self._written(Failure(), changes, partial(self._journal.append, payload, length))
             if isinstance(done, Failure):
                 done.raiseException()
@@ -283,7 +283,7 @@ class FileStorage:
                 return None
             return self._syncer.sync(self._journal.file).addCallbacks(self._synced, self._sync_failed, (changes,))
         finally:
-            self._checkpoints.release_journal()
+            self._journal.release()
 
     def _find_room(self, changes: Sequence[Change], write: Callable[[], object]) -> bool:
         """Write a group that did not fit on the disk, if removing the spare segment or the reserve makes space for it.

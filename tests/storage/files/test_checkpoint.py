@@ -218,7 +218,7 @@ class DueTests:
         script.settle()
         expected = InsufficientStorage if kind == errno.ENOSPC else Unavailable
         assert [type(error) for error in script.refusals] == [expected, expected]
-        assert not checkpoints(script).journal_busy
+        assert not script.process.store._journal.in_use
         script.process.mount.fault = lambda _: None
         restart(script)
 
