@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bench.turns import LongTurn
-from tests.turn_guard import GUARD, LIMIT_MS
+from tests.support.turn_guard import GUARD, LIMIT_MS
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import dstreams
-from tests.servers import ROOT, child_environment
+from tests.support.servers import ROOT, child_environment
 
 PUBLIC = {
     "AcidStorage": "class",

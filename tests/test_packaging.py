@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from tests.servers import ROOT, TWISTD
+from tests.support.servers import ROOT, TWISTD
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from dstreams import tap
 from dstreams.services import ServerService
-from tests.servers import TWISTD, child_environment, child_server, twistd_server
+from tests.support.servers import TWISTD, child_environment, child_server, twistd_server
 
 
 class PluginTests:

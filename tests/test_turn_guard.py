@@ -12,8 +12,8 @@ import pytest_twisted
 from twisted.internet.task import Clock, deferLater
 
 from bench.turns import LongTurn, measured_environment, read_report
-from tests.servers import ROOT, child_environment, child_server, pytest_environment
-from tests.turn_guard import GUARD, LIMIT_MS
+from tests.support.servers import ROOT, child_environment, child_server, pytest_environment
+from tests.support.turn_guard import GUARD, LIMIT_MS
 
 LONG = LIMIT_MS / 1000 * 1.5
 """Seconds of a turn that is found."""
@@ -99,7 +99,7 @@ class ChildTests:
     @pytest.mark.slow
     @pytest.mark.parametrize("reactor", ["default", "epoll"])
     def test_server(self, tmp_path: Path, reactor: str) -> None:
-        """A long turn of a real server that ``tests.servers`` starts is found."""
+        """A long turn of a real server that ``tests.support.servers`` starts is found."""
         plant = tmp_path / "planted.py"
         plant.write_text(_SERVER)
         options = [] if reactor == "default" else [f"--reactor={reactor}"]

@@ -11,8 +11,8 @@ import pytest
 
 from dstreams.cli import main
 from dstreams.config.schema import KEYS
-from tests.certificates import Authority
-from tests.servers import ROOT
+from tests.support.certificates import Authority
+from tests.support.servers import ROOT
 
 WILDCARD = "warning: http.cors_origins is *: scripts of every web site can use this server; "
 

@@ -11,7 +11,7 @@ import pytest
 
 from dstreams import __version__
 from dstreams.cli import main
-from tests.servers import child_environment
+from tests.support.servers import child_environment
 
 
 class MainTests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstreams.cli.reference import reference
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 
 class ReferenceTests:

@@ -14,7 +14,7 @@ import pytest
 
 from dstreams.cli import main
 from dstreams.storage.directory import DirectoryLock
-from tests.servers import TWISTD, child_environment, child_server, twistd_server
+from tests.support.servers import TWISTD, child_environment, child_server, twistd_server
 from tests.transfer.stores import MODES, Document, document, export, filled, import_, payloads, stream
 
 

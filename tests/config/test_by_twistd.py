@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from dstreams.config.schema import KEYS
 from dstreams.config.value_rules import VALUE_RULES
-from tests.servers import TWISTD, child_environment, twistd_server
+from tests.support.servers import TWISTD, child_environment, twistd_server
 
 pytestmark = pytest.mark.slow
 

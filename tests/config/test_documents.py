@@ -11,7 +11,7 @@ import pytest
 
 from dstreams.cli import main
 from dstreams.config import ConfigLoadOptions, read
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 GUIDE = (ROOT / "docs" / "how-to" / "configure.md").read_text()
 MIGRATION = (ROOT / "docs" / "how-to" / "migrate-from-the-rust-server.md").read_text()

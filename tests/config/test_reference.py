@@ -11,7 +11,7 @@ from dstreams.config.__main__ import main
 from dstreams.config.reference import default_file, reference
 from dstreams.config.schema import KEYS
 from dstreams.config.toml_file import read_file
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 
 class ReferenceTests:

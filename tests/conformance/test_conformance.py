@@ -12,9 +12,9 @@ from typing import cast
 
 import pytest
 
-from tests.certificates import Authority
 from tests.conformance.suite import HERE, Outcome, missing, run_suite
-from tests.servers import ChildServer, child_server, twistd_server
+from tests.support.certificates import Authority
+from tests.support.servers import ChildServer, child_server, twistd_server
 
 PASSING = 332
 """How many tests version 0.3.6 of the suite has, without those that ask for subscriptions."""

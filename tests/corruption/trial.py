@@ -20,7 +20,7 @@ from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.sync import ThreadSyncer
-from tests.engine import Engine, Reply
+from tests.support.engine import Engine, Reply
 
 MODES: Final = ("file-fast", "file-durable", "acid")
 

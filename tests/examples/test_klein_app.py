@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, ChildServer, child_server
+from tests.support.servers import ROOT, ChildServer, child_server
 
 pytestmark = pytest.mark.slow
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import directlyProvides, implementer, providedBy
 
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.runtime.timers import TimerWheel
+from tests.support.logs import at_least, logged
 
 DATE = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 LARGE = bytes(range(256)) * 1000
@@ -313,23 +314,6 @@ def frame(data: bytes) -> Frame:
 
 
 @implementer(ILogObserver)
-@define(eq=False)
-class ErrorObserver:
-    """Collects events of level error and above."""
-
-    found: list[LogEvent] = field(factory=list)
-
-    def __call__(self, event: LogEvent) -> None:
-        if event["log_level"] >= LogLevel.error:
-            self.found.append(event)
-
-
-@contextmanager
-def errors_logged() -> Iterator[list[LogEvent]]:
+def errors_logged() -> AbstractContextManager[list[LogEvent]]:
     """The errors that are logged meanwhile."""
-    observer = ErrorObserver()
-    globalLogPublisher.addObserver(observer)
-    try:
-        yield observer.found
-    finally:
-        globalLogPublisher.removeObserver(observer)
+    return logged(at_least(LogLevel.error))

@@ -20,7 +20,7 @@ from dstreams.http.routes import Route
 from dstreams.protocol.names import NameLimits
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
-from tests.engine import START, WALL, Engine, FakeSink, FetchingStorage, Reply, offset
+from tests.support.engine import START, WALL, Engine, FakeSink, FetchingStorage, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -6,7 +6,7 @@ import pytest
 
 from dstreams.http.context import HttpSettings
 from dstreams.protocol.headers import ALLOWED_REQUEST_HEADERS, EXPOSED
-from tests.engine import Engine, Reply
+from tests.support.engine import Engine, Reply
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -16,10 +16,10 @@ from dstreams.http.observing import ABANDONED, RequestObserver
 from dstreams.http.routes import OPERATIONS, READ
 from dstreams.http.transport.connections import Connections
 from dstreams.http.transport.limits import WRITE_PIECE_BYTES
-from tests.engine import DelayedStorage, Engine, FailingStorage
 from tests.http.fakes import Connected
 from tests.http.http2.client import Client as Http2Client
 from tests.http.test_resource import Client
+from tests.support.engine import DelayedStorage, Engine, FailingStorage
 
 pytestmark = pytest.mark.usefixtures("failures")
 

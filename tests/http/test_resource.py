@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from dstreams.http.context import HttpSettings
 from dstreams.http.resource import StreamsResource, _RequestSink
 from dstreams.streams.limits import StoreLimits
-from tests.engine import Engine, FakeSink, FetchingStorage, controls, offset, payloads
+from tests.support.engine import Engine, FakeSink, FetchingStorage, controls, offset, payloads
 
 pytestmark = pytest.mark.usefixtures("failures")
 

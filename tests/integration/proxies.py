@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from tests.certificates import Authority, Identity
-from tests.servers import ROOT, ChildServer
+from tests.support.certificates import Authority, Identity
+from tests.support.servers import ROOT, ChildServer
 
 EXAMPLES = ROOT / "examples" / "proxies"
 

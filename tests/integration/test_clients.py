@@ -11,7 +11,7 @@ import pytest
 from durable_streams import DurableStream, stream
 
 from tests.conformance.suite import missing
-from tests.servers import twistd_server
+from tests.support.servers import twistd_server
 
 HERE = Path(__file__).resolve().parent
 

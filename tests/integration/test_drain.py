@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from attrs import Factory, define, field
 
-from tests.certificates import Authority
-from tests.servers import ChildServer, twistd_server
+from tests.support.certificates import Authority
+from tests.support.servers import ChildServer, twistd_server
 
 resource = pytest.importorskip("resource", reason="descriptor limits are POSIX's")
 

@@ -1,4 +1,4 @@
-"""Clients that keep a real server busy; ``tests/turn_guard.py`` fails a test in which a reactor turn takes too long."""
+"""Clients that keep a real server busy. ``tests/support/turn_guard.py`` fails a test in which a turn takes too long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ChildServer, twistd_server
+from tests.support.servers import ChildServer, twistd_server
 
 pytestmark = pytest.mark.slow
 

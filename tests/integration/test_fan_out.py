@@ -12,7 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.web.client import HTTPConnectionPool
 
 from tests.integration.readers import LongPollReader, Making, Progress, SseReader, StalledReader
-from tests.servers import twistd_server
+from tests.support.servers import twistd_server
 
 MANY_CLIENTS = pytest.mark.long_turns(
     reason="thousands of clients act at once, and libuv hands out all ready sockets in one turn"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.servers import ChildServer, twistd_server
+from tests.support.servers import ChildServer, twistd_server
 
 FILES = {"DS_STORAGE__MODE": "file-durable"}
 DATA = os.urandom(3 << 20)

@@ -17,7 +17,6 @@ import pytest
 from attrs import frozen
 
 from dstreams.config import ConfigLoadOptions, load_config
-from tests.certificates import Authority
 from tests.config.test_documents import block
 from tests.conformance.suite import missing, run_suite
 from tests.conformance.test_conformance import PASSING
@@ -34,7 +33,8 @@ from tests.integration.proxies import (
     program,
     upstream_of,
 )
-from tests.servers import ROOT, ChildServer, twistd_server
+from tests.support.certificates import Authority
+from tests.support.servers import ROOT, ChildServer, twistd_server
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from h2.events import ResponseReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 
 from tests.integration.proxies import CLIENT_ADDRESS, EXAMPLES, KINDS, PLAIN, START, Certificates, upstream_of
-from tests.servers import twistd_server
+from tests.support.servers import twistd_server
 
 pytestmark = pytest.mark.slow
 

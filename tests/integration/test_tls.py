@@ -34,8 +34,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from tests.certificates import DAY, Authority, Identity
-from tests.servers import TWISTD, ChildServer, child_environment, child_server, twistd_server
+from tests.support.certificates import DAY, Authority, Identity
+from tests.support.servers import TWISTD, ChildServer, child_environment, child_server, twistd_server
 
 pytestmark = pytest.mark.slow
 

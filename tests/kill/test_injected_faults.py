@@ -16,7 +16,7 @@ from attrs import frozen
 
 from tests.kill.strace import failing, obstacle
 from tests.kill.workload import Line, Worker, create, verify
-from tests.servers import ChildServer, twistd_server
+from tests.support.servers import ChildServer, twistd_server
 
 WITHOUT_IO_URING = Path(__file__).with_name("without_io_uring.py")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kill.workload import Line, Worker, create, verify
-from tests.servers import twistd_server
+from tests.support.servers import twistd_server
 
 KILLS = int(os.environ.get("KILLS", "6"))
 """How often the server is killed; more for a long run."""

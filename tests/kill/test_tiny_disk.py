@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ChildServer, twistd_server
+from tests.support.servers import ChildServer, twistd_server
 
 PATIENCE = 60.0
 """Seconds until what must happen has happened."""

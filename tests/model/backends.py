@@ -27,11 +27,11 @@ from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Charges, Storage
 from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.expiry import PERSIST_INTERVAL
-from tests.engine import DelayedStorage, Engine
 from tests.model.delayed import DelayedStreamsMachine
 from tests.model.machine import Expected, StreamsMachine
 from tests.model.reference import JSON
 from tests.storage.acid_stores import now, unsynced
+from tests.support.engine import DelayedStorage, Engine
 
 SHARDS = 2
 

@@ -7,9 +7,9 @@ import copy
 from hypothesis.stateful import precondition, rule
 
 from dstreams.storage.interface import Charges, Storage, StorageError
-from tests.engine import DelayedStorage
 from tests.model.machine import StreamsMachine
 from tests.model.reference import Model, Put
+from tests.support.engine import DelayedStorage
 
 
 class DelayedStreamsMachine(StreamsMachine):

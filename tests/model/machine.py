@@ -16,8 +16,8 @@ from dstreams.http.context import HttpSettings
 from dstreams.storage.interface import Charges, Storage
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
-from tests.engine import WALL, Engine, Reply
 from tests.model.reference import JSON, JSON_BODIES, TEXT, Model, Put, Stream, Times
+from tests.support.engine import WALL, Engine, Reply
 
 LIMITS = StoreLimits(total_bytes=150, stream_bytes=45)
 ANSWER_BYTES = 12

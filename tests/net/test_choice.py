@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import TWISTD, child_environment, child_server, twistd_server
+from tests.support.servers import TWISTD, child_environment, child_server, twistd_server
 
 pytest.importorskip("uvloop")
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from twisted.internet.protocol import ClientFactory, Factory
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.logger import globalLogPublisher
 
-from tests.certificates import Authority
 from tests.net.peers import PATIENCE, HalfCloseable, Recorder, connected, current_reactor, turns, until
+from tests.support.certificates import Authority
 
 LARGE = bytes(range(256)) * 20_000
 """Five megabytes: more than sockets hold."""

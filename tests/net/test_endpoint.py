@@ -18,7 +18,7 @@ from dstreams.net.endpoint import TlsServerEndpoint, describe_tls_endpoint
 from dstreams.net.tls import TlsFactory, TlsOptions
 from dstreams.net.tls_files import TlsFiles
 from dstreams.runtime.startup import StartupError
-from tests.certificates import Authority, Identity
+from tests.support.certificates import Authority, Identity
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
-from tests.servers import TWISTD, ChildServer, child_server
+from tests.support.certificates import Authority
+from tests.support.servers import TWISTD, ChildServer, child_server
 
 pytestmark = [
     pytest.mark.slow,

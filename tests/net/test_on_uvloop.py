@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT, pytest_environment
+from tests.support.servers import ROOT, pytest_environment
 
 pytest.importorskip("uvloop")
 

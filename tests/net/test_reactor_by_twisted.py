@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, child_environment
+from tests.support.servers import ROOT, child_environment
 
 pytest.importorskip("uvloop")
 

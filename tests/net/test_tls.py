@@ -12,8 +12,8 @@ from zope.interface import alsoProvides
 
 from dstreams.net.tls import TlsContext
 from dstreams.runtime.startup import StartupError
-from tests.certificates import DAY, Authority, Identity, pem
 from tests.net.tls_peer import Meeting, Recorder, client_context, options
+from tests.support.certificates import DAY, Authority, Identity, pem
 
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dstreams.net.tls_files import TlsFiles, check_tls_files, read_tls_files
 from dstreams.runtime.startup import StartupError
-from tests.certificates import DAY, Authority, Identity, key_pem, pem
+from tests.support.certificates import DAY, Authority, Identity, key_pem, pem
 
 
 @pytest.fixture

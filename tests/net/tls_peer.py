@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from dstreams.net.tls import TlsConnection, TlsContext, TlsFactory, TlsOptions
 from dstreams.net.tls_files import TlsFiles
-from tests.certificates import Identity
+from tests.support.certificates import Identity
 
 
 class Recorder(Protocol):

@@ -26,7 +26,7 @@ from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.admin import GRACE_SECONDS, AdminService
 from dstreams.services.listeners import resolve_admin_listener
 from dstreams.services.parts import AdminParts
-from tests.servers import ChildServer, twistd_server
+from tests.support.servers import ChildServer, twistd_server
 
 
 class FakeConnections:

@@ -23,7 +23,7 @@ from dstreams.services.descriptors import (
     connections_for,
     watchable,
 )
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 _RAISED = """
 import resource

@@ -14,7 +14,7 @@ from dstreams.model.changes import Append, Create, ForkPoint, StreamConfig
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.producers import Producer
 from dstreams.services.garbage import CHECK_SECONDS, DUE, OVERDUE, QUIET_SHARE, YOUNG_OBJECTS, GarbageService
-from tests.engine import Engine
+from tests.support.engine import Engine
 
 
 @pytest.fixture(autouse=True)

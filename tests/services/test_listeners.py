@@ -16,7 +16,7 @@ from dstreams.config import BindAddress, Config
 from dstreams.net.endpoint import TlsServerEndpoint
 from dstreams.runtime.startup import StartupError
 from dstreams.services.listeners import describe_listeners, place, reachable, resolve_listeners
-from tests.certificates import Authority, Identity
+from tests.support.certificates import Authority, Identity
 
 
 def config_of(*endpoints: str, bind: str = "127.0.0.1:4437", mode: str = "http", **tls: Any) -> Config:

@@ -13,8 +13,8 @@ import pytest
 from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.certificates import Authority, key_pem
-from tests.servers import TWISTD, child_environment
+from tests.support.certificates import Authority, key_pem
+from tests.support.servers import TWISTD, child_environment
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from shutil import which
 
 import pytest
 
-from tests.servers import ChildServer, child_environment, twistd_server
 from tests.services.waiting import receive_all, wait_until
+from tests.support.servers import ChildServer, child_environment, twistd_server
 
 pytestmark = pytest.mark.slow
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
-from tests.servers import ROOT, TWISTD, ChildServer, child_environment, child_server, twistd_server
 from tests.services import confined
 from tests.services.waiting import receive_all, wait_until
+from tests.support.certificates import Authority
+from tests.support.servers import ROOT, TWISTD, ChildServer, child_environment, child_server, twistd_server
 
 SYSTEMD = ROOT / "systemd"
 SERVICE = SYSTEMD / "durable-streams.service"

@@ -21,7 +21,7 @@ from dstreams.storage.acid import AcidStorage
 from dstreams.storage.interface import ByteSource
 from dstreams.storage.stream_rows import COLUMNS, Connection, connect, stream_crc
 from dstreams.streams.limits import StoreLimits
-from tests.engine import Engine
+from tests.support.engine import Engine
 
 SHARDS = 4
 

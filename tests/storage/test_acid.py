@@ -26,7 +26,6 @@ from dstreams.storage.acid.group import home
 from dstreams.storage.directory import FORMAT
 from dstreams.storage.interface import StorageError
 from dstreams.storage.memory import MemoryStorage
-from tests.engine import START, Engine, offset
 from tests.storage.acid_stores import (
     SHARDS,
     HeldRun,
@@ -41,6 +40,7 @@ from tests.storage.acid_stores import (
     now,
     reseal,
 )
+from tests.support.engine import START, Engine, offset
 
 
 @pytest.fixture

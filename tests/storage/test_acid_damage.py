@@ -11,8 +11,8 @@ from attrs import define
 
 from dstreams.storage.acid import storage as acid_storage
 from dstreams.storage.interface import StorageDamaged
-from tests.engine import Engine
 from tests.storage.acid_stores import engine, now
+from tests.support.engine import Engine
 
 BINARY = "application/octet-stream"
 

@@ -16,7 +16,6 @@ from dstreams.storage.acid.maintenance import Maintenance
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.acid.writer import RESERVE_BYTES
 from dstreams.storage.interface import StorageError, StorageFull
-from tests.engine import Engine
 from tests.storage.acid_stores import (
     SHARDS,
     FaultyDisk,
@@ -30,6 +29,7 @@ from tests.storage.acid_stores import (
     engine,
     now,
 )
+from tests.support.engine import Engine
 
 ERRORS = {
     "full": sqlite3.SQLITE_FULL,

@@ -21,8 +21,8 @@ from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import runs, verifying
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageDamaged, StorageError, Verified
-from tests.engine import Engine, FakeSink, offset
 from tests.storage.acid_stores import now
+from tests.support.engine import Engine, FakeSink, offset
 
 MESSAGES = [b"%04d " % number * (number % 7 + 1) for number in range(60)]
 

@@ -33,7 +33,7 @@ from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageError
 from dstreams.storage.stream_rows import Connection, connect
 from tests.crash.disk import Fault, MachineOff, Mount, Platter
-from tests.engine import Engine
+from tests.support.engine import Engine
 from tests.transfer.stores import MODES
 
 LAYOUT = {"layout": "files", "format": FORMAT}

@@ -16,8 +16,8 @@ from dstreams.model.changes import Append
 from dstreams.storage.interface import Storage, StorageFull
 from dstreams.storage.memory import CHARGES, MemoryStorage
 from dstreams.streams.limits import StoreLimits
-from tests.engine import Engine
 from tests.storage.contract import StorageContract, Store
+from tests.support.engine import Engine
 
 FACTOR = 1.25
 """Process memory stays within this factor of what is counted against ``max_memory_bytes``."""

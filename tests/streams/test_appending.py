@@ -9,7 +9,7 @@ import pytest
 
 from dstreams.http.messages import Request, Response
 from dstreams.streams.limits import StoreLimits
-from tests.engine import DelayedStorage, Engine, Reply, offset
+from tests.support.engine import DelayedStorage, Engine, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -13,7 +13,7 @@ from dstreams.model.state import StreamState
 from dstreams.runtime.pending import as_deferred
 from dstreams.storage.interface import Charges, StorageError, StorageFull
 from dstreams.streams.limits import StoreLimits, Usage
-from tests.engine import START, DelayedStorage, Engine, FailingStorage, Reply, controls, offset, payloads
+from tests.support.engine import START, DelayedStorage, Engine, FailingStorage, Reply, controls, offset, payloads
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -10,7 +10,7 @@ import pytest
 from dstreams.http.context import HttpSettings
 from dstreams.storage.interface import StorageError
 from dstreams.streams.expiry import CLOCK_QUARANTINE, FORGOTTEN, PERSIST_INTERVAL, PERSIST_SLICE, REAP_SLICE
-from tests.engine import DelayedStorage, Engine, FailingStorage, Reply, offset
+from tests.support.engine import DelayedStorage, Engine, FailingStorage, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
 

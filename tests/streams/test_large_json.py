@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from dstreams.runtime.timers import TimerWheel
 from dstreams.streams.appending import SPLIT_AT_ONCE_BYTES
-from tests.engine import DelayedStorage, Engine
+from tests.support.engine import DelayedStorage, Engine
 
 ITEMS = [{"id": number, "text": "some words"} for number in range(3_000)]
 LARGE = json.dumps(ITEMS, separators=(",", ":")).encode()

@@ -15,7 +15,7 @@ from dstreams.storage.interface import Storage, StorageError
 from dstreams.storage.memory import MemoryStorage
 from dstreams.storage.sync import ThreadSyncer
 from dstreams.streams.limits import StoreLimits
-from tests.engine import DelayedStorage, Engine, FailingStorage, Reply
+from tests.support.engine import DelayedStorage, Engine, FailingStorage, Reply
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -15,7 +15,7 @@ from dstreams.runtime.timers import TimerWheel
 from dstreams.streams import listing
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.listing import KEEP_SECONDS, Page
-from tests.engine import DelayedStorage, Engine
+from tests.support.engine import DelayedStorage, Engine
 
 pytestmark = pytest.mark.usefixtures("failures")
 

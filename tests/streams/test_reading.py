@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dstreams.http.context import HttpSettings
 from dstreams.streams import reading
 from dstreams.streams.limits import StoreLimits
-from tests.engine import START, DelayedStorage, Engine, FakeSink, FetchingStorage, Reply, offset, payloads
+from tests.support.engine import START, DelayedStorage, Engine, FakeSink, FetchingStorage, Reply, offset, payloads
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -22,9 +22,9 @@ from dstreams.server import assemble
 from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage
 from dstreams.telemetry.histograms import Histogram
-from tests.engine import WALL, DelayedStorage
 from tests.http.fakes import Connected, read_answers
-from tests.servers import ROOT
+from tests.support.engine import WALL, DelayedStorage
+from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -25,7 +25,7 @@ from threading import Thread
 
 import pytest
 
-from tests.servers import ROOT, TWISTD, ChildServer, child_environment, child_server
+from tests.support.servers import ROOT, TWISTD, ChildServer, child_environment, child_server
 
 pytestmark = pytest.mark.slow
 

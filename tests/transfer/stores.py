@@ -26,7 +26,7 @@ from dstreams.transfer.exporting import export_streams
 from dstreams.transfer.importing import Imported, import_streams
 from dstreams.transfer.planning import OnConflict
 from dstreams.transfer.store import Store
-from tests.engine import WALL, Engine
+from tests.support.engine import WALL, Engine
 
 NOW = WALL + 100.0
 """When documents are written and read, in Unix seconds."""

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from dstreams.transfer.records import EXTENSION
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 from tests.transfer.stores import MODES, export, filled, import_
 
 PAGE = (ROOT / "docs" / "reference" / "transfer-format.md").read_text()

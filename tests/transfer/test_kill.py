@@ -13,7 +13,7 @@ import pytest
 
 from dstreams.transfer.planning import OnConflict
 from dstreams.transfer.store import COMMIT_STREAMS
-from tests.servers import child_environment
+from tests.support.servers import child_environment
 from tests.transfer.stores import MODES, document, every_mode, export, import_, payloads, stream
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from dstreams.protocol.content_types import DEFAULT
 from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import silently
 from dstreams.storage.interface import Storage
-from tests.servers import child_environment
+from tests.support.servers import child_environment
 from tests.transfer.stores import MODES, NOW
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from dstreams.runtime.pending import at_once
 from dstreams.runtime.progress import silently
 from dstreams.storage.snapshot import Snapshot, open_snapshot
 from dstreams.streams import reading
-from tests.engine import Engine
+from tests.support.engine import Engine
 from tests.transfer.stores import MODES, NOW, every_mode, export, fill, filled, import_
 
 

@@ -21,8 +21,8 @@ from dstreams.cli import main
 from dstreams.runtime.progress import silently
 from dstreams.storage.snapshot import open_snapshot
 from dstreams.transfer.directory import DirectoryStreams
-from tests.certificates import Authority
-from tests.servers import ChildServer, twistd_server
+from tests.support.certificates import Authority
+from tests.support.servers import ChildServer, twistd_server
 from tests.transfer.stores import MODES, Document, document, export, filled, import_, payloads, stream
 
 pytestmark = pytest.mark.slow

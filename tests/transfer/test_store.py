@@ -17,7 +17,7 @@ from dstreams.streams.limits import StoreLimits
 from dstreams.transfer.errors import InvalidDocument, TransferError
 from dstreams.transfer.planning import OnConflict
 from dstreams.transfer.store import open_storage
-from tests.engine import Engine
+from tests.support.engine import Engine
 from tests.transfer.stores import MODES, NOW, Document, document, every_mode, export, import_, payloads, stream
 
 

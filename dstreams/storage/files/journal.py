@@ -27,8 +27,8 @@ Invariants
         byte is changed, the spare durably has a name that is not a segment's. It is renamed to a segment's name when
         its new header is durable. So J1 holds for it too, and a crash at any time leaves either no segment or a valid
         one. If a step before the rename fails, nothing depends on the spare yet, and a plain file replaces it.
-    J7. One user at a time: whoever writes in a thread, begins a segment there, or makes room for a group on a full disk,
-        sets ``in_use`` first, and everybody else waits for ``released``.
+    J7. One user at a time: whoever writes in a thread, begins a segment there, or makes room for a group on a full
+        disk, sets ``in_use`` first, and everybody else waits for ``released``.
 
 Space after the end of the log
     A segment in a former spare is longer than the log: after the end of the log are zeros, or leftovers, which are

@@ -10,7 +10,7 @@ from attrs import evolve
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel
 from twisted.web.server import Site
 
 import dstreams
@@ -22,6 +22,7 @@ from dstreams.http.http1.channel import HttpChannel
 from dstreams.http.messages import Application, HeadCacheEntry, Request, Via
 from tests.http.fakes import FakeApplication, FakeTransport
 from tests.http.http2.client import Client
+from tests.support.logs import logged
 
 pytestmark = pytest.mark.usefixtures("failures")
 
@@ -47,15 +48,8 @@ ALL = {
 @pytest.fixture
 def warnings() -> Iterator[list[LogEvent]]:
     """What is warned of."""
-    seen: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event["log_level"] is LogLevel.warn:
-            seen.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
+    with logged(lambda event: event["log_level"] is LogLevel.warn) as events:
+        yield events
 
 
 class Behind:

@@ -9,7 +9,7 @@ import pytest
 from dstreams.http.context import HttpSettings
 from dstreams.http.messages import Response
 from dstreams.protocol.cursors import EPOCH, INTERVAL_SECONDS
-from tests.engine import START, WALL, DelayedStorage, Engine, FetchingStorage, Reply, offset
+from tests.support.engine import START, WALL, DelayedStorage, Engine, FetchingStorage, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
 

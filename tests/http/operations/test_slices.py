@@ -15,7 +15,7 @@ from dstreams.model.changes import StreamConfig
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.storage.interface import FileRange, StorageError
 from dstreams.streams.reading import Piece, Slice
-from tests.engine import FakeSink
+from tests.support.engine import FakeSink
 
 PIECE, FILE, COPIED = 40, 70, 20
 

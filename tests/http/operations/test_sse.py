@@ -22,7 +22,7 @@ from dstreams.protocol.sse import LINE_BYTES
 from dstreams.runtime.timers import CALLS_PER_TURN
 from dstreams.storage.interface import StorageDamaged
 from dstreams.streams.limits import StoreLimits
-from tests.engine import (
+from tests.support.engine import (
     START,
     WALL,
     DelayedStorage,

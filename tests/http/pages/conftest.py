@@ -1,5 +1,5 @@
 """The fixture that these tests share: what is logged as a failure."""
 
-from tests.engine import failures
+from tests.support.engine import failures
 
 __all__ = ["failures"]

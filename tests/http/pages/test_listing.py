@@ -11,7 +11,7 @@ from attrs import define, field
 from dstreams.http.messages import Request
 from dstreams.http.pages.application import PagesApplication
 from dstreams.http.pages.listing import listing_pages
-from tests.engine import WALL, Engine, Reply, offset
+from tests.support.engine import WALL, Engine, Reply, offset
 
 pytestmark = pytest.mark.usefixtures("failures")
 

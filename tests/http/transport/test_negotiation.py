@@ -15,9 +15,9 @@ from dstreams.http.http2.connection import Http2Connection
 from dstreams.http.site import HttpSite
 from dstreams.net.tls import TlsContext
 from dstreams.runtime.timers import TimerWheel
-from tests.certificates import Authority
 from tests.http.fakes import FakeApplication, read_answers
 from tests.net.tls_peer import Meeting, client_context, options
+from tests.support.certificates import Authority
 
 
 @define(eq=False)

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 
 from dstreams.model.changes import Append, Create, Delete, StreamConfig, Touch
 from dstreams.protocol.content_types import DEFAULT
@@ -25,6 +25,7 @@ from tests.crash.disk import Fault, Step
 from tests.crash.machine import DIRECTORY
 from tests.crash.script import Script
 from tests.crash.sqlite_vfs import quiet
+from tests.support.logs import at_least, logged
 
 pytestmark = pytest.mark.usefixtures("_quiet")
 
@@ -261,23 +262,16 @@ class DueTests:
 
     def test_full_disk_is_logged_once(self) -> None:
         """That there is no room is one line without a traceback, however many tries fail, and one more at the end."""
-        script, events = a_store(checkpoint_bytes=1000), list[LogEvent]()
+        script = a_store(checkpoint_bytes=1000)
         script.process.mount.fault = lambda step: Fault(errno.ENOSPC) if step.kind == "rename" else None
 
-        def observe(event: LogEvent) -> None:
-            if event["log_level"] >= LogLevel.warn:
-                events.append(event)
-
-        globalLogPublisher.addObserver(observe)
-        try:
+        with logged(at_least(LogLevel.warn)) as events:
             for _ in range(30):
                 script.append("a", b"x" * 60)
                 script.settle()
             assert len(events) == 1
             script.process.store.close()
             script.settle()
-        finally:
-            globalLogPublisher.removeObserver(observe)
         assert len(events) == 2
         for event in events:
             assert event["log_format"].startswith("no room for a checkpoint; the journal keeps what it was to write")

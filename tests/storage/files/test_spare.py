@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 
 from dstreams.storage.files import spare
 from dstreams.storage.files.checkpoint import Checkpoints
@@ -20,6 +20,7 @@ from tests.crash.disk import Fault, MachineOff, Mount, Platter, Step
 from tests.crash.machine import DIRECTORY, Threads
 from tests.crash.script import Script
 from tests.crash.sqlite_vfs import quiet
+from tests.support.logs import logged
 
 FOLDER = f"{DIRECTORY}/journal"
 SPARE = f"{FOLDER}/spare"
@@ -39,17 +40,8 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def warnings() -> Iterator[list[LogEvent]]:
     """What is said about spares that can't be made."""
-    events: list[LogEvent] = []
-
-    def note(event: LogEvent) -> None:
-        if event["log_namespace"].endswith("storage.files.spare"):
-            events.append(event)
-
-    globalLogPublisher.addObserver(note)
-    try:
+    with logged(lambda event: event["log_namespace"].endswith("storage.files.spare")) as events:
         yield events
-    finally:
-        globalLogPublisher.removeObserver(note)
 
 
 def at_spare(kind: str, fault: Fault) -> Callable[[Step], Fault | None]:

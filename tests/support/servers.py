@@ -14,9 +14,9 @@ from pathlib import Path
 from attrs import frozen
 
 from bench.turns import REPORT_VARIABLE
-from tests.turn_guard import GUARD
+from tests.support.turn_guard import GUARD
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 
 TWISTD = Path(sys.executable).with_name("twistd")

@@ -3,7 +3,7 @@
 Three kinds of turns are measured, in processor time (``bench/turns.py``):
 
 - of the reactor in this process, where a test runs it;
-- of reactors in child processes that are started with ``tests.servers.child_environment``;
+- of reactors in child processes that are started with ``tests.support.servers.child_environment``;
 - in tests on a ``Clock``: each call that the clock makes, and each ``dataReceived`` of a transport protocol. A turn
   consists of such calls, so that one which takes too long is a turn that does.
 
