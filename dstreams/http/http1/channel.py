@@ -268,6 +268,15 @@ class HttpChannel(protocol.Protocol):
     def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
         """The client has closed its side: it may still read, but will send nothing more."""
         self._reader.ended = True
+        if self._wheel.turn_is_over():  # many clients have left at once
+            self._wheel.take_turn(self._input_ended)
+        else:
+            self._input_ended()
+
+    def _input_ended(self) -> None:
+        """Do what the end of the client's input asks for."""
+        if self._phase is _CLOSED:
+            return
         if self._phase is _LINGERING:
             self._lose()
         elif self._phase is _RESPONDING:

@@ -26,6 +26,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
+from typing import cast
 
 import orjson
 
@@ -74,7 +75,7 @@ def _encode_other(change: Create | Delete | SoftDelete | Touch) -> tuple[bytes, 
         meta = orjson.dumps(config_members(change.config, change.fork) | {"name": change.name, "closed": change.closed})
         lengths = _lengths(change.start, change.ends)
         sizes = (len(meta), len(change.ends), len(change.data))
-        return _CREATE.pack(1, change.stream_id, change.at, *sizes) + meta + lengths, change.data
+        return _CREATE.pack(1, change.stream_id, change.at, *sizes) + meta, lengths, change.data
     if isinstance(change, Delete):
         ids = change.stream_ids + change.released
         head = _DELETE.pack(3, change.at, len(change.stream_ids), len(change.released))
@@ -82,7 +83,7 @@ def _encode_other(change: Create | Delete | SoftDelete | Touch) -> tuple[bytes, 
     return (_ONE.pack(4 if isinstance(change, SoftDelete) else 5, change.stream_id, change.at),)
 
 
-def _encode_append(change: Append) -> tuple[bytes, bytes]:
+def _encode_append(change: Append) -> tuple[bytes, ...]:
     flags, extra = 0, b""
     if change.closes:
         flags = _CLOSES
@@ -95,10 +96,9 @@ def _encode_append(change: Append) -> tuple[bytes, bytes]:
         flags |= _HAS_STREAM_SEQ
         extra += _SHORT.pack(len(change.stream_seq)) + change.stream_seq
     ends, data = change.ends, change.data
-    if len(ends) > 1:
-        extra += _lengths(change.start, ends)
+    lengths = _lengths(change.start, ends) if len(ends) > 1 else b""
     head = _APPEND.pack(2, flags, change.stream_id, change.start, change.at, len(ends), len(data))
-    return head + extra, data
+    return head + extra, lengths, data
 
 
 def decode(data: bytes) -> Iterator[Change]:
@@ -200,7 +200,8 @@ _DECODERS: dict[int, Callable[[_Reader], Change]] = {
 
 def _lengths(start: int, ends: Sequence[int]) -> bytes:
     if isinstance(ends, ManyEnds):
-        return _little_endian(ends.lengths).tobytes()
+        # A view, because 25 million lengths are 100 MB. Whatever takes the piece takes any buffer.
+        return cast("bytes", memoryview(_little_endian(ends.lengths)).cast("B"))
     return struct.pack(f"<{len(ends)}I", *(end - begin for begin, end in zip((start, *ends), ends, strict=False)))
 
 
