@@ -52,7 +52,7 @@ class StreamsResource(Resource):
         response: Pending[Response]
         repeated = repeated_singletons(request)
         if repeated:
-            response = self._exchange.refuse(asked, 400, f"Headers that have one value are repeated: {repeated}")
+            response = self._exchange.refuse(asked, 400, f"Headers that must not be repeated: {repeated}")
         elif len(asked.body) > self._exchange.application.max_body_bytes:
             response = self._exchange.validate_head(asked) or self._exchange.refuse_too_large(asked)
         else:

@@ -135,7 +135,7 @@ def plan(
         if state.config.content_type.is_json:
             data, ends = stored_messages(state.config, body, start, messages)
             if not ends and not closes:
-                raise EmptyArray("An append of an empty JSON array would append nothing")
+                raise EmptyArray("An empty JSON array contains no message to append")
         else:
             data, ends = body, (start + len(body),)
     elif closes:
@@ -228,5 +228,5 @@ def _check_stream_seq(stream_seq: bytes, last: bytes, request: AppendRequest, le
     if request.closes and not length:
         return  # a close without a body has no sequence
     raise SequenceConflict(
-        f"Stream-Seq {printable(stream_seq)} isn't greater than the last accepted, {printable(last)}"
+        f"Stream-Seq {printable(stream_seq)} is not greater than the last accepted, {printable(last)}"
     )

@@ -130,9 +130,7 @@ def check_fork_depth(catalog: Catalog, source: StreamState, most: int) -> None:
         if ancestor.fork is None:
             return
         ancestor = catalog.get(ancestor.fork.source_id)
-    raise ForkTooDeep(
-        f"The source is at the end of {most} forks of forks; fork a stream that is nearer to their origin"
-    )
+    raise ForkTooDeep(f"The source is already {most} forks deep; fork one of its ancestors instead")
 
 
 def fork_point(source: StreamState, pieces: Sequence[Piece], request: CreateRequest) -> ForkPoint | Deferred[ForkPoint]:

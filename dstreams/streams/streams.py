@@ -229,7 +229,9 @@ class Streams:
         if not self._expiry.is_over(state):
             return state
         if not self._expiry.may_remove(state):
-            raise Unavailable("The stream has expired by a clock that was set lately; its name is still taken")
+            raise Unavailable(
+                "The stream has expired according to a clock that has been set recently; its name is still in use"
+            )
         self._expire(state)
         left = self._commits.accepted.find(name)
         if left is not None and not left.soft_deleted:

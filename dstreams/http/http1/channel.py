@@ -472,7 +472,7 @@ class HttpChannel(protocol.Protocol):
         elif phase is _BODY:
             elapsed = now - self._body_since
             if elapsed > limits.body_timeout and self._reader.body_received < limits.min_body_rate * elapsed:
-                self._time_out(f"A request body must bring {limits.min_body_rate} bytes per second")
+                self._time_out(f"A request body must arrive at {limits.min_body_rate} bytes per second")
                 return
             self._deadline.move(now + limits.body_timeout)
         else:
@@ -503,7 +503,7 @@ class HttpChannel(protocol.Protocol):
             self._connections.cut_stalled += 1
             self._transport.abortConnection()
         elif phase is _BODY:
-            self._time_out(f"No byte of the body came for {self._limits.body_timeout:g} seconds")
+            self._time_out(f"No body data received for {self._limits.body_timeout:g} seconds")
         elif phase is _HEAD and self._reader.available:
             self._time_out(f"The head must be complete within {self._limits.head_timeout:g} seconds")
         elif phase is _HEAD:

@@ -146,12 +146,12 @@ def _first_fault(prefix: bytes, limits: HttpLimits) -> HeadFault | None:
         detail = "The head contains a control character, or a line that doesn't end in CRLF"
         proofs.append((forbidden.end(), 400, detail))
     if len(prefix) >= line_limit + 2 and prefix.find(b"\r\n", 0, line_limit + 2) < 0:
-        proofs.append((line_limit + 2, 414, f"The request line may have {line_limit} bytes at most"))
+        proofs.append((line_limit + 2, 414, f"The request line is longer than {line_limit} bytes"))
     if len(prefix) > head_limit:
-        proofs.append((head_limit + 1, 431, f"The head may have {head_limit} bytes at most"))
+        proofs.append((head_limit + 1, 431, f"The head is larger than {head_limit} bytes"))
     surplus = _end_of_surplus_line(prefix, limits.max_headers)
     if surplus is not None:
-        proofs.append((surplus, 431, f"There may be {limits.max_headers} header lines at most"))
+        proofs.append((surplus, 431, f"At most {limits.max_headers} header lines are allowed"))
     if not proofs:
         return None
     _, status, detail = min(proofs)
@@ -178,14 +178,14 @@ def _parse(head: bytes) -> RequestHead:
             raise _version_fault(head[:line_end])
     words = head[: line_end - 9].split(b" ")
     if len(words) != 2:
-        raise HeadFault(400, "The request line isn't METHOD SP target SP version")
+        raise HeadFault(400, "The request line is not METHOD SP target SP version")
     method, target = words
     headers = _read_fields(head, method, is_1_0)
     path, query = _split_target(method, target, headers)
     length = _body_length(headers, is_1_0)
     expectation = headers.get(b"expect")
     if expectation is not None and expectation.lower() != b"100-continue":
-        raise HeadFault(417, "The only expectation this server meets is 100-continue")
+        raise HeadFault(417, "The only supported expectation is 100-continue")
     return RequestHead(
         method,
         path,
@@ -208,11 +208,11 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
     except HttpParserUpgrade:
         # Raised after all headers were read. An offer to upgrade is declined by ignoring it (RFC 9110 7.8).
         if method == b"CONNECT":
-            raise HeadFault(501, "This server isn't a proxy") from None
+            raise HeadFault(501, "This server is not a proxy") from None
     except HttpParserInvalidMethodError:
         if _TOKEN.fullmatch(method) is None:
-            raise HeadFault(400, "The method isn't a token") from None
-        raise HeadFault(501, f"The method {method.decode('ascii')} isn't implemented") from None
+            raise HeadFault(400, "The method is not a token") from None
+        raise HeadFault(501, f"The method {method.decode('ascii')} is not implemented") from None
     except HttpParserError as error:
         raise HeadFault(400, f"The head is malformed: {str(error).lower()}") from None
     _check_fields(fields, is_1_0)
@@ -224,33 +224,33 @@ def _check_fields(fields: _Fields, is_1_0: bool) -> None:
     host = fields.values.get(b"host")
     if host is None:
         if not is_1_0:
-            raise HeadFault(400, "An HTTP/1.1 request needs a Host header")
+            raise HeadFault(400, "The Host header is missing")
     elif b"host" in fields.repeated:
-        raise HeadFault(400, "There may be one Host header only")
+        raise HeadFault(400, "Multiple Host headers")
     elif HOST.fullmatch(host) is None:
-        raise HeadFault(400, "The Host header isn't a host and an optional port")
+        raise HeadFault(400, "The Host header is not a host with an optional port")
     if fields.repeated and not SINGLETONS.isdisjoint(fields.repeated):
         names = b", ".join(sorted(SINGLETONS & fields.repeated)).decode("ascii")
-        raise HeadFault(400, f"Headers that have one value are repeated: {names}")
+        raise HeadFault(400, f"Headers that must not be repeated: {names}")
 
 
 def _version_fault(line: bytes) -> HeadFault:
     _, space, version = line.rpartition(b" ")
     if space and _VERSION.fullmatch(version) is not None:
-        return HeadFault(505, "This server speaks HTTP/1.1 and HTTP/1.0 here")
-    return HeadFault(400, "The request line doesn't end in HTTP/1.1")
+        return HeadFault(505, "This port supports HTTP/1.1 and HTTP/1.0")
+    return HeadFault(400, "The request line does not end with HTTP/1.1")
 
 
 def _split_target(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Path and query of a request target (RFC 9112 section 3.2)."""
     if b"#" in target or not target.isascii():
-        raise HeadFault(400, "The request target contains a fragment or a character that isn't ASCII")
+        raise HeadFault(400, "The request target contains a fragment or a non-ASCII character")
     if not target.startswith(b"/"):
         if target == b"*" and method == b"OPTIONS":
             return target, b""
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None or not absolute[1] or HOST.fullmatch(absolute[1]) is None:
-            raise HeadFault(400, "The request target isn't a path or an http URL")
+            raise HeadFault(400, "The request target is not a path or an http URL")
         # The target's authority overrules the Host header (RFC 9112 section 3.2.2).
         headers[b"host"] = absolute[1]
         target = absolute[2]
@@ -270,9 +270,9 @@ def _body_length(headers: dict[bytes, bytes], is_1_0: bool) -> int | None:
         # llhttp has checked that these are digits, and that 64 bits hold them.
         return 0 if length is None else int(length)
     if is_1_0:
-        raise HeadFault(400, "HTTP/1.0 has no Transfer-Encoding")
+        raise HeadFault(400, "Transfer-Encoding is not allowed in HTTP/1.0")
     if coding.lower() != b"chunked":
-        raise HeadFault(501, "The only transfer coding this server knows is chunked")
+        raise HeadFault(501, "The only supported transfer coding is chunked")
     return None
 
 

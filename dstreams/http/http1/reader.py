@@ -132,7 +132,7 @@ class RequestReader:
             self._scanned = 0
             self.blank_lines += 1
             if self.blank_lines > MAX_BLANK_LINES:
-                raise HeadFault(400, "There are too many empty lines before the request line")
+                raise HeadFault(400, "Too many empty lines before the request line")
         start = self._at
         if start == len(self.buffered):
             return None

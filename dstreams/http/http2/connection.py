@@ -694,9 +694,9 @@ class Http2Connection(protocol.Protocol):
         if stream.is_reading:
             elapsed = now - stream.now
             if now - stream.last_byte >= limits.body_timeout:
-                self._time_out(stream, f"No byte of the body came for {limits.body_timeout:g} seconds")
+                self._time_out(stream, f"No body data received for {limits.body_timeout:g} seconds")
             elif elapsed > limits.body_timeout and stream.received < limits.min_body_rate * elapsed:
-                self._time_out(stream, f"A request body must bring {limits.min_body_rate} bytes per second")
+                self._time_out(stream, f"A request body must arrive at {limits.min_body_rate} bytes per second")
         elif stream.stuck_since is not None and now - stream.stuck_since >= limits.stall_timeout:
             self._connections.cut_stalled += 1
             self._reset(stream, ErrorCodes.CANCEL)

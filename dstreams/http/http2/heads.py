@@ -48,7 +48,7 @@ def read_head(fields: Iterable[Field], limits: HttpLimits, peer: str) -> Request
             # Cookies may come in crumbs (RFC 9113 section 8.2.3).
             headers[name] += (b"; " if name == b"cookie" else b", ") + value
     if count > limits.max_headers:
-        raise HeadFault(431, f"There may be {limits.max_headers} header lines at most")
+        raise HeadFault(431, f"At most {limits.max_headers} header lines are allowed")
     _check_fields(headers, repeated)
     method = pseudo[b":method"]
     path, query = _split_target(method, pseudo.get(b":path"), limits)
@@ -77,22 +77,20 @@ def response_fields(status: int, head: bytes, date: bytes, length: int | None) -
 def _check_fields(headers: dict[bytes, bytes], repeated: set[bytes]) -> None:
     if repeated and not SINGLETONS.isdisjoint(repeated):
         names = b", ".join(sorted(SINGLETONS & repeated)).decode("ascii")
-        raise HeadFault(400, f"Headers that have one value are repeated: {names}")
+        raise HeadFault(400, f"Headers that must not be repeated: {names}")
     if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-        raise HeadFault(417, "The only expectation this server meets is 100-continue")
+        raise HeadFault(417, "The only supported expectation is 100-continue")
 
 
 def _split_target(method: bytes, target: bytes | None, limits: HttpLimits) -> tuple[bytes, bytes]:
     if target is None or method == b"CONNECT":
-        raise HeadFault(501, "This server isn't a proxy")
+        raise HeadFault(501, "This server is not a proxy")
     if len(method) + len(target) > limits.max_request_line_bytes:
-        raise HeadFault(414, f"The method and the path may have {limits.max_request_line_bytes} bytes at most")
+        raise HeadFault(414, f"The method and the path have more than {limits.max_request_line_bytes} bytes")
     if target == b"*" and method == b"OPTIONS":
         return target, b""
     if _TARGET.fullmatch(target) is None:
-        raise HeadFault(
-            400, "The path doesn't begin with a slash, or contains a fragment or a character that isn't ASCII"
-        )
+        raise HeadFault(400, "The path does not begin with a slash, or contains a fragment or a non-ASCII character")
     path, _, query = target.partition(b"?")
     return path, query
 
@@ -103,7 +101,7 @@ def _set_host(headers: dict[bytes, bytes], authority: bytes | None) -> None:
         headers[b"host"] = authority
     host = headers.get(b"host")
     if host is not None and HOST.fullmatch(host) is None:
-        raise HeadFault(400, "The authority isn't a host and an optional port")
+        raise HeadFault(400, "The authority is not a host with an optional port")
 
 
 def _body_length(headers: dict[bytes, bytes]) -> int | None:
@@ -111,5 +109,5 @@ def _body_length(headers: dict[bytes, bytes]) -> int | None:
     if length is None:
         return None
     if not length.isdigit() or len(length) > 19:
-        raise HeadFault(400, "The Content-Length isn't a number")
+        raise HeadFault(400, "The Content-Length is not a number")
     return int(length)

@@ -34,7 +34,7 @@ def _parse(context: Context, request: Request, name: str) -> CreateRequest:
     ttl = given.get(headers.STREAM_TTL_KEY)
     expires_at = given.get(headers.STREAM_EXPIRES_AT_KEY)
     if ttl is not None and expires_at is not None:
-        raise BadRequest("Stream-TTL and Stream-Expires-At exclude each other")
+        raise BadRequest("Stream-TTL and Stream-Expires-At cannot be combined")
     return CreateRequest(
         name=name,
         content_type=None if content_type is None else parse_content_type(content_type),
@@ -54,7 +54,7 @@ def _parse_fork(context: Context, request: Request) -> ForkRequest | None:
     sub_offset = given.get(headers.STREAM_FORK_SUB_OFFSET_KEY)
     if source is None:
         if offset is not None or sub_offset is not None:
-            raise BadRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From")
+            raise BadRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset require Stream-Forked-From")
         return None
     anchor = None if offset is None else parse_offset(offset)
     if anchor == NOW:

@@ -52,4 +52,4 @@ class AllowedHosts:
         host = host_of(header.decode("latin-1"))
         if host is not None and (is_loopback(host) or host in self._names):
             return None
-        return Misdirected("The admin listener doesn't answer under this name: see the key admin.allowed_hosts")
+        return Misdirected("The admin listener does not answer to this host name; see the key admin.allowed_hosts")

@@ -89,4 +89,4 @@ def _text(name: bytes, raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise BadRequest(f"The parameter {printable(name)} isn't UTF-8: {printable(raw)}.") from None
+        raise BadRequest(f"The parameter {printable(name)} is not UTF-8: {printable(raw)}.") from None

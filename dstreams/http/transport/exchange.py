@@ -51,7 +51,7 @@ class Exchange:
 
     def refuse_too_large(self, request: Request | None) -> Response:
         """Return the 413 for a body that is larger than the application accepts."""
-        return self.refuse(request, 413, f"A request body may have {self.application.max_body_bytes} bytes at most")
+        return self.refuse(request, 413, f"The request body is larger than {self.application.max_body_bytes} bytes")
 
     def refuse_busy(self, request: Request) -> Response:
         """Return the 503 for a body that exceeds the upload budget."""

@@ -9,7 +9,7 @@ from attrs import define, field
 SMALL_BYTES: Final = 64 * 1024
 """Bodies up to this size are not counted; it equals a connection's read-ahead."""
 
-BUSY: Final = "Too many large request bodies are arriving at the moment"
+BUSY: Final = "Too many large request bodies are being received; try again later"
 
 
 @define(eq=False)

@@ -428,7 +428,7 @@ class BodyRoomTests:
         assert self.used(one) == 200_000
         [answer] = read_answers(two.send(announce(200_000, b"/echo")))
         assert (answer.status, answer.headers[b"x-refused"]) == (503, b"/echo")
-        assert answer.body == b"Too many large request bodies are arriving at the moment"
+        assert answer.body == b"Too many large request bodies are being received; try again later"
         assert read_answers(two.send(b"x" * 200_000 + get(b"/echo")))[0].status == 200
         [answer] = read_answers(three.send(announce(200_000, b"/echo", ExpectationTests.EXPECT)))
         assert (answer.status, answer.headers[b"connection"]) == (503, b"close")

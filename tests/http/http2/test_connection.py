@@ -905,7 +905,7 @@ class BodyRoomTests:
         assert self.connections.bodies.used == 80_000
         two = client.begin(b"POST", b"/echo", (b"content-length", b"70000"))
         assert client.reply(two).status == 503
-        assert client.reply(two).body == b"Too many large request bodies are arriving at the moment"
+        assert client.reply(two).body == b"Too many large request bodies are being received; try again later"
         assert client.reply(client.ask(b"POST", b"/echo", (b"content-length", b"5"), body=b"hello")).status == 200
         client.send(one, b"x" * 10_000, ends=True)
         assert client.reply(one).status == 200

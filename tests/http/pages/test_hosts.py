@@ -86,7 +86,7 @@ class AllowedHostsTests:
             "title": "Misdirected Request",
             "status": 421,
             "code": "MISDIRECTED",
-            "detail": "The admin listener doesn't answer under this name: see the key admin.allowed_hosts",
+            "detail": "The admin listener does not answer to this host name; see the key admin.allowed_hosts",
             "instance": "/metrics?a=b",
         }
         assert metrics.asked == []
