@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from dstreams.config.schema import Proxy
-from dstreams.http.forwarding.forwarded import (
+from dstreams.http.forwarding.headers import (
     FORWARDED,
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from attrs import define, field
 
 from dstreams.config.addresses import parse_trusted
-from dstreams.http.forwarding.nodes import parse_address
+from dstreams.http.forwarding.headers import parse_address
 
 _MOST_KNOWN = 4096
 """Maximum number of cached decisions."""

@@ -49,14 +49,14 @@ class Maintenance:
     """Runs the background work of all shards.
 
     :param run: runs work in a thread.
-    :param turn: the lock for writing to the shards.
+    :param lock: the lock for writing to the shards.
     :param held: whether a deleted stream is still being read.
     :param fail: called with the reason if the store must take no more changes.
     """
 
     _shards: Sequence[Shard]
     _run: Run
-    _turn: DeferredLock
+    _write_lock: DeferredLock
     _held: Callable[[int], bool]
     _fail: Callable[[str], None]
     _wal_pages: list[int] = field(init=False)
@@ -194,13 +194,13 @@ class Maintenance:
         shard = self._shards[number]
         self._wal_pages[number] = 0
         await self._do(shard.checkpoint_aside)
-        await self._turn.run(self._do, shard.checkpoint)
+        await self._write_lock.run(self._do, shard.checkpoint)
         self._wal_pages[number] = 0
         self._long.discard(number)
 
     async def _note(self, number: int) -> None:
         """Bring stream rows up to date, for one slice of chunks."""
-        more = await self._turn.run(self._do, self._shards[number].note)
+        more = await self._write_lock.run(self._do, self._shards[number].note)
         self.written(number, NOTE_PAGES)
         if more:
             self._behind.add(number)
@@ -210,16 +210,16 @@ class Maintenance:
         shard, removed = self._shards[number], self._removed[number]
         ids = list(islice((each for each in removed if not self._held(each)), PURGE_ROWS))
         if ids:
-            left, pages = await self._turn.run(self._do, shard.purge, ids)
+            left, pages = await self._write_lock.run(self._do, shard.purge, ids)
             for each in set(ids).difference(left):
                 del removed[each]
             self.written(number, pages)
-        elif await self._turn.run(self._do, partial(shard.give_back, every_one=number in self._short)):
+        elif await self._write_lock.run(self._do, partial(shard.give_back, every_one=number in self._short)):
             self.written(number, VACUUM_PAGES)
         else:
             if number in self._short:
                 self._short.discard(number)
-                await self._turn.run(self._do, shard.empty_wal)
+                await self._write_lock.run(self._do, shard.empty_wal)
                 self._wal_pages[number] = 0
                 self._tight.discard(number)  # the pages that giving back wrote to the WAL have been removed from it
             if removed:

@@ -104,7 +104,7 @@ class AcidStorage:
     _maintenance: Maintenance = field(init=False)
     _fork_shards: dict[int, int] = field(init=False)
     # The lock for writing to the shards. Commits and slices of maintenance hold it; closing acquires it for ever.
-    _turn: DeferredLock = field(factory=DeferredLock, init=False)
+    _write_lock: DeferredLock = field(factory=DeferredLock, init=False)
     _reading: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MAX_READS), init=False)
     _holds: WeakValueDictionary[int, PinnedBytes] = field(factory=WeakValueDictionary, init=False)
     _last_id: int = field(default=0, init=False)
@@ -166,7 +166,7 @@ class AcidStorage:
         self._planner = Planner(catalog, self._shard_count, self._tails, self._fork_shards)
         self._writer = Writer(shards, self._free_space or free_space(self._directory), self._parallel)
         self._readers = Readers(shards, self._connect, layout.cache_bytes)
-        self._maintenance = Maintenance(shards, self._run, self._turn, self._holds.__contains__, self._fail)
+        self._maintenance = Maintenance(shards, self._run, self._write_lock, self._holds.__contains__, self._fail)
         for number, removed in recovery.to_clear.items():
             self._maintenance.removed(number, removed)
         for number in recovery.behind:
@@ -185,7 +185,7 @@ class AcidStorage:
         if self.failure is not None or self._closing:
             raise StorageError(self.failure or "the store is closed")
         if not self.immediate:
-            return self._turn.run(self._commit, changes).addCallback(self._committed)
+            return self._write_lock.run(self._commit, changes).addCallback(self._committed)
         group = self._planner.plan(changes)
         try:
             self._writer.write(group)
@@ -310,7 +310,7 @@ class AcidStorage:
         """Copy the WALs into the databases, so that the next start is quick, and unlock the directory."""
         self._closing = True
         done = self._maintenance.stop()
-        done.addCallback(lambda _: self._turn.acquire())
+        done.addCallback(lambda _: self._write_lock.acquire())
         done.addCallback(lambda _: self._run(self._close))
         done.addErrback(lambda failure: _log.failure("closing the shards failed; their WALs have it all", failure))
         return done.addCallback(self._release)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.forwarding.elements import parse_forwarded
+from dstreams.http.forwarding.headers import parse_forwarded
 
 
 class ParseTests:

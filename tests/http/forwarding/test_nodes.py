@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.forwarding.nodes import parse_node
+from dstreams.http.forwarding.headers import parse_node
 
 
 class NodeTests:
