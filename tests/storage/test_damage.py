@@ -19,6 +19,7 @@ from dstreams.storage.damage import DamageLog
 from dstreams.storage.directory import read_manifest
 from dstreams.storage.disk import OsDisk
 from dstreams.storage.files import runs, verifying
+from dstreams.storage.files.data_files import SCRUB_EMPTY
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import StorageDamaged, StorageError, Verified
 from tests.storage.acid_stores import now
@@ -267,6 +268,13 @@ class AnswerTests:
             store.storage.damage.note(error)
         assert source.in_file(0, 300_000) is None
         assert store.read("large", 0, 300_000) is None
+
+    def test_scrub_of_empty_streams(self, store: Store) -> None:
+        """Streams without bytes in files don't make a step long: some hundreds are passed over in each."""
+        before = len(list(store.storage.scrub()))
+        for number in range(3 * SCRUB_EMPTY):
+            store.engine.put(f"empty-{number}")
+        assert len(list(store.storage.scrub())) >= before + 3
 
     def test_more_streams_than_are_told_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """When the log of damage is full, every stream counts as damaged: what is read is verified then."""

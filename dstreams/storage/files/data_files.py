@@ -79,6 +79,9 @@ SCRUB_STREAMS: Final = 16
 SCRUB_BYTES: Final = 256 * 1024
 """A step of the scrub covers at most ``SCRUB_STREAMS`` streams, and ends when it has read ``SCRUB_BYTES`` bytes."""
 
+SCRUB_EMPTY: Final = 500
+"""Maximum number of streams without bytes in files that a step of the scrub passes over."""
+
 LEAST_SENT: Final = 64 * 1024
 """Minimum number of bytes that the kernel sends if more are wanted. The others have to be read and verified anyway, so
 a shorter range is read with them."""
@@ -237,15 +240,21 @@ class DataFiles:
         """
         steps: list[Iterator[Verified]] = []
         sources: list[StreamBytes] = []  # the files are kept as long as these exist
+        passed = 0
         for state in states:
             source = self.source(state)
             extent = source.extent_in_files()
             if extent.end > extent.start:
                 steps.append(verify_stream(self._disk, self.paths(state.id), extent))
                 sources.append(source)
+            else:
+                passed += 1
             if len(steps) == SCRUB_STREAMS:
                 yield from self._scrub_together(steps)
                 sources.clear()
+            elif passed == SCRUB_EMPTY:
+                passed = 0
+                yield self._run(_verify_some, steps)
         yield from self._scrub_together(steps)
 
     def _scrub_together(self, steps: list[Iterator[Verified]]) -> Iterator[Deferred[Verified]]:
