@@ -19,9 +19,8 @@ from twisted.internet.task import Clock
 from dstreams.config import Config
 from dstreams.config.schema import Limits
 from dstreams.http.http1.channel import HttpChannel, HttpFactory
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.threads import run_inline
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.server import Server, assemble
 from dstreams.storage.disk import File
 from dstreams.storage.files.store import FileStorage

@@ -21,8 +21,7 @@ from twisted.internet.task import Clock
 from dstreams.http.application import StreamApplication
 from dstreams.http.context import Context, HttpSettings
 from dstreams.http.messages import Request, Response
-from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.memory import MemoryStorage
 from dstreams.streams.limits import StoreLimits
 from dstreams.streams.streams import Streams

@@ -18,16 +18,14 @@ from dstreams.http.context import Context, HttpSettings
 from dstreams.http.forwarding.application import ForwardingApplication
 from dstreams.http.instruments import Instruments, build_instruments
 from dstreams.http.messages import Application
-from dstreams.http.pages.application import PagesApplication
-from dstreams.http.pages.hosts import AllowedHosts
+from dstreams.http.pages.application import AllowedHosts, PagesApplication
 from dstreams.http.pages.listing import listing_pages
 from dstreams.http.pages.status import health_pages, metrics_pages
 from dstreams.http.site import HttpSite
 from dstreams.http.transport.limits import HttpLimits
 from dstreams.protocol.names import NameLimits
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.threads import Run, in_threads
-from dstreams.runtime.timers import Scheduler, TimerWheel
+from dstreams.runtime.timers import Clocks, Scheduler, TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.files.store import FileStorage
 from dstreams.storage.interface import Storage

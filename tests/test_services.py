@@ -30,8 +30,7 @@ from dstreams.services.configuration import ConfigService
 from dstreams.services.ending import end_process
 from dstreams.services.listeners import Listener, resolve_listeners
 from dstreams.services.notify import Notifier
-from dstreams.services.parts import SiteParts
-from dstreams.services.readiness import Readiness
+from dstreams.services.parts import Readiness, SiteParts
 from dstreams.services.site import SiteService
 from dstreams.services.storage import StorageService
 from dstreams.services.tree import ServerService

@@ -5,8 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from dstreams.protocol.names import NameLimits
-from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.streams.streams import Streams
 
 

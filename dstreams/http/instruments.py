@@ -11,16 +11,15 @@ from twisted.logger import globalLogPublisher
 
 from dstreams import __version__
 from dstreams.config.schema import Config
+from dstreams.http.access_log import NEVER, RequestEvents, RequestFields, RequestSpans, least_status
 from dstreams.http.context import prefix_of
-from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
 from dstreams.http.observing import Reporter, RequestObserver
-from dstreams.http.spans import RequestSpans
 from dstreams.runtime.timers import Scheduler
 from dstreams.storage.interface import Storage
 from dstreams.streams.streams import Streams
 from dstreams.telemetry.histograms import Histogram
 from dstreams.telemetry.lag import ReactorLag
-from dstreams.telemetry.levels import LevelFilter
+from dstreams.telemetry.logs import LevelFilter
 from dstreams.telemetry.metrics import Exposition, Sources
 from dstreams.telemetry.traces import Traces, check_installed
 

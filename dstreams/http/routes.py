@@ -11,12 +11,10 @@ from dstreams.config.paths import HEALTH_PATHS, METRICS_PATH, READY_PATH
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
 from dstreams.http.operations.append import append, validate_append
-from dstreams.http.operations.create import create, validate_create
-from dstreams.http.operations.delete import delete
 from dstreams.http.operations.long_poll import long_poll
-from dstreams.http.operations.metadata import metadata
 from dstreams.http.operations.read import read
 from dstreams.http.operations.sse import subscribe
+from dstreams.http.operations.streams import create, delete, metadata, validate_create
 from dstreams.protocol.problems import ProtocolError
 from dstreams.protocol.queries import Live, parse_read_query
 from dstreams.runtime.pending import Pending

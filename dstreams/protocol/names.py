@@ -8,12 +8,30 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from attrs import frozen
 
-from dstreams.protocol.percent import percent_decode
 from dstreams.protocol.problems import InvalidStreamName, NotFound, printable
+
+_PERCENT: Final = ord("%")
+_MALFORMED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
+
+
+def percent_decode(raw: bytes) -> bytes:
+    """Decode every ``%XX`` once; ``+`` is not decoded to a blank.
+
+    :param raw: the encoded bytes.
+    :return: the decoded bytes; they need not be UTF-8.
+    :raises ValueError: with the offending part, if a ``%`` is not followed by two hexadecimal digits.
+    """
+    if _PERCENT not in raw:
+        return raw
+    malformed = _MALFORMED.search(raw)
+    if malformed is not None:
+        raise ValueError(malformed.group().decode("latin-1"))
+    return unquote_to_bytes(raw)
+
 
 RESERVED_SEGMENT: Final = "__ds"
 """The first segment of names reserved for subscriptions (PROTOCOL section 6); such a name is never a stream."""

@@ -8,8 +8,8 @@ from typing import Final
 from attrs import define
 
 from dstreams.protocol.cursors import parse_cursor
+from dstreams.protocol.names import percent_decode
 from dstreams.protocol.offsets import parse_offset
-from dstreams.protocol.percent import percent_decode
 from dstreams.protocol.problems import BadRequest, printable
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -138,3 +138,22 @@ def at_once(value: Pending[T]) -> T:
         failures[0].raiseException()
     assert results, "this can't wait"
     return results[0]
+
+
+@define(eq=False)
+class Waiters:
+    """Any number of them; one who goes away harms nobody."""
+
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def wait(self) -> Deferred[None]:
+        """Fires at the next :meth:`tell`."""
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        return done
+
+    def tell(self) -> None:
+        """It is over. Whoever begins to wait now waits for the next time."""
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)

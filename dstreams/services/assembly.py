@@ -19,8 +19,7 @@ from dstreams.services.ending import end_process
 from dstreams.services.garbage import GarbageService
 from dstreams.services.listeners import Listener, resolve_admin_listener, resolve_listeners
 from dstreams.services.notify import Notifier, NotifyService
-from dstreams.services.parts import AdminParts, Reactor, SiteParts
-from dstreams.services.readiness import Readiness
+from dstreams.services.parts import AdminParts, Reactor, Readiness, SiteParts
 from dstreams.services.reload import ReloadService
 from dstreams.services.signals import SignalService
 from dstreams.services.site import SiteService

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 
@@ -90,3 +90,13 @@ class SiteParts:
     traces: Traces | None = None
     admin: AdminParts | None = None
     admission: Admission | None = None
+
+
+@define
+class Readiness:
+    """Whether the server has started and does not stop yet."""
+
+    ready: bool = False
+
+    def __call__(self) -> bool:
+        return self.ready

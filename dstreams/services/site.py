@@ -14,8 +14,7 @@ from dstreams.config import Config
 from dstreams.runtime.shutdown import ShutdownDeadline, finish
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.services.listeners import Listener, Place, place, reason
-from dstreams.services.parts import Reactor, SiteParts
-from dstreams.services.readiness import Readiness
+from dstreams.services.parts import Reactor, Readiness, SiteParts
 
 _log = Logger()
 

@@ -17,9 +17,15 @@ has to restore a backup or delete the stream.
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
 
 from attrs import define, field
 
@@ -34,7 +40,6 @@ from dstreams.storage.acid.recovery import Recovery
 from dstreams.storage.acid.shard import Shard
 from dstreams.storage.acid.storage import MAX_SHARDS
 from dstreams.storage.comparing import RowComparison, contradictions
-from dstreams.storage.copies import Copies
 from dstreams.storage.directory import MANIFEST
 from dstreams.storage.disk import Disk, OsDisk, copy_file
 from dstreams.storage.files import journal
@@ -45,6 +50,44 @@ from dstreams.storage.files.recovery import load_streams, replay_batches, replay
 from dstreams.storage.files.verifying import Extent, verify_stream
 from dstreams.storage.interface import StorageError
 from dstreams.storage.rebuild import Rebuild
+from dstreams.storage.stream_rows import Connection, connect
+
+
+@define(eq=False)
+class Copies:
+    """Private copies of databases, which exist during the ``with`` statement.
+
+    They are made in the directory for temporary files (``TMPDIR``) and need as much space there as their originals.
+    """
+
+    _directory: TemporaryDirectory[str] = field(factory=lambda: TemporaryDirectory(prefix="durable-streams-"))
+    _count: int = field(default=0, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._directory.cleanup()
+
+    def connect(self, path: str) -> Connection:
+        """Open a copy of a database and of its WAL, if they exist (a ``Connect``)."""
+        self._count += 1
+        copy = os.path.join(self._directory.name, f"{self._count}.db")
+        if os.path.exists(path):
+            shutil.copyfile(path, copy)
+        if os.path.exists(path + "-wal"):
+            shutil.copyfile(path + "-wal", copy + "-wal")
+        return connect(copy)
+
+    def connect_unchanged(self, path: str) -> Connection:
+        """Open a database itself if it has no WAL, else a copy (a ``Connect``). No process may change it meanwhile."""
+        wal = path + "-wal"
+        if os.path.exists(wal) and os.path.getsize(wal):
+            return self.connect(path)
+        address = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
 
 @define(eq=False)

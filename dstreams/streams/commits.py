@@ -19,7 +19,7 @@ from dstreams.model.changes import Append, Change, Create
 from dstreams.protocol.problems import InsufficientStorage, ProtocolError, Unavailable
 from dstreams.runtime.pending import PendingCommit
 from dstreams.storage.interface import Storage, StorageFull
-from dstreams.telemetry.commits import CommitTimes
+from dstreams.telemetry.histograms import CommitTimes
 
 _log = Logger()
 

@@ -16,9 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dstreams.model.state import StreamState
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.sharded import ShardedDict
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 
 _log = Logger()
 

@@ -23,10 +23,9 @@ from dstreams.model.state import StreamState
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.json_slices import JsonSlices, Messages
 from dstreams.protocol.problems import ForkFromTombstone, Gone, NotFound, ProtocolError, Unavailable
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import Pending, PendingCommit, as_deferred
 from dstreams.runtime.progress import Progress, silently
-from dstreams.runtime.timers import CALLS_PER_TURN, TimerWheel, slice_end
+from dstreams.runtime.timers import CALLS_PER_TURN, Clocks, TimerWheel, slice_end
 from dstreams.storage.interface import Storage
 from dstreams.storage.scrub import Scrubber
 from dstreams.streams import appending, creating, deleting, reading
@@ -38,7 +37,7 @@ from dstreams.streams.limits import StoreLimits, Usage
 from dstreams.streams.listing import Listing, Page
 from dstreams.streams.live import Audience, Watcher
 from dstreams.streams.reading import Slice
-from dstreams.telemetry.commits import CommitTimes
+from dstreams.telemetry.histograms import CommitTimes
 
 _log = Logger()
 _T = TypeVar("_T")

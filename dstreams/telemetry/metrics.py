@@ -23,8 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector as BaseCollector
 from prometheus_client.registry import CollectorRegistry
 
-from dstreams.telemetry.commits import CommitTimes
-from dstreams.telemetry.histograms import Histogram
+from dstreams.telemetry.histograms import CommitTimes, Histogram
 
 TIMED = ("create", "append", "head", "delete", "read")
 """Operations whose duration describes the server. The others wait for new data, or serve pages."""

@@ -23,10 +23,8 @@ from twisted.python.logfile import LogFile
 
 from dstreams.config import LogFilter
 from dstreams.telemetry.ecs import EcsFormat
-from dstreams.telemetry.levels import LevelFilter
 from dstreams.telemetry.lines import LineWriter, Output, Syslog, Unbuffered
-from dstreams.telemetry.observer import LogObserver
-from dstreams.telemetry.text import text_line
+from dstreams.telemetry.logs import LevelFilter, LogObserver, text_line
 
 DEFAULT_FILE = "twistd.log"
 """Where a daemon logs unless told otherwise."""

@@ -18,10 +18,9 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.protocol.producers import unpack
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import Pending, as_deferred
 from dstreams.runtime.progress import Progress
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.acid.faults import Undecided
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.disk import File

@@ -9,13 +9,13 @@ from attrs import frozen
 from twisted.logger import LogEvent, LogLevel
 
 from dstreams.config import parse_log_filter
+from dstreams.http.access_log import NEVER, RequestEvents, RequestFields, least_status
 from dstreams.http.errors import problem_response
-from dstreams.http.events import NEVER, RequestEvents, RequestFields, least_status
 from dstreams.http.messages import HeadCacheEntry, Request, Response
 from dstreams.http.observing import Observed
 from dstreams.protocol.problems import InsufficientStorage, InternalError, NotFound, Unavailable
 from dstreams.telemetry.histograms import Histogram
-from dstreams.telemetry.levels import LevelFilter
+from dstreams.telemetry.logs import LevelFilter
 
 FIELDS = RequestFields(b"/v1/stream/", "memory")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.protocol.percent import percent_decode
+from dstreams.protocol.names import percent_decode
 
 
 class PercentDecodeTests:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dstreams.runtime.waiters import Waiters
+from dstreams.runtime.pending import Waiters
 
 
 class WaitersTests:

@@ -20,8 +20,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from dstreams.model.changes import Change, Create, Delete, Touch
-from dstreams.runtime.clocks import Clocks
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.acid import AcidStorage
 from dstreams.storage.acid.group import home
 from dstreams.storage.acid.layout import Layout

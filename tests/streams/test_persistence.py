@@ -9,9 +9,8 @@ from twisted.internet.task import Clock
 
 from dstreams.protocol.content_types import DEFAULT
 from dstreams.protocol.problems import NotFound
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.threads import run_inline
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.files.store import FileStorage
 from dstreams.streams.creating import CreateRequest
 from dstreams.streams.expiry import PERSIST_INTERVAL

@@ -27,10 +27,9 @@ from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Change
 from dstreams.model.state import StreamState
 from dstreams.protocol.offsets import format_offset
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import Pending, PendingCommit
 from dstreams.runtime.progress import Progress
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.damage import DamageLog
 from dstreams.storage.interface import ByteSource, Charges, FileRange, Storage, StorageError, Verified
 from dstreams.storage.memory import MemoryStorage

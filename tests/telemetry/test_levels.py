@@ -6,7 +6,7 @@ import pytest
 from twisted.logger import LogLevel
 
 from dstreams.config import parse_log_filter
-from dstreams.telemetry.levels import LevelFilter
+from dstreams.telemetry.logs import LevelFilter
 
 LEVELS = [level.name for level in LogLevel.iterconstants()]
 

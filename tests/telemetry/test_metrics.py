@@ -17,7 +17,7 @@ from dstreams import server
 from dstreams.config import Config
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.transport.connections import Connections
-from dstreams.runtime.clocks import Clocks
+from dstreams.runtime.timers import Clocks
 from dstreams.server import assemble
 from dstreams.services.admission import Admission
 from dstreams.storage.memory import MemoryStorage

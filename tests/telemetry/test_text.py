@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from dstreams.telemetry.fields import REQUESTS
-from dstreams.telemetry.text import text_line
+from dstreams.telemetry.logs import text_line
 
 
 def logged(format_: str, **members: object) -> LogEvent:

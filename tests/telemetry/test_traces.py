@@ -14,10 +14,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dstreams.config import Config
-from dstreams.http.events import RequestFields
+from dstreams.http.access_log import RequestFields, RequestSpans
 from dstreams.http.http1.channel import HttpFactory
 from dstreams.http.messages import Response
-from dstreams.http.spans import RequestSpans
 from dstreams.http.transport.connections import Connections
 from dstreams.runtime.startup import StartupError, StartupPhase
 from dstreams.server import assemble

@@ -21,7 +21,7 @@ from dstreams.config import LogFilter
 from dstreams.telemetry import twistd
 from dstreams.telemetry.fields import REQUESTS
 from dstreams.telemetry.lines import FLUSH_SECONDS, Output, Syslog
-from dstreams.telemetry.observer import LogObserver
+from dstreams.telemetry.logs import LogObserver
 from dstreams.telemetry.repeats import AT_ONCE, SECONDS
 from dstreams.telemetry.twistd import Destination, build_observer, destination
 

@@ -49,14 +49,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dstreams.http.http1.deadline import Deadline
 from dstreams.http.http1.framing import BodyTooLarge, FramingError
 from dstreams.http.http1.head_cache import HeadCache
 from dstreams.http.http1.heads import RequestHead
 from dstreams.http.http1.output_buffer import OutputBuffer
 from dstreams.http.http1.reader import RequestReader
-from dstreams.http.http1.status_lines import CONTINUE
-from dstreams.http.http1.writer import ResponseWriter
+from dstreams.http.http1.writer import CONTINUE, ResponseWriter
 from dstreams.http.messages import Request, Response
 from dstreams.http.transport.bodies import stop_body
 from dstreams.http.transport.connections import Connections, HttpStatistics
@@ -67,7 +65,7 @@ from dstreams.http.transport.limits import LARGE_READ_BYTES, LARGE_TLS_READ_BYTE
 from dstreams.http.transport.replies import DateLine
 from dstreams.http.transport.sockets import Transport, unsent_bytes
 from dstreams.runtime.pending import Pending, PendingCommit
-from dstreams.runtime.timers import TimerWheel, slice_end
+from dstreams.runtime.timers import Deadline, TimerWheel, slice_end
 
 _log = Logger()
 

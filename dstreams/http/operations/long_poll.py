@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from dstreams.http.caching import NO_STORE
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
-from dstreams.http.operations.queries import read_query
+from dstreams.http.operations.read import read_query
 from dstreams.http.operations.slices import answer
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor

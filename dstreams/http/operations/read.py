@@ -7,12 +7,12 @@ from twisted.internet.defer import Deferred
 from dstreams.http import caching
 from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
-from dstreams.http.operations.queries import read_query
 from dstreams.http.operations.slices import answer
 from dstreams.model.state import StreamState
 from dstreams.protocol.json_mode import wrap
 from dstreams.protocol.offsets import NOW
 from dstreams.protocol.positions import position_lines
+from dstreams.protocol.queries import ReadQuery, parse_read_query
 from dstreams.streams.reading import Slice
 
 
@@ -39,3 +39,14 @@ def _tail_only(state: StreamState) -> Response:
         + position_lines(state.tail, closed=state.closed, up_to_date=True)
     )
     return Response(200, head, wrap(b"") if state.config.content_type.is_json else b"")
+
+
+def read_query(request: Request) -> ReadQuery:
+    """Return the parsed query of a read (PROTOCOL 5.6 to 5.8).
+
+    :raise ProtocolError: if it is malformed.
+    """
+    query = request.facts.query
+    if query is None:
+        query = request.facts.query = parse_read_query(request.query)
+    return query

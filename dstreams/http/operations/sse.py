@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from dstreams.http.context import Context
 from dstreams.http.messages import Frame, Request, Response, Sink
 from dstreams.http.operations.long_poll import nothing_new
-from dstreams.http.operations.queries import read_query
+from dstreams.http.operations.read import read_query
 from dstreams.model.state import StreamState
 from dstreams.protocol.cursors import interval, next_cursor
 from dstreams.protocol.headers import LAST_EVENT_ID_KEY

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.runtime.pending import Waiters
 from dstreams.runtime.threads import Run
-from dstreams.runtime.waiters import Waiters
 from dstreams.storage.acid.faults import StoreFailed, fault
 from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
 

@@ -42,9 +42,9 @@ from twisted.python.failure import Failure
 
 from dstreams.model.catalog import Catalog
 from dstreams.model.changes import Append, Change, Delete, concerned
+from dstreams.runtime.pending import Waiters
 from dstreams.runtime.sharded import SHARD_MASK, SHARD_SHIFT, ShardedDict
 from dstreams.runtime.threads import Run
-from dstreams.runtime.waiters import Waiters
 from dstreams.storage.disk import Disk, is_passing, storage_error
 from dstreams.storage.files.catalog import CatalogFile, Coverage
 from dstreams.storage.files.data_files import DataFiles, Unwritten

@@ -48,7 +48,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dstreams.runtime.waiters import Waiters
+from dstreams.runtime.pending import Waiters
 from dstreams.storage.disk import Disk, File, copy_file, is_passing, storage_error, write_all, write_pieces
 from dstreams.storage.files.segments import (
     DURABLE_BEFORE,

@@ -36,8 +36,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dstreams.runtime.pending import Waiters
 from dstreams.runtime.threads import Run
-from dstreams.runtime.waiters import Waiters
 from dstreams.storage.disk import Disk, File, write_all
 
 _log = Logger()

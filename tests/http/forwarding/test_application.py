@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 import dstreams
 from dstreams.config.schema import Config, Identity, Proxy, Transport
-from dstreams.http.events import RequestFields
+from dstreams.http.access_log import RequestFields
 from dstreams.http.forwarding import application as application_module
 from dstreams.http.forwarding.application import WARNING_SECONDS, ForwardingApplication
 from dstreams.http.http1.channel import HttpChannel

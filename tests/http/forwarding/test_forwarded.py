@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstreams.http.forwarding.application import TrustedProxies
 from dstreams.http.forwarding.headers import MAX_PROXIES, read_forwarded, read_x_forwarded
 from dstreams.http.forwarding.headers import ForwardedRequest as Forwarded
-from dstreams.http.forwarding.trust import TrustedProxies
 
 TRUSTS = TrustedProxies.parse(["10.0.0.0/8", "fd00::/8"]).trusts
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstreams.http.forwarding import trust
-from dstreams.http.forwarding.trust import TrustedProxies
+from dstreams.http.forwarding import application as trust
+from dstreams.http.forwarding.application import TrustedProxies
 
 
 class TrustTests:
@@ -49,7 +49,7 @@ class TrustTests:
 
     def test_bounded_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """However many peers there are, few are remembered."""
-        monkeypatch.setattr(trust, "_MOST_KNOWN", 10)
+        monkeypatch.setattr(trust, "_MOST_PEERS", 10)
         proxies = TrustedProxies.parse(["10.0.0.0/8"])
         for number in range(100):
             assert proxies.trusts(f"10.0.0.{number}")

@@ -10,8 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from dstreams.http.messages import Request, Response
-from dstreams.http.pages.application import PagesApplication
-from dstreams.http.pages.hosts import AllowedHosts
+from dstreams.http.pages.application import AllowedHosts, PagesApplication
 from dstreams.http.pages.page import Page
 
 LOOPBACK: IAddress = IPv4Address("TCP", "127.0.0.1", 9090)

@@ -20,10 +20,9 @@ from dstreams.model.changes import Append
 from dstreams.protocol.content_types import parse_content_type
 from dstreams.protocol.problems import SequenceConflict, StreamClosed, Unavailable
 from dstreams.protocol.producers import Producer
-from dstreams.runtime.clocks import Clocks
 from dstreams.runtime.pending import as_deferred
 from dstreams.runtime.threads import run_inline
-from dstreams.runtime.timers import TimerWheel
+from dstreams.runtime.timers import Clocks, TimerWheel
 from dstreams.storage.files import segments
 from dstreams.storage.files import store as store_module
 from dstreams.storage.files.records import encode

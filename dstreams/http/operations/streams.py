@@ -1,4 +1,4 @@
-"""PUT: create a stream or a fork (PROTOCOL 5.1, 4.2)."""
+"""PUT, HEAD and DELETE: create, describe and delete streams (PROTOCOL 4.2, 5.1, 5.4, 5.5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dstreams.http.context import Context
 from dstreams.http.messages import Request, Response
 from dstreams.protocol import headers
 from dstreams.protocol.content_types import parse_content_type
-from dstreams.protocol.expiry import parse_expires_at, parse_ttl
+from dstreams.protocol.expiry import format_expires_at, parse_expires_at, parse_ttl
+from dstreams.protocol.headers import STREAM_EXPIRES_AT, STREAM_TTL
 from dstreams.protocol.names import encode_name, parse_name
 from dstreams.protocol.offsets import NOW, parse_offset
 from dstreams.protocol.positions import position_lines
@@ -86,3 +87,24 @@ def _location(context: Context, request: Request, name: str) -> bytes:
     path = request.root + context.settings.prefix + encode_name(name)
     host = request.headers.get(b"host")
     return b"%b://%b%b" % (request.scheme, host, path) if host else path
+
+
+_TTL = STREAM_TTL + b": %d\r\n"
+_EXPIRES_AT = STREAM_EXPIRES_AT + b": %b\r\n"
+
+
+def metadata(context: Context, request: Request, name: str) -> Response:
+    """Describe the stream: 200. Doesn't renew its TTL."""
+    state = context.streams.find(name)
+    config = state.config
+    head = NO_STORE + config.content_type.line + position_lines(state.tail, closed=state.closed)
+    if config.ttl is not None:
+        head += _TTL % config.ttl
+    if config.expires_at is not None:
+        head += _EXPIRES_AT % format_expires_at(config.expires_at)
+    return Response(200, head)
+
+
+def delete(context: Context, request: Request, name: str) -> Pending[Response]:
+    """Delete the stream: 204."""
+    return map_result(context.streams.delete(name), lambda _: Response(204, NO_STORE))
