@@ -1,4 +1,4 @@
-"""The way from the channel to the transport: what is written in one turn leaves in one piece."""
+"""Buffers a connection's output, so that everything written in one turn is sent in one piece."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dstreams.http.transport.sockets import Transport
 
 @define(eq=False)
 class OutputBuffer:
-    """Joins what is written in one turn, and knows whether the client keeps up.
+    """Joins the writes of one turn, and notes whether the client is slower than the server.
 
-    :param transport: where the bytes go.
+    :param transport: receives the bytes.
     """
 
     _transport: Transport
     corked: bool = field(default=False, init=False)
-    """Whether writes are joined until :meth:`flush`: the channel is taking a turn."""
+    """Whether writes are joined until :meth:`flush`."""
     blocked: bool = field(default=False, init=False)
     """Whether the transport has asked for a pause."""
     _pieces: list[bytes] = field(factory=list, init=False)
@@ -27,7 +27,7 @@ class OutputBuffer:
     _flushes: int = field(default=0, init=False)
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, now or with what follows in this turn."""
+        """Send ``data`` now, or together with later writes of this turn."""
         if not self.corked:
             self._transport.write(data)
             return
@@ -39,11 +39,11 @@ class OutputBuffer:
     @property
     def sends_files(self) -> bool:
         """Whether the transport can send a file."""
-        # Its class is asked: what wraps a transport, to encrypt for example, passes on what it hasn't itself.
+        # Looked up in the class, because a wrapper (such as TLS) forwards unknown attributes to the inner transport.
         return hasattr(type(self._transport), "send_file")
 
     def send_file(self, descriptor: int, offset: int, size: int) -> int:
-        """Have the kernel send bytes of a file, as many as it takes at once; how many it were.
+        """Have the kernel send as many bytes of a file as it accepts at once, and return their number.
 
         0 unless all that was written before is with the kernel.
         """
@@ -53,23 +53,23 @@ class OutputBuffer:
         return send(descriptor, offset, size)
 
     def cork(self) -> bool:
-        """Hold back what is written; whether that was so before."""
+        """Join writes from now on. Return whether they were joined before."""
         corked, self.corked = self.corked, True
         return corked
 
     def flush(self) -> None:
-        """Send what was held back."""
+        """Send the joined writes."""
         while self._pieces:
             pieces, self._pieces, self._size = self._pieces, [], 0
             self._flushes += 1
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def mark(self) -> tuple[int, int]:
-        """The present place in what is held back, for :meth:`take_back`."""
+        """Return the current position in the joined writes, for :meth:`take_back`."""
         return self._flushes, len(self._pieces)
 
     def take_back(self, mark: tuple[int, int]) -> bool:
-        """Forget what was written since ``mark``; ``False`` when it has gone out already."""
+        """Discard the writes since ``mark``. Return ``False`` if they have been sent already."""
         flushes, count = mark
         if not self.corked or flushes != self._flushes:
             return False

@@ -1,4 +1,4 @@
-"""Streamed bodies: where they go, and the one that the channel makes itself, of large answers."""
+"""The destination of streamed bodies in HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dstreams.storage.interface import FileRange
 _log = Logger()
 
 LARGE_WRITE_BYTES = 4 * 1024
-"""From this size in bytes on, writes are interrupted at the end of a turn of the reactor. Smaller ones are cheap: they
-are bounded by those who make them (``CALLS_PER_TURN`` wake-ups a turn), and a check would cost them more."""
+"""Minimum size in bytes of a write after which the end of the turn is checked. Smaller writes are cheap: their callers
+limit their number (``CALLS_PER_TURN`` wake-ups a turn), and the check would cost more than they do."""
 
 
 @define(eq=False)
 class ChannelSink:
-    """Where one streamed body goes (a :class:`Sink`). Deaf once the body has ended or was cut off.
+    """The destination of one streamed body (a :class:`Sink`). Ignores calls after the body has ended or was aborted.
 
-    :param outlet: the connection's way out.
+    :param output: the connection's output.
     :param chunked: whether the body is sent in chunks.
-    :param missing: how many bytes are owed when the length was announced, else ``None``.
-    :param on_end: called once, with whether the body is complete as announced.
-    :param wheel: says when the turn of the reactor is over.
-    :param go_on: has the body resumed; called in a later turn.
+    :param missing: the number of bytes still to come if the length was announced, else ``None``.
+    :param on_end: called once, with whether the body is as long as announced.
+    :param wheel: determines when the turn of the reactor is over.
+    :param go_on: resumes the body; called in a later turn.
     """
 
     _output: OutputBuffer
@@ -38,11 +38,11 @@ class ChannelSink:
     _wheel: TimerWheel
     _go_on: Callable[[], None]
     waiting: bool = field(default=False, init=False)
-    """Whether the body was told to wait until it is resumed."""
+    """Whether the body waits until it is resumed."""
     _awaits_turn: bool = field(default=False, init=False)
     """Whether ``go_on`` will be called."""
     _has_turn: bool = field(default=False, init=False)
-    """Whether the body is resumed however much others did in this turn: they must not keep it waiting for ever."""
+    """Whether the body is resumed even if the turn is over, so that other work cannot delay it forever."""
     _open: bool = field(default=True, init=False)
 
     def write(self, data: bytes) -> bool:
@@ -99,7 +99,7 @@ class ChannelSink:
             self._on_end(False)
 
     def close(self) -> None:
-        """Take nothing more: the response has come to an end without the body's doing."""
+        """Ignore all further calls, because the response has ended for another reason."""
         self._open = False
 
     def wants_resumption(self) -> bool:

@@ -1,4 +1,4 @@
-"""The writing half of a connection: responses as bytes, small ones whole, others as they are produced."""
+"""Writes the responses of a connection: small ones whole, others as they are produced."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _PHRASES = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-"""RFC 9110's names, where Python's versions disagree."""
+"""Reason phrases of RFC 9110 that differ between Python's versions."""
 
 STATUS_LINES: dict[int, bytes] = {
     status.value: f"HTTP/1.1 {status.value} {_PHRASES.get(status.value, status.phrase)}\r\n".encode("ascii")
     for status in HTTPStatus
 }
-"""The first lines of responses."""
+"""The status lines, by status code."""
 
 
 def connection_line(keep_alive: bool, is_1_0: bool) -> bytes:
-    """What the client is told about the connection; nothing when it goes on as usual."""
+    """Return the ``Connection`` header line; empty if the connection stays open by default."""
     if not keep_alive:
         return b"Connection: close\r\n"
     return b"Connection: keep-alive\r\n" if is_1_0 else b""
 
 
 def unknown_status(status: int) -> bytes:
-    """The first line of a response whose status isn't among the :data:`STATUS_LINES`."""
+    """Return the status line for a status that is not in :data:`STATUS_LINES`."""
     return b"HTTP/1.1 %d Unknown\r\n" % status
 
 
@@ -52,12 +52,12 @@ _log = Logger()
 class ResponseWriter:
     """Writes one response after the other.
 
-    :param outlet: the connection's way out.
+    :param output: the connection's output.
     :param date: the ``Date`` header.
     :param on_end: called at the end of each response, with whether it is complete; if not, the client must be
         told by cutting the connection.
-    :param wheel: says when the turn of the reactor is over.
-    :param go_on: calls :meth:`resume` and sends what that yields; called in a later turn.
+    :param wheel: determines when the turn of the reactor is over.
+    :param go_on: calls :meth:`resume` and sends the result; called in a later turn.
     """
 
     _output: OutputBuffer
@@ -66,7 +66,7 @@ class ResponseWriter:
     _wheel: TimerWheel
     _go_on: Callable[[], None]
     keep_alive: bool = field(default=True, init=False)
-    """Whether the connection goes on after the present response."""
+    """Whether the connection stays open after the current response."""
     _is_1_0: bool = field(default=False, init=False)
     _is_head: bool = field(default=False, init=False)
     _body: Body | None = field(default=None, init=False)
@@ -79,22 +79,22 @@ class ResponseWriter:
 
     @property
     def version(self) -> str:
-        """The version of HTTP that the client speaks."""
+        """The HTTP version of the current request."""
         return "1.0" if self._is_1_0 else "1.1"
 
     def begin(self, is_head: bool, is_1_0: bool, keep_alive: bool) -> None:
-        """A request has come; :meth:`send` will answer it.
+        """Prepare for the response to a request, which :meth:`send` will write.
 
-        :param is_head: whether its answer is sent without the body.
-        :param is_1_0: whether it speaks HTTP/1.0.
-        :param keep_alive: whether the connection goes on after the answer.
+        :param is_head: whether the response is sent without its body.
+        :param is_1_0: whether the request is HTTP/1.0.
+        :param keep_alive: whether the connection stays open after the response.
         """
         self._is_head = is_head
         self._is_1_0 = is_1_0
         self.keep_alive = keep_alive
 
     def send(self, response: Response) -> None:
-        """Write a response, or begin to.
+        """Write a response, or its head and the first part of its body.
 
         :raises Exception: the response is unusable, and nothing of it was written.
         """
@@ -116,7 +116,7 @@ class ResponseWriter:
         self._on_end(True)
 
     def resume(self) -> None:
-        """Continue a body that waits, because the client has taken what it was sent or because of a new turn."""
+        """Continue a waiting body, because the client has received what was sent or because a new turn has begun."""
         if self._body is not None and self._sink is not None and self._sink.wants_resumption():
             try:
                 self._body.resume()
@@ -124,13 +124,13 @@ class ResponseWriter:
                 self._break_off()
 
     def stop(self) -> None:
-        """The client has gone, or was cut off: nothing more is written."""
+        """Stop writing, because the client has disconnected or was aborted."""
         body = self._let_go()
         if body is not None:
             stop_body(body)
 
     def close(self) -> None:
-        """The connection is over: stop, and drop the callbacks, which refer to what owns this object."""
+        """Stop, and drop the callbacks, because they refer to the owner of this object."""
         self.stop()
         self._on_end, self._go_on = _ignore, _nothing
 
@@ -146,7 +146,7 @@ class ResponseWriter:
         if length is not None:
             framing = b"Content-Length: %d\r\n" % length
         elif self._is_1_0:
-            self.keep_alive = False  # the end of the connection is the end of the body
+            self.keep_alive = False  # the body ends where the connection does
         else:
             framing, chunked = b"Transfer-Encoding: chunked\r\n", True
         mark = self._output.mark()
@@ -171,7 +171,7 @@ class ResponseWriter:
         self._on_end(complete)
 
     def _break_off(self) -> None:
-        """The body has raised in the middle of a response, or after its end."""
+        """Abort the response, because its body has raised an exception."""
         _log.failure("a response body failed while it was being sent")
         if self._let_go() is not None:
             self._on_end(False)
@@ -184,8 +184,8 @@ class ResponseWriter:
 
 
 def _ignore(complete: bool) -> None:
-    """What a closed writer calls at the end of a response."""
+    """Do nothing: the callback of a closed writer for the end of a response."""
 
 
 def _nothing() -> None:
-    """What a closed writer calls to go on."""
+    """Do nothing: the callback of a closed writer for resuming a body."""

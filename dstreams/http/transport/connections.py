@@ -19,21 +19,21 @@ _log = Logger()
 
 @frozen
 class HttpStatistics:
-    """What a listener's connections are doing.
+    """Figures about a listener's connections.
 
-    :param connections: open now. Each is counted below once at most, as the last of what it does.
-    :param reading: of these, in the middle of a request.
-    :param responding: of these, waiting for the application's answer.
-    :param streaming: of these, sending a streamed body.
-    :param stalled: of these, with a client that takes less than it is sent.
-    :param unsent_bytes: what the operating system hasn't taken yet of what was written.
-    :param cut_stalled: connections cut since the start, because the client took nothing.
-    :param timed_out: requests answered with 408 since the start.
-    :param refused: requests refused since the start because HTTP doesn't allow them, the timed-out included.
-    :param body_bytes: what has come of large bodies that aren't complete.
-    :param refused_bodies: bodies refused since the start because there was no room for them.
-    :param postponed: how often a connection had more to do than its share of a reactor turn, since the start.
-    :param calmed: HTTP/2 connections ended since the start with ENHANCE_YOUR_CALM.
+    :param connections: the number of open connections. Each is counted in at most one of the next three figures.
+    :param reading: the number of them in the middle of a request.
+    :param responding: the number of them that wait for the application's response.
+    :param streaming: the number of them that send a streamed body.
+    :param stalled: the number of them whose client is slower than the server.
+    :param unsent_bytes: the number of bytes written that the operating system has not accepted yet.
+    :param cut_stalled: the number of connections aborted since the start because the client received nothing.
+    :param timed_out: the number of requests answered with 408 since the start.
+    :param refused: the number of requests since the start that violated HTTP or a limit, including those timed out.
+    :param body_bytes: the number of bytes received of large incomplete bodies.
+    :param refused_bodies: the number of bodies rejected since the start because of the upload budget.
+    :param postponed: how often a connection exceeded its share of a reactor turn, since the start.
+    :param calmed: the number of HTTP/2 connections ended since the start with ENHANCE_YOUR_CALM.
     """
 
     connections: int
@@ -52,15 +52,15 @@ class HttpStatistics:
 
 
 class Connection(Protocol):
-    """What the listener knows of a channel."""
+    """A connection, as the listener sees it."""
 
     @property
     def is_reading(self) -> bool:
-        """Whether a request has begun to arrive and isn't complete."""
+        """Whether a request is incomplete."""
 
     @property
     def is_responding(self) -> bool:
-        """Whether the application owes an answer."""
+        """Whether the application's response is pending."""
 
     @property
     def is_streaming(self) -> bool:
@@ -68,31 +68,30 @@ class Connection(Protocol):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the client takes less than it is sent."""
+        """Whether the client is slower than the server."""
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and waits in this process."""
+        """The number of bytes written that are still in this process."""
 
     def retire(self) -> None:
-        """Make the answer under way the last one, or the next one when none is."""
+        """Make the current response the last one, or the next one if there is none."""
 
     def finish(self) -> None:
-        """Close after the answer under way; when there is none, after a request that is still on its way."""
+        """Close after the current response; if there is none, after a request that is already on its way."""
 
     def abort(self) -> None:
-        """Close now."""
+        """Close immediately."""
 
 
 @define(eq=False)
 class Connections:
-    """The live connections, and counters of what doesn't show in them.
+    """The open connections, and counters of past events.
 
-    What is done to all connections is done to some hundreds in each turn of the reactor; the argument ``wheel`` is that
-    reactor's.
+    An operation on all connections handles some hundreds in each turn of the reactor, whose timers are ``wheel``.
 
-    :param observer: told of every request; ``None`` when nobody wants to know, which costs nothing.
-    :param bodies: how much of their bodies may be arriving.
+    :param observer: called for every request, or ``None``.
+    :param bodies: the upload budget that they share.
     """
 
     observer: Observer | None = field(default=None, repr=False)
@@ -108,7 +107,7 @@ class Connections:
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     def lost(self, connection: Connection) -> None:
-        """Forget a connection that has closed."""
+        """Remove a connection that has closed."""
         self.live.discard(connection)
         if self.when_lost is not None:
             self.when_lost()
@@ -118,7 +117,7 @@ class Connections:
                 deferred.callback(None)
 
     def retire(self, wheel: TimerWheel) -> None:
-        """Make the current or next answer of every connection its last one."""
+        """Make the current or next response of every connection its last one."""
         self._for_each(list(self.live), lambda connection: connection.retire(), wheel)
 
     def drain(self, wheel: TimerWheel) -> Deferred[None]:
@@ -135,11 +134,11 @@ class Connections:
         return done
 
     def abort(self, wheel: TimerWheel) -> None:
-        """Cut all connections."""
+        """Abort all connections."""
         self._for_each(list(self.live), lambda connection: connection.abort(), wheel)
 
     def _for_each(self, left: list[Connection], do: Callable[[Connection], object], wheel: TimerWheel) -> None:
-        """Do something with each connection that is still open: as many as a turn allows now, the others later."""
+        """Call ``do`` with each connection that is still open: as many as a turn allows now, the others later."""
         for _ in range(min(len(left), CALLS_PER_TURN)):
             connection = left.pop()
             if connection in self.live:
@@ -153,7 +152,7 @@ class Connections:
             wheel.soon(partial(self._for_each, left, do, wheel))
 
     def statistics(self) -> HttpStatistics:
-        """A snapshot: 2 us for each connection."""
+        """Return the current figures; this takes 2 us for each connection."""
         reading = responding = streaming = stalled = unsent = 0
         for connection in self.live:
             if connection.is_streaming:

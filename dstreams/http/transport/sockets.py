@@ -10,7 +10,7 @@ from twisted.protocols.policies import ProtocolWrapper
 
 
 class Transport(Protocol):
-    """What is asked of a transport: parts of ITransport, IConsumer and IPushProducer."""
+    """The methods of a transport that are called: parts of ITransport, IConsumer and IPushProducer."""
 
     def write(self, data: bytes) -> None:
         """See ITransport."""
@@ -38,12 +38,16 @@ class Transport(Protocol):
 
 
 def unsent_bytes(transport: object) -> int:
-    """The bytes, 0 when that is unknown. Below TLS they are counted encrypted."""
+    """Return the number of bytes written to a transport that are still in this process, or 0 if it is unknown.
+
+    Below TLS they are counted encrypted. No interface of Twisted reports this, so private attributes are read, and only
+    when metrics are requested.
+    """
     if isinstance(transport, ProtocolWrapper):
         return unsent_bytes(transport.transport)
     if isinstance(transport, FileDescriptor):
         inside: Any = transport
         waiting: int = len(inside.dataBuffer) - inside.offset + getattr(inside, "_tempDataLen", 0)
         return waiting
-    told = getattr(transport, "unsent_bytes", 0)
-    return told if isinstance(told, int) else 0
+    reported = getattr(transport, "unsent_bytes", 0)
+    return reported if isinstance(reported, int) else 0
