@@ -1,29 +1,30 @@
-"""The HTTP/1.1 channel: requests from a connection's bytes, responses back, strictly in order.
+"""The HTTP/1.1 channel: reads requests from a connection's bytes and writes the responses, strictly in order.
 
-A connection is in one of a few phases::
+A connection is in one of these phases::
 
-    HEAD ----> BODY ----> RESPONDING ----> HEAD ...               the usual round
+    HEAD ----> BODY ----> RESPONDING ----> HEAD ...               the usual sequence
       |          |          ^    |
-      |          |          |    +-------> DRAINING ---> HEAD     answered early; a short body is dropped
-      +----------+--refused-+    |
-                                 +-------> LINGERING --> CLOSING  the last answer came before the client
+      |          |          |    +-------> DRAINING ---> HEAD     answered early; a short body is discarded
+      +---------error-------+    |
+                                 +-------> LINGERING --> CLOSING  the last response was written before the client
                                  |                                had sent everything
                                  +-----------------------------> CLOSING
 
-``_serve`` is the only loop: it takes steps while there is input to take them on, and then writes. So
-pipelined requests neither recurse nor wait for each other's writes.
+``_serve`` is the only loop: it processes the input, and then writes. So pipelined requests neither recurse nor wait
+for each other's writes.
 
-A client that sends a lot at once gets its share of each turn of the reactor: what is left when the turn is over
-(``TimerWheel.turn_is_over``) is postponed. Then nothing more is read, and the connection continues in the next
-turns, in short steps that alternate with those of all others that wait (``TimerWheel.in_slices``).
+A client that sends much at once gets a share of each turn of the reactor. What is left when the turn is over
+(``TimerWheel.turn_is_over``) is postponed: nothing more is read, and the connection continues in the next turns, in
+short steps that alternate with those of other connections (``TimerWheel.in_slices``).
 
-Where a body isn't wanted the request is judged by its head (``Application.validate_head``), and what remains of the
-body is dropped: a connection that is closed with unread bytes is reset, and the reset destroys the answer.
+A request is validated by its head while its body is incomplete (``Application.validate_head``). If it is rejected, the
+rest of the body is discarded, because a connection that is closed with unread bytes is reset, and the reset destroys
+the response.
 
-The same bytes get the same answers however they are cut. Therefore, whether a connection survives an early
-answer depends on the announced length, never on what has arrived: bodies of up to ``drain_bytes`` are dropped
-and the connection goes on; longer ones, chunked ones and those announced by ``Expect`` are judged before
-anything else, and an early answer to them ends the connection.
+The same bytes get the same responses however they are divided into segments. So it depends on the announced length of a
+body, never on what has arrived, whether the connection survives an early response: bodies of up to ``drain_bytes`` are
+discarded, and the connection stays open; for longer bodies, chunked bodies and those announced by ``Expect``, the head
+is always validated first, and an early response ends the connection.
 """
 
 from __future__ import annotations
@@ -71,19 +72,19 @@ _log = Logger()
 
 
 class Phase(Enum):
-    """What a connection is doing."""
+    """The phase of a connection."""
 
     HEAD = "waiting for a request, or in the middle of its head"
     BODY = "reading a request's body"
     RESPONDING = "the application has the request, or its response is being sent"
-    DRAINING = "dropping the rest of a body that was answered early"
+    DRAINING = "discarding the rest of a body that was answered early"
     ENDING = "the last response is written; closed at the end of this turn"
-    LINGERING = "nothing more is written; what the client still sends is dropped"
+    LINGERING = "nothing more is written; what the client still sends is discarded"
     CLOSING = "the transport has been asked to close"
     CLOSED = "gone"
 
 
-# Bound once: looking a member up in its class takes 0.15 us, and a request does so about ten times.
+# Bound once, because looking up a member in its class takes 0.15 us, about ten times a request.
 _HEAD = Phase.HEAD
 _BODY = Phase.BODY
 _RESPONDING = Phase.RESPONDING
@@ -100,11 +101,11 @@ class HttpChannel(protocol.Protocol):
     """One HTTP/1.1 connection.
 
     :param exchange: asks the application.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
+    :param wheel: timers, and the clock for durations.
+    :param limits: limits on what a client may send, and how slowly.
     :param date: the ``Date`` header, shared by all connections.
-    :param connections: the connections that this one belongs to.
-    :param heads: reads the requests' heads.
+    :param connections: the set that this connection belongs to.
+    :param head_cache: parses the heads of requests, and caches them.
     """
 
     _exchange: Exchange
@@ -121,51 +122,51 @@ class HttpChannel(protocol.Protocol):
     _scheme: bytes = field(default=b"http", init=False)
     _peer: str = field(default="", init=False)
     _large_read: int = field(default=LARGE_READ_BYTES, init=False)
-    """Segments that are longer count as a part of the work of a turn."""
+    """Longer segments count as work of a turn."""
     _reader: RequestReader = field(init=False)
     _output: OutputBuffer = field(init=False)
     _writer: ResponseWriter = field(init=False)
     _deadline: Deadline = field(init=False)
     _most_unjudged: int = field(init=False)
-    """The longest body that isn't judged by its head when it has arrived with it."""
+    """Maximum length of a body that is not validated early if it has arrived together with its head."""
     _registered: bool = field(default=False, init=False)
-    """Whether this is the transport's producer."""
+    """Whether the channel is registered as the transport's producer."""
     _reading_paused: bool = field(default=False, init=False)
     _blocked_since: float = field(default=0.0, init=False)
     _retiring: bool = field(default=False, init=False)
-    """Whether the next answer is the last one."""
+    """Whether the next response is the last one."""
     _finishing: bool = field(default=False, init=False)
-    """Whether the server stops: a client that has nothing to ask isn't waited for."""
+    """Whether the server is shutting down, so that idle connections are closed."""
     _postponed: bool = field(default=False, init=False)
-    """Whether it continues in later turns of the reactor, and isn't read from until then."""
+    """Whether work is postponed to later turns of the reactor. Nothing is read until then."""
     _postponed_at: float = field(default=0.0, init=False)
 
     # Per request.
     _request: Request | None = field(default=None, init=False)
     _pending: Deferred[Response] | PendingCommit[Response] | None = field(default=None, init=False)
-    """What the application answers when it can."""
+    """The application's response, while it is pending."""
     _asked_at: float = field(default=0.0, init=False)
-    """When its head was complete; only where an observer wants to know."""
+    """The time at which the head was complete; set only if there is an observer."""
     _until: float = field(default=inf, init=False)
-    """When a head, or the rest of a body that is dropped, must have arrived."""
+    """The deadline for a head, or for the rest of a body that is discarded."""
     _body_since: float = field(default=0.0, init=False)
     _held: int = field(default=0, init=False)
-    """What is counted of its body in ``Connections.bodies``."""
+    """The number of bytes of its body that the upload budget counts."""
     _unread: int = field(default=0, init=False)
-    """How many bytes are still to be dropped."""
+    """The number of bytes still to be discarded."""
     _linger: bool = field(default=False, init=False)
-    """Whether the client may still be sending when the last answer has been written."""
+    """Whether the client may still be sending after the last response."""
 
-    # -- what the listener asks
+    # -- called by the listener
 
     @property
     def is_reading(self) -> bool:
-        """Whether a request has begun to arrive and isn't complete."""
+        """Whether a request is incomplete."""
         return self._phase is _BODY or (self._phase is _HEAD and self._reader.available > 0)
 
     @property
     def is_responding(self) -> bool:
-        """Whether the application owes an answer."""
+        """Whether the application's response is pending."""
         return self._pending is not None
 
     @property
@@ -175,54 +176,54 @@ class HttpChannel(protocol.Protocol):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the client takes less than it is sent."""
+        """Whether the client is slower than the server."""
         return self._output.blocked
 
     @property
     def http_version(self) -> str:
-        """The version of HTTP that the present request is in."""
+        """The HTTP version of the current request."""
         return self._writer.version
 
     @property
     def peer(self) -> str:
-        """The address at the other end."""
+        """The address of the peer."""
         return self._peer
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and waits in this process."""
+        """The number of bytes written that are still in this process."""
         return unsent_bytes(self._transport)
 
     def retire(self) -> None:
-        """Make the answer under way the last one, or the next one when none is.
+        """Make the current response the last one, or the next one if there is none.
 
-        Requests that had arrived and were postponed are all answered.
+        Requests that have arrived and are postponed are still answered.
         """
         self._retiring = True
         if self._phase is _RESPONDING or self._phase is _BODY:
             self._writer.keep_alive = not self._is_last(0)
 
     def finish(self) -> None:
-        """Close after the answer under way; when there is none, after a request that is still on its way."""
+        """Close after the current response; if there is none, after a request that is already on its way."""
         self.retire()
         self._finishing = True
         if self._phase is _HEAD and not self._output.corked:
             self._serve()
 
     def abort(self) -> None:
-        """Close now, whatever is under way."""
+        """Close immediately."""
         self._transport.abortConnection()
 
-    # -- what the transport tells
+    # -- called by the transport
 
     def connectionMade(self) -> None:
-        """Begin to listen to the client."""
+        """Initialize the connection, and start to wait for a request."""
         transport = self._transport = cast("Transport", self.transport)
         secure = ISSLTransport.providedBy(transport) or INegotiated.providedBy(transport)
         if ITCPTransport.providedBy(transport):
             tcp = cast("ITCPTransport", transport)
             tcp.setTcpNoDelay(True)
-            # TLS has no half-close, and its transport would pass ours on to the socket below it.
+            # TLS has no half-close, and its transport would forward one to the socket below it.
             self._half_closeable = None if secure else tcp
         self._scheme = b"https" if secure else b"http"
         self._large_read = LARGE_TLS_READ_BYTES if secure else LARGE_READ_BYTES
@@ -232,7 +233,7 @@ class HttpChannel(protocol.Protocol):
         self._output = OutputBuffer(transport)
         self._writer = ResponseWriter(self._output, self._date, self._response_ended, self._wheel, self._continue_body)
         self._deadline = Deadline(self._wheel, self._deadline_passed)
-        # Not only for streamed bodies: a client that sends requests and reads no answers must not fill the
+        # Not only for streamed bodies: a client that sends requests and reads no responses must not fill the
         # transport's buffer either.
         transport.registerProducer(self, True)
         self._registered = True
@@ -240,12 +241,12 @@ class HttpChannel(protocol.Protocol):
         self._deadline.move(self._wheel.seconds() + self._limits.idle_timeout)
 
     def dataReceived(self, data: bytes) -> None:
-        """Use what has arrived, as far as it goes."""
+        """Process the received bytes."""
         phase, output = self._phase, self._output
         if phase is _HEAD and not self._reader.buffered and not output.corked and not output.blocked:
             end = data.find(b"\r\n\r\n") + 4
             head = self._head_cache.known.get(data[:end]) or self._head_cache.recognize(data[:end])
-            # What is judged by its head alone isn't served like this: see the top of the module.
+            # Requests that must be validated by their heads first take the slow path; see the module's docstring.
             if (
                 head is not None
                 and len(data) - end == head.content_length
@@ -264,7 +265,7 @@ class HttpChannel(protocol.Protocol):
             self._postpone()
 
     def readConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
-        """The client has closed its side: it may still read, but will send nothing more."""
+        """Note that the client will send nothing more; it may still read."""
         self._reader.ended = True
         if self._wheel.turn_is_over():  # many clients have left at once
             self._wheel.take_turn(self._input_ended)
@@ -272,7 +273,7 @@ class HttpChannel(protocol.Protocol):
             self._input_ended()
 
     def _input_ended(self) -> None:
-        """Do what the end of the client's input asks for."""
+        """Close the connection, or finish what is in progress, after the end of the input."""
         if self._phase is _CLOSED:
             return
         if self._phase is _LINGERING:
@@ -283,10 +284,10 @@ class HttpChannel(protocol.Protocol):
             self._serve()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 (Twisted's name)
-        """Our side is closed, as was asked for."""
+        """Do nothing: the half-close was requested here."""
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
-        """The connection is gone: let go of everything."""
+        """Release everything, because the connection is closed."""
         self._phase = _CLOSED
         self._registered = False
         # Dropping callbacks cuts reference cycles: a closed connection is freed at once, not by the garbage collector.
@@ -307,7 +308,7 @@ class HttpChannel(protocol.Protocol):
             observer.abandoned(request, self._asked_at, self)
 
     def pauseProducing(self) -> None:
-        """The client takes less than it is sent."""
+        """Pause writing, because the client is slower than the server."""
         if not self._output.blocked:
             self._output.blocked = True
             self._blocked_since = self._wheel.seconds()
@@ -315,27 +316,27 @@ class HttpChannel(protocol.Protocol):
                 self._settle()
 
     def resumeProducing(self) -> None:
-        """The client has taken what it was sent."""
+        """Continue writing, because the client has received what was sent."""
         self._output.blocked = False
         self._continue_body()
 
     def _continue_body(self) -> None:
-        """Send more of a streamed body, and serve what follows if it ends."""
+        """Send more of a streamed body, and if it ends, process the next request."""
         corked = self._output.cork()
         self._writer.resume()
         if not corked:
             self._serve()
 
     def stopProducing(self) -> None:
-        """The transport is gone; it says so by :meth:`connectionLost`."""
+        """Do nothing: :meth:`connectionLost` follows."""
 
     # -- turns
 
     def _serve(self, over: Callable[[], bool] | None = None) -> bool:
-        """Take a turn: use the input as far as time and the client's taking of the answers allow, and send these.
+        """Process the input and send the responses, as far as time and a slow client allow.
 
-        :param over: says when the time has passed; by default when this turn of the reactor is over.
-        :return: whether there is more to do, which was postponed.
+        :param over: returns whether the time is over; by default at the end of the reactor's turn.
+        :return: whether work was postponed.
         """
         output = self._output
         output.corked = True
@@ -343,7 +344,7 @@ class HttpChannel(protocol.Protocol):
         while held_up:
             more = self._take_steps(over or self._wheel.turn_is_over)
             held_up = output.blocked
-            # Still corked: a transport that asks for a pause in the middle of this write isn't closed there.
+            # Still corked, so that the channel is not closed inside this write if the transport asks for a pause.
             output.flush()
             held_up = held_up and not output.blocked
         output.corked = False
@@ -354,9 +355,9 @@ class HttpChannel(protocol.Protocol):
         return False
 
     def _serve_whole(self, head: RequestHead, body: bytes) -> None:
-        """Take a short turn: all that has come is one request, with a head that is known.
+        """Process a segment that is exactly one request with a cached head.
 
-        It does what :meth:`_serve` would do, and saves 1.1 us of 5.6 (``python -m bench.application``).
+        It does the same as :meth:`_serve`, and saves 1.1 us of 5.6 (``python -m bench.application``).
         """
         output = self._output
         output.corked = True
@@ -372,10 +373,10 @@ class HttpChannel(protocol.Protocol):
             output.corked = False
             self._settle()
         else:
-            output.corked = False  # nothing is written, and no deadline runs that means anything now
+            output.corked = False  # nothing is written, and no deadline applies now
 
     def _take_steps(self, over: Callable[[], bool]) -> bool:
-        """Use the input; whether that ended because the time was over."""
+        """Process the input. Return whether this ended because the time was over."""
         while not self._output.blocked:
             phase = self._phase
             if phase is _HEAD:
@@ -397,7 +398,7 @@ class HttpChannel(protocol.Protocol):
     # -- later turns
 
     def _postpone(self) -> None:
-        """Continue in the next turns; until then nothing is read, and no time passes for the client."""
+        """Postpone work to the next turns. Until then nothing is read, and no deadline of the client runs."""
         phase = self._phase
         if self._output.blocked or phase is _ENDING or phase is _CLOSING or phase is _CLOSED:
             return
@@ -413,16 +414,16 @@ class HttpChannel(protocol.Protocol):
             self._wheel.in_slices(self._continue()).addErrback(self._continuing_failed)
 
     def _continue(self) -> Iterator[None]:
-        """Do what was postponed, step by step."""
+        """Do the postponed work step by step."""
         while self._take_step():
             yield
         self._postponed = False
 
     def _take_step(self) -> bool:
-        """Do a part of what was postponed; whether there is more."""
+        """Do a part of the postponed work. Return whether there is more."""
         phase = self._phase
         if phase is _CLOSED or phase is _CLOSING or self._output.blocked:
-            return False  # what is left is served when the client has taken its answers
+            return False  # the rest is processed when the client has received its responses
         if phase is _LINGERING:
             if self._unread >= 0:
                 self._go_on_reading()
@@ -441,7 +442,7 @@ class HttpChannel(protocol.Protocol):
     # -- the end of a turn
 
     def _settle(self) -> None:
-        """At the end of a turn: note how long what comes next may take."""
+        """Set the deadline at the end of a turn, for whatever comes next."""
         phase = self._phase
         if self._reader.trim() and phase is _HEAD and not self._output.blocked:
             if self._finishing or self._reader.ended:
@@ -464,7 +465,7 @@ class HttpChannel(protocol.Protocol):
             if self._until == inf:
                 self._until = now + limits.head_timeout
             if self._finishing:
-                # The beginning of a head isn't a request yet: it doesn't hold up the end for long.
+                # The beginning of a head is not a request yet, so it delays the shutdown only a little.
                 self._until = min(self._until, now + limits.last_head_timeout)
             self._deadline.move(self._until)
         elif phase is _BODY:
@@ -478,7 +479,7 @@ class HttpChannel(protocol.Protocol):
         self._bound_input(phase is _RESPONDING or self._output.blocked)
 
     def _bound_input(self, waiting: bool) -> None:
-        """Keep what is read ahead within its bound while an answer is awaited or not taken."""
+        """Limit the bytes read ahead while a response is pending, or while the client does not receive it."""
         if not waiting or self._reader.available <= self._limits.read_ahead_bytes:
             if self._reading_paused:
                 self._go_on_reading()
@@ -538,7 +539,7 @@ class HttpChannel(protocol.Protocol):
         return self._reader.has_more
 
     def _begin_body(self, head: RequestHead, request: Request) -> None:
-        """A head is complete whose body isn't, or is large, or is asked for: judge it, then read the body."""
+        """Validate a head whose body is incomplete, large, or announced by ``Expect``; then read the body."""
         length, available = head.content_length, self._reader.available
         max_bytes = self._exchange.application.max_body_bytes
         early = self._exchange.validate_head(request)
@@ -582,9 +583,9 @@ class HttpChannel(protocol.Protocol):
         return self._reader.has_more
 
     def _hold_body(self, request: Request) -> bool:
-        """Count what has come of a body; whether it has to be answered now, because there is no room for more."""
+        """Count the received bytes of a body. Return whether it is rejected because the upload budget is exceeded."""
         bodies, received = self._connections.bodies, self._reader.body_received
-        if received > bodies.most:  # to come again later wouldn't help it
+        if received > bodies.most:  # a retry would not help
             return self._refuse(request, self._exchange.refuse_too_large(request))
         held = bodies.hold(self._held, received)
         self._held = max(0, held)
@@ -598,7 +599,7 @@ class HttpChannel(protocol.Protocol):
         self._connections.bodies.free(held)
 
     def _drain(self) -> bool:
-        """Drop what has arrived of a body that was answered early."""
+        """Discard what has arrived of a body that was answered early."""
         self._unread -= self._reader.skip(self._unread)
         if not self._unread:
             self._phase, self._until = _HEAD, inf
@@ -607,9 +608,9 @@ class HttpChannel(protocol.Protocol):
         return not self._unread and self._reader.has_more
 
     def _is_last(self, body_bytes: int) -> bool:
-        """Whether a connection that retires does so with the present request.
+        """Whether the current request is the last one of a retiring connection.
 
-        :param body_bytes: how long its body is that comes next.
+        :param body_bytes: the length of the body that follows its head.
         """
         return not (self._postponed and self._reader.holds_head(body_bytes))
 
@@ -633,8 +634,8 @@ class HttpChannel(protocol.Protocol):
             answer.addCallbacks(self._answered, self._not_answered).addErrback(_log_failure)
 
     def _answered(self, response: Response) -> None:
-        """The application's answer has come, in this turn or in one of its own."""
-        if self._pending is None:  # the client had gone
+        """Send the application's response, in the turn of the request or in a later one."""
+        if self._pending is None:  # the client has disconnected
             if not isinstance(response.body, bytes):
                 stop_body(response.body)
             return
@@ -657,10 +658,10 @@ class HttpChannel(protocol.Protocol):
             self._answered(self._exchange.failed(self._request, "answering a request failed", failure))
 
     def _give_up_waiting(self) -> None:
-        """The client has closed its side while it waits for an answer.
+        """Handle a client that has closed its side while it waits for a response.
 
-        One that waits for news has most likely gone: the wait is cancelled, and what that yields is sent. One
-        that has changed something, or downloads something, may well wait for the end.
+        A client that waits for new data has most likely disconnected: the wait is cancelled, and its result is sent. A
+        client that has changed something, or downloads something, may well wait for the end.
         """
         body = self._writer.body
         if body is not None and body.length is None:
@@ -671,7 +672,7 @@ class HttpChannel(protocol.Protocol):
             self._pending.cancel()
 
     def _is_unwanted(self) -> bool:
-        """Whether a failing answer would interest nobody: a look at something, by a client that has left."""
+        """Whether nobody needs a failed response: that of a GET whose client has closed its side."""
         return self._reader.ended and self._request is not None and self._request.method == b"GET"
 
     def _refuse(self, request: Request | None, response: Response) -> bool:
@@ -693,7 +694,7 @@ class HttpChannel(protocol.Protocol):
     # -- answering
 
     def _send(self, response: Response) -> None:
-        """Write a response, or begin to; :meth:`_response_ended` is called when it is complete."""
+        """Write a response, or start to write it; :meth:`_response_ended` is called when it is complete."""
         observer = self._connections.observer
         if observer is not None:
             observer.answered(self._request, response, self._asked_at, self)
@@ -701,13 +702,13 @@ class HttpChannel(protocol.Protocol):
             self._writer.send(response)
         except Exception:
             self._writer.send(self._exchange.failed(self._request, "writing a response failed"))
-        self._request = None  # a live body may last for hours, and has taken what it needs
+        self._request = None  # a live body may last for hours, and does not need it
 
     def _answer_early(self, response: Response, unread: int | None) -> None:
         """Answer before the body has arrived.
 
-        :param unread: the body's length when it is to be dropped and the connection goes on, ``None`` when
-            the connection ends with this answer.
+        :param unread: the length of the body, if it is discarded and the connection stays open; ``None`` if the
+            connection ends with this response.
         """
         self._phase = _RESPONDING
         self._free_body()
@@ -719,7 +720,7 @@ class HttpChannel(protocol.Protocol):
         self._send(response)
 
     def _response_ended(self, complete: bool) -> None:
-        """The response has been written, in this turn or in one of its own."""
+        """Enter the next phase after a response has been written."""
         if not complete:
             self._phase = _CLOSING
             self._transport.abortConnection()
@@ -736,10 +737,10 @@ class HttpChannel(protocol.Protocol):
     # -- the end
 
     def _end_idle(self) -> None:
-        """Close a connection on which nothing is asked.
+        """Close an idle connection.
 
-        When the server stops, a request may have crossed with that. Closing at once would reset the connection
-        under a client that has done nothing wrong, so there is a moment to answer that one.
+        At shutdown, a request may already be on its way. Closing at once would reset the connection of a client that
+        has done nothing wrong, so there is a moment in which that request is still answered.
         """
         if self._reader.ended:
             self._lose()
@@ -750,7 +751,7 @@ class HttpChannel(protocol.Protocol):
             self._go_on_reading()
 
     def _end_connection(self) -> None:
-        """Close; gently, when the client may still be sending."""
+        """Close, after lingering if the client may still be sending."""
         if self._reader.ended or not (self._linger or self._unread or self._reader.available):
             self._lose()
             return
@@ -766,61 +767,61 @@ class HttpChannel(protocol.Protocol):
         self._reader.clear()
 
     def _drop(self, count: int) -> None:
-        """Count what a lingering client still sends; beyond the bound let it wait for the end."""
+        """Count what a lingering client still sends; beyond the limit, stop reading until the deadline."""
         self._unread -= count
         if self._unread < 0 and not self._reading_paused:
             self._reading_paused = True
             self._transport.pauseProducing()
 
     def _lose(self) -> None:
-        """Close when everything is sent; a client that doesn't take it is cut."""
+        """Close when everything is sent, or abort if the client does not receive it in time."""
         self._phase = _CLOSING
         self._unregister()
         self._deadline.move(self._wheel.seconds() + self._limits.stall_timeout)
         self._transport.loseConnection()
 
     def _unregister(self) -> None:
-        """A transport doesn't close while a producer is registered and paused."""
+        """Unregister as the producer, because a transport does not close while its producer is paused."""
         if self._registered:
             self._registered = False
             self._transport.unregisterProducer()
 
 
 class HttpFactory(ConnectionFactory[HttpChannel]):
-    """Makes the channels of a listener, and keeps track of them."""
+    """Makes the channels of a listener."""
 
     _head_cache: HeadCache | None = None
 
     def make(self) -> HttpChannel:
-        """A channel; all of them know the same heads by heart."""
+        """Return a new channel. All channels share a head cache."""
         if self._head_cache is None:
             self._head_cache = HeadCache(self._limits)
         return HttpChannel(self._exchange, self._wheel, self._limits, self._date, self._connections, self._head_cache)
 
     def retire(self) -> None:
-        """Give every connection one more answer: it says that the connection closes. New ones are still taken."""
+        """Make every connection's next response its last; new connections are still accepted."""
         super().retire()
         self._connections.retire(self._wheel)
 
     def drain(self) -> Deferred[None]:
-        """Close connections after their current answer, idle ones after ``last_head_timeout``; take no new ones.
+        """Close connections after their current response, idle ones after ``last_head_timeout``; accept no new ones.
 
-        :return: fires when all are gone. May be called again, and cancelled.
+        :return: fires when all are closed. It may be called again, and cancelled.
         """
         self.refuse_connections()
         return self._connections.drain(self._wheel)
 
     def abort(self) -> None:
-        """Cut the connections that are left."""
+        """Abort the remaining connections."""
         self._connections.abort(self._wheel)
 
     def statistics(self) -> HttpStatistics:
-        """What the connections are doing, and what was done to them."""
+        """Return figures about the connections."""
         return self._connections.statistics()
 
 
 def _text_address(address: IAddress) -> str:
-    """The host part of an address; empty for one that has none, such as a UNIX socket's."""
+    """Return the host part of an address; empty if it has none, as for a UNIX socket."""
     host: Any = getattr(address, "host", "")
     return host if isinstance(host, str) else ""
 
