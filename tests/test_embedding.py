@@ -22,7 +22,7 @@ from dstreams.config.schema import Config, Server
 from dstreams.config.schema import Storage as StorageConfig
 from dstreams.embedding import FLUSH_SECONDS, MountedStreams
 from dstreams.storage.interface import StorageError
-from tests.support.engine import DelayedStorage
+from tests.support.engine import DelayedStorage, failures  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("failures")
 

@@ -125,7 +125,7 @@ def _wrong_position() -> Iterator[Sabotage]:
 def _recovery_trusts_the_cache() -> Iterator[Sabotage]:
     """What recovery has read isn't made durable before more is written."""
 
-    def begin(self: Journal, found: Replay, spare: File | None = None, grown: int = 0) -> None:
+    def begin(self: Journal, found: Replay, spare: File | None = None, grown: int = 0, _: object = None) -> None:
         found.read.clear()
         found.last = None
         honest(self, found, spare, grown)
@@ -139,7 +139,7 @@ def _recovery_trusts_the_cache() -> Iterator[Sabotage]:
 def _recovery_keeps_what_lies_behind() -> Iterator[Sabotage]:
     """Segments behind the end of the log stay."""
 
-    def begin(self: Journal, found: Replay, spare: File | None = None, grown: int = 0) -> None:
+    def begin(self: Journal, found: Replay, spare: File | None = None, grown: int = 0, _: object = None) -> None:
         with patch.object(Mount, "unlink", lambda *_: None):
             honest(self, found, spare, grown)
 

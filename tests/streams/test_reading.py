@@ -104,7 +104,7 @@ class ForkTests:
             assert engine.fork(str(depth), str(depth - 1), b"%d" % depth).status == 201
         refused = engine.fork("4", "3")
         assert (refused.status, refused.problem["code"]) == (409, "FORK_TOO_DEEP")
-        assert "at the end of 3 forks" in str(refused.problem["detail"])
+        assert "3 forks deep" in str(refused.problem["detail"])
         request = engine.request("PUT", "4", None, stream_forked_from="/v1/stream/3")
         early = engine.application.validate_head(request)
         assert early is not None

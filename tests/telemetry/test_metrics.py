@@ -16,7 +16,6 @@ from twisted.internet.task import Clock
 from dstreams import server
 from dstreams.config import Config
 from dstreams.http.http1.channel import HttpFactory
-from dstreams.http.transport.connections import Connections
 from dstreams.runtime.timers import Clocks
 from dstreams.server import assemble
 from dstreams.services.admission import Admission
@@ -48,10 +47,8 @@ class Server:
         self.assembly = assemble(self.storage, self.config, self.clock, lambda: True, clocks, Histogram())
         self.assembly.streams.open()
         instruments = self.assembly.instruments
-        observer = instruments.observer
-        self.factory = HttpFactory(self.assembly.application, self.assembly.wheel, connections=Connections(observer))
+        self.factory = self.assembly.site.http1
         if instruments.sources is not None:
-            instruments.sources.connections.append(self.factory.statistics)
             instruments.sources.admission = Admission(int, self.clock.seconds, "a key", 500)
 
     def ask(self, method: str, target: str, body: bytes = b"") -> Connected:
@@ -321,7 +318,7 @@ class PlaceTests:
         main = self.ask(server, server.factory)
         if server.assembly.admin is None:
             return main, None
-        return main, self.ask(server, HttpFactory(server.assembly.admin, server.assembly.wheel))
+        return main, self.ask(server, server.assembly.admin.http1)
 
     def ask(self, server: Server, factory: HttpFactory) -> int:
         (answer,) = read_answers(Connected(factory=factory).send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"))
