@@ -58,26 +58,26 @@ from dstreams.runtime.timers import Timer, TimerWheel, slice_end
 _log = Logger()
 
 FRAME_BYTES = 16 * 1024
-"""The most that one stream sends before it is the next one's turn."""
+"""Maximum number of bytes that one stream sends before the next stream does."""
 
 RESETS_AT_ONCE = 200
 RESETS_PER_SECOND = 20
-"""How many streams a client may take back: asking and taking back costs it nothing (CVE-2023-44487)."""
+"""Limits on streams that a client resets. Opening and resetting a stream costs it nothing (CVE-2023-44487)."""
 
 CONTROL_FRAMES_AT_ONCE = 10_000
 CONTROL_FRAMES_PER_SECOND = 1_000
-"""How many frames a client may send that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty
-DATA, CONTINUATION, and what is unknown (CVE-2019-9511 to 9518, CVE-2024-27316)."""
+"""Limits on frames that carry neither a request nor a part of its body: PING, SETTINGS, PRIORITY, WINDOW_UPDATE,
+RST_STREAM, empty DATA, CONTINUATION, and unknown frames (CVE-2019-9511 to 9518, CVE-2024-27316)."""
 
 CONTROL_FRAMES_PER_ANSWER = 10
-"""How many more it may send for each frame of an answer. Go's client sends two WINDOW_UPDATE for each 4 KiB, which are
-eight for one of our frames; Envoy allows ten."""
+"""Number of control frames that a client may send in addition for each frame of a response. Go's client sends two
+WINDOW_UPDATE for each 4 KiB, which makes eight for one of our frames; Envoy allows ten."""
 
 _ANY_STREAM = 2**31 - 1
-"""The highest number a stream can have."""
+"""The highest possible stream number."""
 
 LOOK_SECONDS = 5.0
-"""How often a connection looks for what has taken too long."""
+"""Seconds between checks of a connection's deadlines."""
 
 
 @implementer(IPushProducer)
@@ -86,10 +86,10 @@ class Http2Connection(protocol.Protocol):
     """One HTTP/2 connection, after its handshake.
 
     :param exchange: asks the application.
-    :param wheel: timers, and the time that durations are measured in.
-    :param limits: what a client may send, and how slowly.
+    :param wheel: timers, and the clock for durations.
+    :param limits: limits on what a client may send, and how slowly.
     :param date: the ``Date`` header, shared by all connections.
-    :param connections: the connections that this one belongs to.
+    :param connections: the set that this connection belongs to.
     """
 
     _exchange: Exchange
@@ -108,15 +108,15 @@ class Http2Connection(protocol.Protocol):
     _streams: dict[int, Http2Stream] = field(factory=dict, init=False)
     _ready: deque[Http2Stream] = field(factory=deque, init=False)
     _starved: set[Http2Stream] = field(factory=set, init=False)
-    """Those that have something to send and no room in a window."""
+    """Streams with output that no flow-control window has space for."""
     _draining: dict[int, Http2Stream] = field(factory=dict, init=False)
-    """Those that were answered early, and whose bodies are still coming."""
+    """Streams that were answered early and whose bodies still arrive."""
     _corked: bool = field(default=False, init=False)
-    """Whether this is in the middle of a turn, at whose end everything is sent."""
+    """Whether output is collected, to be sent at the end of the turn."""
     _retiring: bool = field(default=False, init=False)
-    """Whether the client was asked to leave."""
+    """Whether a GOAWAY was sent for a shutdown."""
     _finishing: bool = field(default=False, init=False)
-    """Whether no more requests are served."""
+    """Whether new requests are rejected."""
     _closing: bool = field(default=False, init=False)
     _closing_since: float = field(default=0.0, init=False)
     _blocked_since: float = field(default=0.0, init=False)
@@ -124,28 +124,28 @@ class Http2Connection(protocol.Protocol):
     _resets: float = field(default=0.0, init=False)
     _reset_at: float = field(default=0.0, init=False)
     _calm: float = field(default=0.0, init=False)
-    """How many control frames the client may send now."""
+    """The number of control frames that the client may send now."""
     _calm_at: float = field(default=0.0, init=False)
     _postponed: bool = field(default=False, init=False)
-    """Whether this continues in later turns of the reactor, and isn't read from until then."""
+    """Whether work is postponed to later turns of the reactor. Nothing is read until then."""
     _postponed_at: float = field(default=0.0, init=False)
     _timer: Timer | None = field(default=None, init=False)
 
-    # -- what the listener and the observer ask
+    # -- called by the listener and the observer
 
     @property
     def peer(self) -> str:
-        """The address at the other end."""
+        """The address of the peer."""
         return self._peer
 
     @property
     def is_reading(self) -> bool:
-        """Whether a request has begun to arrive and isn't complete."""
+        """Whether a request is incomplete."""
         return any(stream.is_reading for stream in self._streams.values())
 
     @property
     def is_responding(self) -> bool:
-        """Whether the application owes an answer."""
+        """Whether a response of the application is pending."""
         return any(stream.pending is not None for stream in self._streams.values())
 
     @property
@@ -155,29 +155,29 @@ class Http2Connection(protocol.Protocol):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the client takes less than it is sent, on one stream or on all."""
+        """Whether the client is slower than the server, on one stream or on all."""
         return self.blocked or any(stream.stuck_since is not None for stream in self._streams.values())
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and waits in this process."""
+        """The number of bytes written that are still in this process."""
         return unsent_bytes(self._transport) + sum(stream.queued for stream in self._streams.values())
 
     def retire(self) -> None:
-        """Ask the client to take its next requests elsewhere; those that it sends all the same are answered."""
+        """Ask the client to send its next requests elsewhere. Those that it still sends here are answered."""
         self._retiring = True
         if self._timer is not None and not self._closing:
             self._ask_to_leave(_ANY_STREAM)
 
     def finish(self) -> None:
-        """Close when the requests under way are answered, those included that are still on their way."""
+        """Close when all requests are answered, including those already on their way."""
         if self._closing or self._finishing:
             return
         self.retire()
         self._wheel.call_later(self._limits.last_head_timeout, self._refuse_requests)
 
     def _refuse_requests(self) -> None:
-        """Take no more requests (RFC 9113 section 6.8)."""
+        """Reject new requests (RFC 9113 section 6.8)."""
         if not (self._finishing or self._closing):
             self._finishing = True
             self._ask_to_leave(self._h2.highest_inbound_stream_id)
@@ -189,18 +189,18 @@ class Http2Connection(protocol.Protocol):
         :param last_stream: the number of the last stream that is served.
         """
         self._flush()
-        # Not by h2, which takes nothing more once it has said so.
+        # Not through h2, which accepts no frames after it has sent one.
         frame = GoAwayFrame(last_stream_id=last_stream, error_code=ErrorCodes.NO_ERROR)
         self._transport.write(frame.serialize())
 
     def abort(self) -> None:
-        """Close now, whatever is under way."""
+        """Close immediately."""
         self._transport.abortConnection()
 
-    # -- what the transport tells
+    # -- called by the transport
 
     def connectionMade(self) -> None:
-        """Tell the client what it may do, and begin to listen to it."""
+        """Send the settings, and start to wait for requests."""
         transport = self._transport = cast("Transport", self.transport)
         if ITCPTransport.providedBy(transport):
             cast("Any", transport).setTcpNoDelay(True)
@@ -218,7 +218,7 @@ class Http2Connection(protocol.Protocol):
             self._ask_to_leave(_ANY_STREAM)
 
     def dataReceived(self, data: bytes) -> None:
-        """Use what has arrived, and send what that yields."""
+        """Process the received bytes, and send the results."""
         if self._closing:
             return
         try:
@@ -232,7 +232,7 @@ class Http2Connection(protocol.Protocol):
             self._postpone()
 
     def _serve(self, over: Callable[[], bool]) -> None:
-        """Read frames until the time is over, and send what that yields."""
+        """Process frames until the time is over, and send the results."""
         corked, self._corked = self._corked, True
         more = False
         while self._h2.holds_frame and not self._closing:
@@ -271,7 +271,7 @@ class Http2Connection(protocol.Protocol):
                 act(self, event)
 
     def _end_broken(self, error: ProtocolError) -> None:
-        """End a connection whose client broke the protocol; h2 has put a GOAWAY with the reason in line."""
+        """Close a connection whose client violated the protocol; h2 has queued a GOAWAY with the reason."""
         _log.debug("an HTTP/2 client broke the protocol: {error}", error=error)
         self._connections.refused += 1
         self._flush()
@@ -285,7 +285,7 @@ class Http2Connection(protocol.Protocol):
         return self._calm >= 0
 
     def _calm_down(self) -> None:
-        """End a connection whose client keeps the server busy and asks for nothing."""
+        """Close a connection whose client keeps the server busy without requests."""
         self._connections.refused += 1
         self._connections.calmed += 1
         self._close(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -293,7 +293,7 @@ class Http2Connection(protocol.Protocol):
     # -- later turns
 
     def _postpone(self) -> None:
-        """Continue in the next turns; until then nothing is read, and no time passes for the client."""
+        """Postpone work to the next turns. Until then nothing is read, and no deadline of the client runs."""
         if self._postponed or self._closing:
             return
         self._postponed = True
@@ -304,7 +304,7 @@ class Http2Connection(protocol.Protocol):
         self._wheel.in_slices(self._continue()).addErrback(self._continuing_failed)
 
     def _continue(self) -> Iterator[None]:
-        """Do what was postponed, step by step."""
+        """Do the postponed work step by step."""
         while not self._closing:
             self._serve(slice_end(STEP_SECONDS))
             if not self._h2.holds_frame and (self.blocked or not self._ready):
@@ -330,7 +330,7 @@ class Http2Connection(protocol.Protocol):
         self._transport.abortConnection()
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:  # noqa: ARG002 (Twisted's)
-        """The connection is gone: let go of everything."""
+        """Release everything, because the connection is closed."""
         self._closing = self._corked = True
         if self._timer is not None:
             self._timer.cancel()
@@ -343,7 +343,7 @@ class Http2Connection(protocol.Protocol):
         self._connections.lost(self)
 
     def pauseProducing(self) -> None:
-        """The client takes less than it is sent: nor is more read of it, whose answers would pile up."""
+        """Pause writing and reading, because the client is slower than the server and responses would pile up."""
         if not self.blocked:
             self.blocked = True
             self._blocked_since = self._wheel.seconds()
@@ -351,7 +351,7 @@ class Http2Connection(protocol.Protocol):
                 self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The client has taken what it was sent."""
+        """Continue, because the client has received what was sent."""
         if self.blocked:
             self.blocked = False
             if not self._postponed:
@@ -359,15 +359,15 @@ class Http2Connection(protocol.Protocol):
             self._send()
 
     def stopProducing(self) -> None:
-        """The transport is gone; it says so by :meth:`connectionLost`."""
+        """Do nothing: :meth:`connectionLost` follows."""
 
-    # -- what the client does
+    # -- events from the client
 
     def _request_received(self, event: RequestReceived) -> None:
         number = event.stream_id
         assert number is not None
         if self._finishing:
-            # It didn't know yet. Nothing was done, so that it may try again elsewhere.
+            # The client did not know yet. Nothing was done, so it may retry elsewhere.
             with suppress(ProtocolError):  # it has taken it back by itself
                 self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
@@ -387,7 +387,7 @@ class Http2Connection(protocol.Protocol):
             self._begin_body(stream, request)
 
     def _begin_body(self, stream: Http2Stream, request: Request) -> None:
-        """A head that announces a body is complete: judge it, then let the body come."""
+        """Validate a head that announces a body; then wait for the body."""
         length, most = request.content_length, self._exchange.application.max_body_bytes
         early = self._exchange.validate_head(request)
         if early is not None:
@@ -409,7 +409,7 @@ class Http2Connection(protocol.Protocol):
         number, data = event.stream_id, event.data
         assert number is not None
         assert data is not None
-        # Whether it is wanted or not, so that the other streams' bodies go on.
+        # Even if it is not needed, so that the bodies of other streams continue.
         self._h2.acknowledge_received_data(event.flow_controlled_length, number)
         stream = self._streams.get(number)
         if stream is None:
@@ -423,7 +423,7 @@ class Http2Connection(protocol.Protocol):
                 self._answer(stream, self._exchange.refuse_busy(stream.request))
 
     def _drop(self, number: int, count: int) -> None:
-        """A part of a body that was answered early has come."""
+        """Discard a part of a body that was answered early."""
         stream = self._draining.get(number)
         if stream is not None:
             stream.received += count
@@ -431,7 +431,7 @@ class Http2Connection(protocol.Protocol):
                 self._stop_draining(stream)
 
     def _stop_draining(self, stream: Http2Stream) -> None:
-        """Tell a client that its body isn't wanted: it should have seen the answer by now."""
+        """Reset a stream whose body is not needed; the client should have seen the response by now."""
         self._draining.pop(stream.id, None)
         self._reset(stream, ErrorCodes.NO_ERROR)
 
@@ -446,8 +446,8 @@ class Http2Connection(protocol.Protocol):
     def _stream_reset(self, event: StreamReset) -> None:
         self._draining.pop(event.stream_id, None)
         stream = self._streams.get(event.stream_id)
-        # Without a stream it was answered already, or broken off. h2 reads a whole segment before it tells of any of
-        # it, so a stream that is asked for and taken back in one is over before its answer can be sent.
+        # Without a stream, it was answered already, or aborted. h2 reads a whole segment before it reports any event,
+        # so a stream that is opened and reset in one segment has ended before its response can be sent.
         if stream is not None:
             self._forget(stream)
         now = self._wheel.seconds()
@@ -465,13 +465,13 @@ class Http2Connection(protocol.Protocol):
             self._line_up(stream)
 
     def _feed_starved(self, _: Event | None = None) -> None:
-        """There may be room again on any stream."""
+        """Queue all streams that waited for a flow-control window."""
         starved, self._starved = self._starved, set()
         for stream in starved:
             self._line_up(stream)
 
     def _terminated(self, event: ConnectionTerminated) -> None:
-        """The client opens no more streams; those that are open go on, unless it says that something is wrong."""
+        """Handle a GOAWAY: open streams continue, unless it reports an error."""
         if event.error_code:
             self._lose()
         else:
@@ -524,7 +524,7 @@ class Http2Connection(protocol.Protocol):
     # -- answering
 
     def _answer(self, stream: Http2Stream, response: Response) -> None:
-        """Send a response's head, and begin to send its body."""
+        """Send a response's head, and start to send its body."""
         request, body = stream.request, response.body
         observer = self._connections.observer
         if observer is not None:
@@ -540,7 +540,7 @@ class Http2Connection(protocol.Protocol):
         try:
             self._h2.send_headers(stream.id, fields, end_stream=ends)
         except ProtocolError:
-            # The client has taken the request back, in frames that are still to be looked at.
+            # The client has reset the stream, in frames that are not processed yet.
             if not isinstance(body, bytes):
                 stop_body(body)
             self._forget(stream)
@@ -554,18 +554,18 @@ class Http2Connection(protocol.Protocol):
             stream.ended = True
             self._line_up(stream)
         else:
-            # The head leaves now: a live body may have nothing to say for a while.
+            # The head is sent now, because a live body may be silent for a while.
             self.has_output(stream)
             stream.send_body(BytesBody(body) if isinstance(body, bytes) else body)
 
     def has_output(self, stream: Http2Stream) -> None:
-        """There is something to send, or nothing more will come."""
+        """Queue a stream that has output, or that has ended."""
         if stream.queued or stream.ended:
             self._line_up(stream)
         self._send()
 
     def break_off(self, stream: Http2Stream) -> None:
-        """The response can't be completed: the client must not take it for whole."""
+        """Reset a stream whose response cannot be completed, so that the client does not mistake it for complete."""
         if stream.id in self._streams:
             self._reset(stream, ErrorCodes.INTERNAL_ERROR)
             self._forget(stream)
@@ -581,9 +581,9 @@ class Http2Connection(protocol.Protocol):
             self._ready.append(stream)
 
     def _send(self, over: Callable[[], bool] | None = None) -> None:
-        """Send what is in line, as far as time, the client and the transport allow.
+        """Send the queued output, as far as time, the client and the transport allow.
 
-        :param over: says when the time has passed; by default when this turn of the reactor is over.
+        :param over: returns whether the time is over; by default at the end of the reactor's turn.
         """
         if self._corked or self._closing:
             return
@@ -605,13 +605,13 @@ class Http2Connection(protocol.Protocol):
             self._lose()
 
     def _send_frame(self, stream: Http2Stream) -> int:
-        """Send one frame; how many bytes it took."""
+        """Send one frame, and return the number of its bytes."""
         if stream.id not in self._streams:
             return 0
         try:
             return self._send_some(stream)
         except ProtocolError:
-            # The client has taken the request back, in frames that are still to be looked at.
+            # The client has reset the stream, in frames that are not processed yet.
             self._forget(stream)
             return 0
 
@@ -644,10 +644,10 @@ class Http2Connection(protocol.Protocol):
             self._transport.write(data)
 
     def _sent(self, stream: Http2Stream) -> None:
-        """The response is complete."""
+        """Remove a stream whose response is complete."""
         if stream.is_open:
-            # It came early. The rest is dropped, as on HTTP/1.1: clients such as curl 7.88 throw the answer away when
-            # the stream is reset behind it, though RFC 9113 (section 8.1) allows that.
+            # The response was early. The rest of the body is discarded, as in HTTP/1.1: clients such as curl 7.88
+            # discard the response if a reset follows it, although RFC 9113 (section 8.1) allows the reset.
             self._draining[stream.id] = stream
             stream.now, stream.received = self._wheel.seconds(), 0
         self._forget(stream)
@@ -667,7 +667,7 @@ class Http2Connection(protocol.Protocol):
     # -- time
 
     def _look(self) -> None:
-        """See what has taken too long."""
+        """Check the deadlines."""
         now, limits = self._wheel.seconds(), self._limits
         self._timer = self._wheel.call_later(LOOK_SECONDS, self._look)
         if self._closing:
@@ -709,13 +709,13 @@ class Http2Connection(protocol.Protocol):
     # -- the end
 
     def _close(self, code: ErrorCodes) -> None:
-        """Tell the client why, and close."""
+        """Send a GOAWAY with the reason, and close."""
         self._h2.close_connection(code)
         self._flush()
         self._lose()
 
     def _lose(self) -> None:
-        """Close when everything is sent; :meth:`_look` cuts a client that doesn't take it."""
+        """Close when everything is sent; :meth:`_look` aborts if the client does not receive it in time."""
         if self._closing:
             return
         self._closing = True
@@ -723,7 +723,7 @@ class Http2Connection(protocol.Protocol):
         for stream in list(self._streams.values()):
             self._forget(stream)
         self._draining.clear()
-        # A transport doesn't close while a producer is registered and paused.
+        # A transport does not close while its producer is paused.
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
@@ -736,5 +736,5 @@ class Http2Factory(ConnectionFactory[Http2Connection]):
     """Makes HTTP/2 connections."""
 
     def make(self) -> Http2Connection:
-        """What speaks on a new connection."""
+        """Return a new connection."""
         return Http2Connection(self._exchange, self._wheel, self._limits, self._date, self._connections)

@@ -14,23 +14,23 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 from dstreams.http.transport.limits import HttpLimits
 
 MAX_STREAMS = 100
-"""Requests at a time on one connection; what RFC 9113 (section 6.5.2) recommends as the least."""
+"""Maximum number of concurrent requests on one connection: the minimum that RFC 9113 (section 6.5.2) recommends."""
 
 _FRAME_HEAD_BYTES = 9
 
 STREAM_WINDOW = 256 * 1024
 CONNECTION_WINDOW = 1024 * 1024
-"""How many bytes of bodies a client may send ahead, on one stream and on all of them together."""
+"""Maximum number of bytes of bodies that a client may send ahead, on one stream and on all of them together."""
 
 
 class _Frames(FrameBuffer):
-    """h2's buffer of received bytes, which gives out one frame for each time that it is asked to."""
+    """h2's buffer of received bytes, changed to return one frame at a time."""
 
     def __init__(self) -> None:
         super().__init__(server=True)
         self.asked = False
         self.control = 0
-        """How many control frames were given out: all that bring neither a request nor a part of its body."""
+        """The number of control frames returned: those that carry neither a request nor a part of its body."""
 
     def __next__(self) -> Frame:
         if not self.asked:
@@ -47,7 +47,7 @@ class _Frames(FrameBuffer):
 
     @property
     def holds_frame(self) -> bool:
-        """Whether a whole frame waits, or one that is longer than allowed."""
+        """Whether a complete frame is buffered, or a part of one that is longer than allowed."""
         data = self._data
         if len(data) < _FRAME_HEAD_BYTES:
             return False
@@ -56,7 +56,7 @@ class _Frames(FrameBuffer):
 
 
 class Conversation(H2Connection):
-    """h2's connection, which lets streams that are open go on when one side says that it will open no more.
+    """h2's connection, changed so that open streams continue after a GOAWAY.
 
     It reads one frame at a time, so that the same bytes have the same effect however they are cut.
     """
@@ -68,16 +68,16 @@ class Conversation(H2Connection):
         self.incoming_buffer = _Frames()
 
     def feed(self, data: bytes) -> None:
-        """Take received bytes, to be read by :meth:`read_frame`.
+        """Add received bytes, to be read by :meth:`read_frame`.
 
         :raises ProtocolError: the client doesn't speak HTTP/2.
         """
         self.receive_data(data)
 
     def read_frame(self) -> list[Event]:
-        """Read one frame, of which ``holds_frame`` has said that it is there.
+        """Read one frame; call it only if ``holds_frame`` is true.
 
-        :return: what it means; nothing for a part of something.
+        :return: its events; none for a part of something.
         :raises ProtocolError: the frame breaks the protocol.
         """
         self.incoming_buffer.asked = True
@@ -85,16 +85,16 @@ class Conversation(H2Connection):
 
     @property
     def holds_frame(self) -> bool:
-        """Whether a whole frame has arrived and wasn't read."""
+        """Whether a complete frame is waiting to be read."""
         return self.incoming_buffer.holds_frame
 
     def take_control_frames(self) -> int:
-        """How many control frames were read since this was asked last."""
+        """Return the number of control frames read since the last call."""
         count, self.incoming_buffer.control = self.incoming_buffer.control, 0
         return count
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Event]]:
-        """Pass the news on. h2 would regard the connection as closed, and refuse to send what is under way."""
+        """Report the event only. h2 would regard the connection as closed, and reject the output of open streams."""
         event = ConnectionTerminated()
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id
@@ -102,15 +102,15 @@ class Conversation(H2Connection):
 
     @property
     def awaits_too_much(self) -> bool:
-        """Whether the frame that is arriving is longer than allowed: h2 says so when it is complete, at 16 MiB."""
+        """Whether the arriving frame is longer than allowed. h2 would report it only when all 16 MiB have arrived."""
         arrived = self.incoming_buffer._data  # noqa: SLF001 (its only way to be known)
         return len(arrived) >= 3 and int.from_bytes(arrived[:3], "big") > self.max_inbound_frame_size
 
 
 def begin(limits: HttpLimits) -> Conversation:
-    """h2's side of a new connection, with what the client may do in line to be sent."""
-    # What we send is right by construction (lower-case names, no connection headers); checking it takes as long as
-    # the rest of a small response.
+    """Return h2's side of a new connection, with the server's settings queued."""
+    # The output is correct by construction (lower-case names, no connection headers); checking it takes as long as the
+    # rest of a small response.
     config = H2Configuration(
         client_side=False,
         header_encoding=None,

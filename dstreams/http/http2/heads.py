@@ -1,4 +1,4 @@
-"""Heads of HTTP/2: from a request's fields to a :class:`Request`, and from a :class:`Response` to fields.
+"""Heads in HTTP/2: converts a request's fields to a :class:`Request`, and a :class:`Response` to fields.
 
 The form of the fields (names, pseudo-headers, no connection headers, :authority the same as Host) is checked by h2;
 here are the rules that requests of every version keep.
@@ -18,17 +18,17 @@ Field = tuple[bytes, bytes]
 """The name and the value of a header, or of a pseudo-header, whose name begins with a colon."""
 
 _TARGET = re.compile(rb"/[!\"$-~]*")
-"""What may be a path and a query: visible ASCII without a fragment."""
+"""A path and query: visible ASCII without a fragment."""
 
 _OF_A_CONNECTION = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-"""What HTTP/2 says with frames; as headers they make a response malformed (RFC 9113 section 8.2.2)."""
+"""Headers that HTTP/2 replaces by frames; they would make a response malformed (RFC 9113 section 8.2.2)."""
 
 
 def read_head(fields: Iterable[Field], limits: HttpLimits, peer: str) -> Request:
-    """The request that a block of fields makes; its body is still to come.
+    """Convert a block of fields to a request without its body.
 
     :param fields: the pseudo-headers and the headers, in the order of arrival.
-    :param limits: their size and number are held against these.
+    :param limits: limits on their size and number.
     :param peer: the client's address in text form.
     :raises HeadFault: the request can't be served.
     """
@@ -57,11 +57,11 @@ def read_head(fields: Iterable[Field], limits: HttpLimits, peer: str) -> Request
 
 
 def response_fields(status: int, head: bytes, date: bytes, length: int | None) -> list[Field]:
-    """A response's head as fields.
+    """Return a response's head as fields.
 
     :param head: header lines, each ended by CRLF.
     :param date: the ``Date`` line.
-    :param length: what ``content-length`` says; ``None``: nothing.
+    :param length: the value of ``content-length``; ``None`` for no such header.
     """
     fields = [(b":status", b"%d" % status)]
     for line in (head + date).split(b"\r\n"):
@@ -96,7 +96,7 @@ def _split_target(method: bytes, target: bytes | None, limits: HttpLimits) -> tu
 
 
 def _set_host(headers: dict[bytes, bytes], authority: bytes | None) -> None:
-    """Let ``host`` say what ``:authority`` says (RFC 9113 section 8.3.1)."""
+    """Set ``host`` to the value of ``:authority`` (RFC 9113 section 8.3.1)."""
     if authority is not None:
         headers[b"host"] = authority
     host = headers.get(b"host")

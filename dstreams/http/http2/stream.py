@@ -1,4 +1,4 @@
-"""One HTTP/2 stream: a request as it arrives, and its response as it leaves."""
+"""One HTTP/2 stream: a request while it arrives, and its response while it is sent."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _log = Logger()
 
 
 class Owner(Protocol):
-    """What a stream asks of its connection."""
+    """The methods of the connection that a stream calls."""
 
     @property
     def blocked(self) -> bool:
-        """Whether the client takes nothing on this connection."""
+        """Whether the client is slower than the server on this connection."""
 
     def has_output(self, stream: Http2Stream) -> None:
-        """There is something to send, or nothing more will come."""
+        """Queue a stream that has output, or that has ended."""
 
     def break_off(self, stream: Http2Stream) -> None:
-        """The response can't be completed."""
+        """Reset a stream whose response cannot be completed."""
 
 
 @define(eq=False)
 class Http2Stream:
-    """A request, and where the body of its response goes (a ``Sink``).
+    """A request, and the destination of the body of its response (a ``Sink``).
 
     :param owner: the connection.
     :param id: the stream's number.
-    :param now: when it began.
-    :param bodies: how much of all requests' bodies may be arriving.
-    :param request: the request; ``None`` when its head couldn't be read.
+    :param now: the time at which it began.
+    :param bodies: the upload budget.
+    :param request: the request; ``None`` if its head could not be read.
     """
 
     owner: Owner
@@ -51,43 +51,43 @@ class Http2Stream:
     request: Request | None = None
 
     asked_at: float = field(default=0.0, init=False)
-    """When its head was complete; only where an observer wants to know."""
+    """The time at which the head was complete; set only if there is an observer."""
     is_open: bool = field(default=True, init=False)
     """Whether the client may still send on it."""
     is_reading: bool = field(default=False, init=False)
-    """Whether the body of the request is awaited."""
+    """Whether the body of the request is incomplete."""
     last_byte: float = field(default=0.0, init=False)
     pending: Deferred[Response] | PendingCommit[Response] | None = field(default=None, init=False)
-    """The application's answer, while it isn't there yet."""
+    """The application's response, while it is pending."""
     body: Body | None = field(default=None, init=False)
     """The streamed body that is being sent."""
     missing: int | None = field(default=None, init=False)
-    """How many bytes of it are still owed, when its length was announced."""
+    """The number of its bytes still to come, if its length was announced."""
     waiting: bool = field(default=False, init=False)
-    """Whether the body was told to wait until the client has caught up."""
+    """Whether the body waits until the client has caught up."""
     is_ready: bool = field(default=False, init=False)
-    """Whether it is in the connection's queue of those that have something to send."""
+    """Whether it is in the connection's queue of streams with output."""
     stuck_since: float | None = field(default=None, init=False)
-    """Since when the client has left no room for what is to be sent."""
+    """The time since which the client's window has had no space for its output."""
     ended: bool = field(default=False, init=False)
     """Whether the response ends with what is queued."""
     queued: int = field(default=0, init=False)
-    """How many bytes are to be sent."""
+    """The number of queued bytes."""
     received: int = field(default=0, init=False)
     held: int = field(default=0, init=False)
-    """What is counted of the request's body in ``bodies``."""
+    """The number of bytes of the request's body that ``bodies`` counts."""
     _arrived: ReceivedBody = field(factory=ReceivedBody, init=False)
     _queue: deque[bytes] = field(factory=deque, init=False)
 
     # -- the request
 
     def await_body(self) -> None:
-        """The head is read; the body comes next."""
+        """Wait for the body."""
         self.is_reading = True
         self.last_byte = self.now
 
     def receive(self, data: bytes, now: float) -> bool:
-        """A part of the body; whether there is room for it."""
+        """Add a part of the body. Return whether the upload budget allows it."""
         self.last_byte = now
         self.received += len(data)
         held = self.bodies.hold(self.held, self.received)
@@ -97,7 +97,7 @@ class Http2Stream:
         return held >= 0
 
     def complete(self) -> Request:
-        """The body is complete: the request with it."""
+        """Return the request with its complete body."""
         request = self.request
         assert request is not None
         self.is_reading = False
@@ -106,7 +106,7 @@ class Http2Stream:
         return request
 
     def forget_request(self) -> None:
-        """The request isn't needed any more, however much of it there was."""
+        """Release the request, complete or not."""
         self.is_reading = False
         self._let_go()
         self.request = None
@@ -119,7 +119,7 @@ class Http2Stream:
     # -- the response
 
     def send_body(self, body: Body) -> None:
-        """Let a body write itself; its head has been sent."""
+        """Start a streamed body; the head has been sent."""
         self.body, self.missing = body, body.length
         try:
             body.start(self)
@@ -127,12 +127,12 @@ class Http2Stream:
             self._fail()
 
     def queue(self, data: bytes) -> None:
-        """Put bytes in line."""
+        """Queue bytes."""
         self._queue.append(data)
         self.queued += len(data)
 
     def take(self, most: int) -> bytes:
-        """At most so many bytes of those that are in line, in one piece."""
+        """Remove at most ``most`` bytes from the queue, and return them in one piece."""
         queue = self._queue
         if not queue:
             return b""
@@ -153,7 +153,7 @@ class Http2Stream:
         return first
 
     def resume(self) -> None:
-        """What was in line has been sent."""
+        """Resume the body, because the queue has been sent."""
         if self.waiting and self.body is not None:
             self.waiting = False
             try:
@@ -162,7 +162,7 @@ class Http2Stream:
                 self._fail()
 
     def stop(self) -> None:
-        """Let go of everything: the stream has ended, or the client has gone."""
+        """Release everything, because the stream has ended or the client has disconnected."""
         body, self.body = self.body, None
         if body is not None:
             stop_body(body)
@@ -173,7 +173,7 @@ class Http2Stream:
         self.queued = 0
         self.forget_request()
 
-    # -- what the body calls
+    # -- called by the body
 
     def write(self, data: bytes) -> bool:
         """See :meth:`Sink.write`."""

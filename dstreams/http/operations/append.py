@@ -13,7 +13,7 @@ from dstreams.streams.appending import Appended, AppendRequest
 
 
 def append(context: Context, request: Request, name: str) -> Pending[Response]:
-    """Append the body, close the stream, or both: 204, and 200 for what a producer stored."""
+    """Append the body, close the stream, or both: 204, or 200 if a producer's append was stored."""
     body = request.body
     assert body is not None
     appended = context.streams.append(name, request.facts.append or _read(request), body)
@@ -21,7 +21,7 @@ def append(context: Context, request: Request, name: str) -> Pending[Response]:
 
 
 def validate_append(context: Context, request: Request, name: str) -> Response | None:
-    """Answer from the head alone where that is possible."""
+    """Return the response that the head alone decides, or ``None``."""
     appended = context.streams.validate_append_head(
         name, request.facts.append or _read(request), request.content_length
     )
@@ -29,7 +29,7 @@ def validate_append(context: Context, request: Request, name: str) -> Response |
 
 
 def _read(request: Request) -> AppendRequest:
-    """What the head asks for, the same for every request with this head."""
+    """Parse the head, and cache the result for other requests with the same head."""
     given = request.headers
     asked = request.facts.append = AppendRequest(
         content_type=given.get(headers.CONTENT_TYPE_KEY),

@@ -1,4 +1,4 @@
-"""Long-poll: an answer now if there is something new, else when there is (PROTOCOL 5.7)."""
+"""Long-poll: a response as soon as there are new messages (PROTOCOL 5.7)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def long_poll(context: Context, request: Request, name: str) -> Response | Defer
 
 @define(eq=False)
 class _LongPoll:
-    """One request that may wait (a ``Watcher``)."""
+    """A request that may wait (a ``Watcher``)."""
 
     kind: ClassVar[str] = "long-poll"
     _context: Context
@@ -53,9 +53,10 @@ class _LongPoll:
     _timeout: Timer | None = field(default=None, init=False)
 
     def answer(self, state: StreamState, on_boundary: bool = True) -> Response | Deferred[Response]:
-        """The answer as things stand.
+        """Return the response for the current state.
 
-        :param on_boundary: whether the position was the tail once; it is what a client sent otherwise.
+        :param on_boundary: whether the position is known to be between messages, because it was the tail; otherwise it
+            is an offset from the client.
         """
         current = interval(self._context.clocks.wall())
         cursor = next_cursor(self._cursor, current)
@@ -67,20 +68,20 @@ class _LongPoll:
         return then(found, lambda messages: answer(self._context, self._request, messages, cursor))
 
     def wait(self, state: StreamState) -> Deferred[Response]:
-        """Wait for a publication, the time-out, or the client's leaving (it cancels)."""
+        """Wait for new messages, the time-out, or the client's disconnection, which cancels the Deferred."""
         self._waiting = Deferred(self._cancelled)
         self._context.streams.watch(state, self)
         self._timeout = self._context.wheel.call_later(self._context.settings.long_poll_timeout, self.end)
-        # The answer is made inside the Deferred: whatever fails there reaches the client, and a client that
-        # leaves while bytes are fetched cancels that, too.
+        # The response is made inside the Deferred, so that errors reach the client, and a client that disconnects while
+        # bytes are fetched cancels that too.
         return self._waiting.addCallback(self.answer)
 
     def wake(self) -> None:
-        """Something has changed; it may be nothing for this reader."""
+        """Respond if the change concerns this reader."""
         self._look(at_the_end=False)
 
     def end(self) -> None:
-        """The time is up, or the server stops."""
+        """Respond now, because of the time-out or a shutdown."""
         self._look(at_the_end=True)
 
     def _look(self, at_the_end: bool) -> None:
@@ -97,7 +98,7 @@ class _LongPoll:
                 waiting.callback(state)
 
     def _cancelled(self, waiting: Deferred[StreamState]) -> None:
-        """The client has gone, or will send nothing more: whoever still listens gets what the time-out would give."""
+        """Give the response of a time-out, because the client has disconnected or closed its side."""
         self._leave()
         try:
             waiting.callback(self._context.streams.incarnation(self._stream_id))
@@ -105,7 +106,7 @@ class _LongPoll:
             waiting.errback(error)
 
     def _leave(self) -> Deferred[StreamState] | None:
-        """Wait no more; returns what is to be answered, ``None`` when that has been done."""
+        """Stop waiting. Return the Deferred of the response, or ``None`` if it has fired."""
         waiting, self._waiting = self._waiting, None
         if self._timeout is not None:
             self._timeout.cancel()
@@ -114,7 +115,7 @@ class _LongPoll:
 
 
 def nothing_new(state: StreamState, cursor: int | None) -> Response:
-    """Return the 204 for a client that has everything.
+    """Return the 204 for a client that is up to date.
 
     :param cursor: the next cursor; ``None`` for none. A closed stream has none.
     """

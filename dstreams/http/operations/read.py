@@ -32,7 +32,7 @@ def read(context: Context, request: Request, name: str) -> Response | Deferred[R
 
 
 def _tail_only(state: StreamState) -> Response:
-    """``offset=now`` without waiting: where the tail is, and no messages (PROTOCOL 8)."""
+    """Return the position of the tail without messages, for ``offset=now`` (PROTOCOL 8)."""
     head = (
         caching.NO_STORE
         + state.config.content_type.line

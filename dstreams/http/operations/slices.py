@@ -1,4 +1,4 @@
-"""The answer that carries a run of messages: 200 or 304 (PROTOCOL 5.6, 9.1.5, 10.1)."""
+"""The response with the messages of a read: 200 or 304 (PROTOCOL 5.6, 9.1.5, 10.1)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from dstreams.streams.reading import Slice
 _log = Logger()
 
 PIECE_BYTES = 256 * 1024
-"""How much of a large answer is fetched and handed to the transport at a time: what one stalled client can pin."""
+"""Number of bytes of a large response that are fetched at a time, which is what one stalled client can keep in memory."""
 
 FILE_BYTES = 512 * 1024
-"""How much the kernel is asked to send from a file at a time. Whether it is in the page cache is looked up before."""
+"""Number of bytes that the kernel is asked to send from a file at a time. They must be in the page cache."""
 
 COPIED_BYTES = 128 * 1024
-"""How much is written between what the kernel sends from a file: so much that the transport asks for a pause."""
+"""Number of bytes written between those that the kernel sends, enough for the transport to ask for a pause."""
 
 
 def answer(
     context: Context, request: Request, found: Slice, cursor: int | None = None
 ) -> Response | Deferred[Response]:
-    """The messages, or 304 when the client has them.
+    """Return the response with the messages, or 304 if the client has them.
 
-    :param cursor: the ``Stream-Cursor`` of a live answer.
+    :param cursor: the ``Stream-Cursor`` of a live response.
     """
     etag = format_etag(found.stream_id, found.start, found.end, found.closed)
     head = b"%b%bETag: %b\r\n" % (
@@ -59,10 +59,10 @@ def answer(
 
 @define(eq=False)
 class SliceBody:
-    """A large run of messages, fetched while it is sent (a ``Body``).
+    """The messages of a large read, fetched while they are sent (a ``Body``).
 
-    In JSON mode the stored form, every message followed by a comma, becomes an array: a bracket before it,
-    and one in place of the last comma.
+    In JSON mode every stored message is followed by a comma. It becomes an array by a bracket before the first message,
+    and another in place of the last comma.
 
     :param first: its first bytes.
     """
@@ -80,18 +80,18 @@ class SliceBody:
 
     @property
     def length(self) -> int:
-        """The bytes that will be sent."""
+        """The number of bytes that will be sent."""
         return len(self._slice) + self._is_json
 
     def start(self, sink: Sink) -> None:
-        """Send the first piece, and as many more as the client takes."""
+        """Send the first piece, and more until the client is slower than the server."""
         self._sink = sink
         first, self._first = self._first, b""
         if self._send(first, self._position + len(first)):
             self.resume()
 
     def resume(self) -> None:
-        """Send on until the client is slower than we are."""
+        """Continue until the client is slower than the server."""
         while self._sink is not None and not self._fetching:
             try:
                 size = self._send_file(self._sink)
@@ -108,7 +108,7 @@ class SliceBody:
                 return
 
     def _send_file(self, sink: Sink) -> int:
-        """Send what lies in a file without reading it, as far as the client takes it.
+        """Have the kernel send verified bytes of a file, until the client is slower than the server.
 
         The last piece is written, because it may have to be changed, and so is one where the client takes no more,
         since the transport tells when that is sent.
@@ -127,7 +127,7 @@ class SliceBody:
         return PIECE_BYTES
 
     def stop(self) -> None:
-        """The client has gone."""
+        """Stop, because the client has disconnected."""
         self._sink = None
 
     def _fetched(self, data: bytes, end: int) -> None:
@@ -144,7 +144,7 @@ class SliceBody:
             sink.abort()
 
     def _send(self, data: bytes, end: int) -> bool:
-        """Send one piece; whether there is more to send, and the client takes it."""
+        """Send one piece. Return whether there is more to send and the client is ready for it."""
         sink = self._sink
         assert sink is not None
         last = end == self._slice.end

@@ -73,7 +73,7 @@ _HEAD_OF_EVENT_ID = _HEAD + b"no-store, no-transform\r\n"
 def subscribe(context: Context, request: Request, name: str) -> Response | Deferred[Response]:
     """Send all messages after an offset, then those that are appended.
 
-    The offset is the request's ``Last-Event-ID`` if it has one, since a browser that reconnects repeats the URL
+    The offset is the ``Last-Event-ID`` of the request if it has one, because a browser that reconnects repeats the URL
     of its first request and adds that header.
 
     :return: 200 with events; 204 if the ``Last-Event-ID`` is the tail of a closed stream. Browsers reconnect after
@@ -92,8 +92,8 @@ def subscribe(context: Context, request: Request, name: str) -> Response | Defer
         return nothing_new(state, None)
     if state.config.content_type.sse_encoding is SseEncoding.BASE64:
         head += b"Stream-SSE-Data-Encoding: base64\r\n"
-    # Read ahead of the answer: an offset that isn't one of this stream must get its 400, and one inside a message is
-    # answered from the message's start.
+    # Read before the response begins: an offset that is not one of this stream's must get a 400, and one inside a
+    # message is answered from the start of that message.
     checked = context.streams.read(state, position, EVENT_BYTES)
     context.streams.renew(state)
     return then(checked, lambda found: Response(200, head, SseReader(context, state, found.start, query.cursor)))
@@ -102,8 +102,8 @@ def subscribe(context: Context, request: Request, name: str) -> Response | Defer
 def _last_event_id(request: Request) -> int | None:
     """Return the position after the last event that the client received.
 
-    :return: ``None`` without the header, and for a value that isn't an offset: browsers send the same value again
-        and again, and would give up for good at a 400.
+    :return: ``None`` without the header, and for a value that is not an offset: browsers repeat the value at every
+        reconnect, and a 400 would stop them permanently.
     """
     raw = request.headers.get(LAST_EVENT_ID_KEY)
     if raw is None:
@@ -116,16 +116,16 @@ def _last_event_id(request: Request) -> int | None:
 
 @define(eq=False)
 class LiveFrame:
-    """One wake-up's events, as all caught-up readers get them.
+    """The events of one wake-up, shared by all readers that are up to date.
 
-    :param start: the position of the readers it is for.
-    :param end: their position afterwards.
-    :param reached: the end of the messages in it; greater than ``end`` while an unfinished character is held back.
-    :param tail: the stream's tail when it was made.
-    :param closed: whether the stream was closed then; ``final`` says that this is the last frame.
+    :param start: the position of its readers before it.
+    :param end: their position after it.
+    :param reached: the end of its messages; greater than ``end`` while an incomplete character is held back.
+    :param tail: the stream's tail when the frame was made.
+    :param closed: whether the stream was closed then; ``final`` means that this is the last frame.
     :param events: the data event, or nothing.
     :param shared: the data event and the control event with the cursor of ``interval``.
-    :param made_at: when it was made, in the wheel's seconds.
+    :param made_at: the time at which it was made, in the wheel's seconds.
     """
 
     start: int
@@ -142,16 +142,16 @@ class LiveFrame:
 
     @property
     def moves(self) -> bool:
-        """Whether it brings its readers further; not while there is only the beginning of a character."""
+        """Whether it advances its readers; it does not while it has only the beginning of a character."""
         return bool(self.events) or self.final
 
     def suits(self, tail: int, closed: bool, current: int) -> bool:
-        """Whether it is still what would be made now."""
+        """Whether a frame made now would be the same."""
         return self.tail == tail and self.closed == closed and self.interval == current
 
 
 def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int) -> LiveFrame:
-    """Format what is new.
+    """Format the new messages as events.
 
     A text event isn't cut inside a character or a line end: the bytes of an unfinished one wait for the rest,
     unless there will be none.
@@ -164,7 +164,7 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
     encoding, table = content_type.sse_encoding, content_type.decoding_table
     held_back = 0
     if encoding is SseEncoding.TEXT and not found.closed:
-        # A CR waits too: with an LF behind it, it is one line end, and the format would make it two.
+        # A CR at the end waits too: if an LF follows, both are one line end, and the format would make it two.
         if data.endswith(b"\r"):
             held_back = 1
         elif table is None:
@@ -191,7 +191,7 @@ def make_frame(found: Slice, data: bytes, tail: int, closed: bool, current: int)
 
 @define(eq=False)
 class LargeEvent:
-    """A data event of one message that is larger than :data:`EVENT_BYTES`, made while it is sent.
+    """A data event of one message that is larger than :data:`EVENT_BYTES`, formatted while it is sent.
 
     :param found: the message, perhaps with an unfinished character of an earlier one before it.
     """
@@ -206,7 +206,7 @@ class LargeEvent:
         encoding = content_type.sse_encoding
         self._writer = event_writer(encoding, content_type.decoding_table)
         self._position = self.found.start
-        # Each stored JSON message has a comma behind it.
+        # Every stored JSON message is followed by a comma.
         self._end = self.found.end - (encoding is SseEncoding.JSON)
 
     @property
@@ -251,21 +251,21 @@ class SseReader:
     _paused: bool = field(default=False, init=False)
     _fetching: bool = field(default=False, init=False)
     _ending: bool = field(default=False, init=False)
-    # Whether _cursor is one that we sent on this connection, rather than the client's.
+    # Whether _cursor was sent on this connection, rather than received from the client.
     _cursor_is_ours: bool = field(default=False, init=False)
-    # How many bytes after the position are the beginning of a character, with a message behind them that was too
-    # large to come with them.
+    # The number of bytes after the position that are the beginning of a character, followed by a message that was too
+    # large to be sent with them.
     _unfinished: int = field(default=0, init=False)
     # The large event that is being sent.
     _large: LargeEvent | None = field(default=None, init=False)
 
     @property
     def length(self) -> None:
-        """Nobody knows."""
+        """Always ``None``: the length of an SSE body is unknown."""
         return
 
     def start(self, sink: Sink) -> None:
-        """Begin: what lies behind the tail first, at least one control event."""
+        """Send what was appended before, and at least one control event."""
         self._sink = sink
         self._audience = self._context.streams.watch(self._state, self)
         now = self._last_event = self._context.wheel.seconds()
@@ -277,13 +277,13 @@ class SseReader:
         self._advance()
 
     def wake(self) -> None:
-        """Something has changed. A reader that is behind finds it by itself."""
+        """Send what is new. A reader that is behind finds it by itself."""
         if self._paused or self._fetching:
             return
         assert self._audience is not None
         frame = self._audience.newest
-        # Made in this wake-up for a reader that was where this one is. Most readers need no more than to be handed it:
-        # 0.4 us instead of 1.7 (python -m bench.application).
+        # Made in this wake-up for a reader at the same position. Most readers only need to write it: 0.4 us instead of
+        # 1.7 (python -m bench.application).
         if (
             isinstance(frame, LiveFrame)
             and frame.start == self._position

@@ -18,13 +18,13 @@ from dstreams.streams.creating import Created, CreateRequest, ForkRequest
 
 
 def create(context: Context, request: Request, name: str) -> Pending[Response]:
-    """Create the stream, or find it as asked for: 201 or 200."""
+    """Create the stream: 201, or 200 if it exists with the same configuration."""
     created = context.streams.create(_parse(context, request, name))
     return map_result(created, lambda result: _answer(context, request, result))
 
 
 def validate_create(context: Context, request: Request, name: str) -> Response | None:
-    """Answer from the head alone where that is possible."""
+    """Return the response that the head alone decides, or ``None``."""
     created = context.streams.validate_create_head(_parse(context, request, name))
     return None if created is None else _answer(context, request, created)
 
@@ -68,9 +68,9 @@ def _parse_fork(context: Context, request: Request) -> ForkRequest | None:
 
 
 def _source_name(context: Context, request: Request, path: bytes) -> str:
-    """The name of a fork's source: given as its URL's path, or bare."""
+    """Return the name of a fork's source, which is given as the path of its URL or as the name itself."""
     prefix = context.settings.prefix
-    # Below a mount point the path that clients see, and get as Location, is longer.
+    # Below a mount point, the path that clients see, and receive as Location, is longer.
     seen = request.root + prefix
     return parse_name(path.removeprefix(seen if path.startswith(seen) else prefix), context.settings.name_limits)
 
@@ -83,7 +83,7 @@ def _answer(context: Context, request: Request, created: Created) -> Response:
 
 
 def _location(context: Context, request: Request, name: str) -> bytes:
-    """The stream's URL as the client can use it; only the path when it named no host."""
+    """Return the stream's URL for the client; only the path if the request has no host."""
     path = request.root + context.settings.prefix + encode_name(name)
     host = request.headers.get(b"host")
     return b"%b://%b%b" % (request.scheme, host, path) if host else path
@@ -94,7 +94,7 @@ _EXPIRES_AT = STREAM_EXPIRES_AT + b": %b\r\n"
 
 
 def metadata(context: Context, request: Request, name: str) -> Response:
-    """Describe the stream: 200. Doesn't renew its TTL."""
+    """Describe the stream: 200. It does not renew the TTL."""
     state = context.streams.find(name)
     config = state.config
     head = NO_STORE + config.content_type.line + position_lines(state.tail, closed=state.closed)
