@@ -1,7 +1,7 @@
-"""Where a request body ends: bodies of announced length, and chunked ones (RFC 9112 sections 6 and 7).
+"""Determines where a request body ends: bodies of announced length, and chunked ones (RFC 9112 sections 6 and 7).
 
-A decoder is fed whatever has arrived and says how much of it was the body's. The result, or the fault, is the
-same however the bytes are cut.
+A decoder gets the received bytes and returns how many of them belong to the body. The result, or the error, is the same
+however the bytes are divided into segments.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _NOT_IN_A_LINE = re.compile(rb"[\x00-\x08\x0a-\x0c\x0e-\x1f\x7f]|\r.", re.DOTALL
 
 
 class FramingError(Exception):
-    """The bytes aren't a body as it was announced; the argument is a sentence for the client's developer."""
+    """The bytes are not a body as announced; the argument is one sentence for the client's developer."""
 
 
 class BodyTooLarge(Exception):
-    """The body is larger than the application takes."""
+    """The body is larger than the application accepts."""
 
 
 class BodyDecoder(Protocol):
-    """What both kinds of body have in common."""
+    """The interface of both kinds of body."""
 
     @property
     def complete(self) -> bool:
@@ -42,19 +42,20 @@ class BodyDecoder(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether the last ``feed`` stopped because it had done enough at once."""
+        """Whether the last ``feed`` stopped early, because it had processed enough lines at once."""
 
     def feed(self, data: bytes, start: int) -> int:
-        """Take what is the body's from ``data``, which begins at ``start``.
+        """Process the part of ``data`` from ``start`` on that belongs to the body.
 
-        :return: where the next message begins, or the end of ``data``. Less than that when a line is
-            incomplete there, or when the decoder has paused: the rest must be given again.
+        :return: the index of the next message, or the length of ``data``. It is less if a line is incomplete there, or
+            if
+            the decoder has paused; then the rest must be passed again.
         :raises FramingError: the bytes are malformed.
         :raises BodyTooLarge: the body exceeds its limit.
         """
 
     def body(self) -> bytes:
-        """The complete body."""
+        """Return the complete body."""
 
 
 @define(eq=False)
@@ -81,7 +82,7 @@ class LengthDecoder:
         return end
 
     def body(self) -> bytes:
-        """The complete body."""
+        """Return the complete body."""
         return self._arrived.joined()
 
 
@@ -142,17 +143,17 @@ class ChunkedDecoder:
         return start
 
     def body(self) -> bytes:
-        """The complete body."""
+        """Return the complete body."""
         return self._arrived.joined()
 
     def _end_of_line(self, data: bytes, start: int) -> int:
-        """Where the CRLF of the line is that begins at ``start``, or -1 when it hasn't arrived."""
+        """Return the index of the CRLF of the line that begins at ``start``, or -1 if it has not arrived."""
         limit = self._line_limit()
         stop = data.find(b"\r\n", start, start + limit + 2)
         if stop >= 0:
             return stop
         beginning = data[start : start + limit + 2]
-        # A line that can't become a good one is refused at once: nobody should have to wait for a time-out.
+        # A line that cannot become valid is rejected at once, rather than after a time-out.
         if len(beginning) == limit + 2 or _NOT_IN_A_LINE.search(beginning):
             raise FramingError(self._complaint())
         return -1

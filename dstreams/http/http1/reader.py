@@ -1,11 +1,11 @@
-"""The reading half of a connection: heads and bodies from the bytes as they come. No I/O, no time."""
+"""Reads heads and bodies from the received bytes of a connection, without I/O or timers."""
 
 from __future__ import annotations
 
 from attrs import define, field
 
 from dstreams.http.http1.framing import BodyDecoder, ChunkedDecoder, FramingError, LengthDecoder
-from dstreams.http.http1.head_cache import HeadCache
+from dstreams.http.http1.head_cache import HeadCache, has_credentials
 from dstreams.http.http1.heads import RequestHead, prefix_fault
 from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import MAX_BLANK_LINES, HttpLimits
@@ -13,35 +13,37 @@ from dstreams.http.transport.limits import MAX_BLANK_LINES, HttpLimits
 
 @define(eq=False)
 class RequestReader:
-    """Buffers what has arrived and hands out requests, part by part.
+    """Buffers the received bytes and returns requests, part by part.
 
-    The channel alternates: a head, then the body that it announced, or :meth:`skip` over it.
+    The channel alternates: a head, then the body that it announces, or :meth:`skip` to discard the body.
 
-    :param limits: what a head may hold.
-    :param heads: reads complete heads, with the same limits.
+    :param limits: limits on a head.
+    :param head_cache: parses complete heads; shared with other connections.
     """
 
     _limits: HttpLimits
     _head_cache: HeadCache
     ended: bool = field(default=False, init=False)
-    """Whether nothing more will come."""
+    """Whether the input has ended."""
     body_received: int = field(default=0, init=False)
-    """How many bytes of the present body have arrived, chunk sizes included."""
+    """The number of bytes received of the current body, including chunk sizes."""
     body_paused: bool = field(default=False, init=False)
-    """Whether :meth:`body` has more to read in what has arrived."""
+    """Whether :meth:`body` has stopped although it has input."""
     buffered: bytes = field(default=b"", init=False)
-    """What has arrived and isn't used up; empty when all of it is."""
+    """The received bytes that are not all processed; empty if all are."""
     _at: int = field(default=0, init=False)
-    """Where the unused part of ``buffered`` begins. Cutting it off after every pipelined request would copy the
-    rest each time."""
+    """The index of the first unprocessed byte of ``buffered``. Cutting off the processed bytes after every pipelined
+    request would copy the rest each time."""
     _scanned: int = field(default=0, init=False)
-    """How many bytes of an incomplete head were found harmless."""
+    """The number of bytes of an incomplete head that have been checked."""
     blank_lines: int = field(default=0, init=False)
-    """How many empty lines have come since the last request."""
+    """The number of empty lines since the last request."""
+    _private: HeadCache | None = field(default=None, init=False)
+    """The cache of heads with credentials, if there are any."""
     _decoder: BodyDecoder | None = field(default=None, init=False)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that have arrived."""
+        """Add received bytes."""
         unused = self.buffered
         if unused:
             data = unused[self._at :] + data
@@ -49,18 +51,18 @@ class RequestReader:
 
     @property
     def available(self) -> int:
-        """How many bytes wait to be used."""
+        """The number of unprocessed bytes."""
         return len(self.buffered) - self._at
 
     @property
     def has_more(self) -> bool:
-        """Whether there may be something to read: bytes, or their end."""
+        """Whether there may be something to read: bytes, or the end of the input."""
         return self._at != len(self.buffered) or self.ended
 
     def head(self) -> RequestHead | None:
-        """The next head, ``None`` while it is incomplete.
+        """Return the next head, or ``None`` while it is incomplete.
 
-        :raises HeadFault: what has arrived can't be the head of a request that is served.
+        :raises HeadFault: the received bytes cannot be the head of a valid request.
         """
         data, start = self.buffered, self._at
         end = data.find(b"\r\n\r\n", start)
@@ -68,20 +70,34 @@ class RequestReader:
             return self._incomplete_head()
         self._at = end + 4
         self._scanned = self.blank_lines = 0
-        return self._head_cache.read(data[start : end + 4])
+        received = data[start : end + 4]
+        if self._private is not None and (
+            found := self._private.known.get(received) or self._private.recognize(received)
+        ):
+            return found
+        head = self._head_cache.read(received)
+        if has_credentials(head):
+            self._keep_private(received, head)
+        return head
+
+    def _keep_private(self, received: bytes, head: RequestHead) -> None:
+        """Cache a head with credentials for this connection only."""
+        if self._private is None:
+            self._private = HeadCache(self._limits, private=True)
+        self._private.keep(received, head)
 
     def begin_body(self, length: int | None, max_bytes: int) -> None:
-        """The head was accepted: from here on the bytes are its body's.
+        """Read a body from here on.
 
-        :param length: its announced length, ``None`` for a chunked body.
-        :param max_bytes: the most that a chunked body may hold.
+        :param length: its announced length, or ``None`` for a chunked body.
+        :param max_bytes: the maximum length of a chunked body.
         """
         self._decoder = ChunkedDecoder(max_bytes) if length is None else LengthDecoder(length)
         self.body_received = 0
         self.body_paused = False
 
     def body(self) -> bytes | None:
-        """The body, ``None`` while it is incomplete.
+        """Return the body, or ``None`` while it is incomplete.
 
         :raises FramingError: its bytes are malformed, or end too soon.
         :raises BodyTooLarge: a chunked body exceeds its limit.
@@ -99,34 +115,34 @@ class RequestReader:
         return None
 
     def holds_head(self, body_bytes: int) -> bool:
-        """Whether a whole head has arrived behind a body of ``body_bytes``."""
+        """Whether a complete head has arrived after a body of ``body_bytes``."""
         return self.buffered.find(b"\r\n\r\n", self._at + body_bytes) >= 0
 
     def take(self, length: int) -> bytes:
-        """The next ``length`` bytes, which have all arrived: a body in the short way (1.1 us less)."""
+        """Return the next ``length`` bytes, which have all arrived. For a body this saves 1.1 us."""
         start = self._at
         self._at = end = start + length
         return self.buffered[start:end]
 
     def skip(self, most: int) -> int:
-        """Drop up to ``most`` bytes; how many it were."""
+        """Discard up to ``most`` bytes, and return their number."""
         dropped = min(most, self.available)
         self._at += dropped
         return dropped
 
     def trim(self) -> bool:
-        """Let go of used bytes when nothing else is left; whether that is so."""
+        """Release the buffer if everything is processed. Return whether it is."""
         if self._at != len(self.buffered):
             return False
         self.buffered, self._at = b"", 0
         return True
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Discard everything."""
         self.buffered, self._at, self._decoder = b"", 0, None
 
     def _incomplete_head(self) -> RequestHead | None:
-        """Skip empty lines before the request line; find out whether the rest can still become a head."""
+        """Skip empty lines before the request line, and check whether the rest can still become a valid head."""
         while self.buffered.startswith(b"\r\n", self._at):
             self._at += 2
             self._scanned = 0

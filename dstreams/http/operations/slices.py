@@ -21,7 +21,7 @@ from dstreams.streams.reading import Slice
 _log = Logger()
 
 PIECE_BYTES = 256 * 1024
-"""Number of bytes of a large response that are fetched at a time, which is what one stalled client can keep in memory."""
+"""Number of bytes of a large response that are fetched at a time: what one stalled client can keep in memory."""
 
 FILE_BYTES = 512 * 1024
 """Number of bytes that the kernel is asked to send from a file at a time. They must be in the page cache."""

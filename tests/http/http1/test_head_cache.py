@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dstreams.http.http1.head_cache import HeadCache
 from dstreams.http.http1.heads import RequestHead, parse_head
+from dstreams.http.http1.reader import RequestReader
 from dstreams.http.transport.heads import HeadFault
 from dstreams.http.transport.limits import MAX_KNOWN_BYTES, MAX_KNOWN_HEAD_BYTES, HttpLimits
 from dstreams.protocol.producers import Producer
@@ -264,3 +265,38 @@ class FieldsTests:
         for line, block in drawn:
             head = line + b"\r\n" + block + b"\r\n"
             assert said(head_cache.read, head) == said(afresh, head)
+
+
+class CredentialTests:
+    """Heads with credentials end with their connection."""
+
+    @pytest.mark.parametrize("field", [b"Authorization: Bearer abc", b"cookie: a=b", b"Proxy-Authorization: x"])
+    @pytest.mark.parametrize("number", [b"", b"Producer-Id: p\r\nProducer-Epoch: 0\r\nProducer-Seq: 1\r\n"])
+    def test_shared_cache(self, field: bytes, number: bytes) -> None:
+        """Nothing of such a head is in the cache that connections share."""
+        head_cache = HeadCache(LIMITS)
+        head = b"POST /a HTTP/1.1\r\nHost: h\r\n" + number + field + b"\r\n\r\n"
+        assert head_cache.read(head) is not head_cache.read(head)
+        tables = (head_cache._whole, head_cache._series, head_cache._fields)
+        assert [dict(table.by_bytes) for table in tables] == [{}, {}, {}]
+
+    def test_connection_cache(self) -> None:
+        """The connection's own reader parses such a head once, and another connection's doesn't get it."""
+        shared = HeadCache(LIMITS)
+        head = b"GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer abc\r\n\r\n"
+        mine, other = RequestReader(LIMITS, shared), RequestReader(LIMITS, shared)
+        found = []
+        for reader in (mine, mine, other):
+            reader.feed(head)
+            found.append(reader.head())
+        assert found[0] is found[1]
+        assert found[2] is not found[0]
+
+    def test_bound(self) -> None:
+        """A connection that sends other credentials each time keeps a few kilobytes of them."""
+        reader = RequestReader(LIMITS, HeadCache(LIMITS))
+        for number in range(100):
+            reader.feed(b"GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: %d\r\n\r\n" % number)
+            assert reader.head() is not None
+        assert reader._private is not None
+        assert 0 < len(reader._private.known) < 20
