@@ -172,7 +172,7 @@ class RequestEvents:
     _publish: Callable[[LogEvent], object]
     _now: Callable[[], float] = time.time
 
-    def tell(
+    def report(
         self,
         request: Request | None,
         response: Response | None,
@@ -217,7 +217,7 @@ class RequestSpans:
     _now_ns: Callable[[], int] = time.time_ns
     least_status: int = field(default=0, init=False)
 
-    def tell(
+    def report(
         self,
         request: Request | None,
         response: Response | None,

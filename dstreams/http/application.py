@@ -26,7 +26,7 @@ from dstreams.runtime.pending import Pending, PendingCommit
 _log = Logger()
 
 _SECURITY = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
-"""On every answer (PROTOCOL 12.7)."""
+"""Header lines of every response (PROTOCOL 12.7)."""
 
 
 @define(eq=False)
@@ -54,7 +54,7 @@ class StreamApplication:
         self._preflight = Route(PREFLIGHT, lambda *_: self._cors.preflight())
 
     def validate_head(self, request: Request) -> Response | None:
-        """Answer from the head alone, while the body is still arriving, or return ``None``."""
+        """Return the response that the head alone decides, while the body still arrives, or ``None``."""
         try:
             route = request.facts.route or self._route(request)
             if route.validate_head is None:
@@ -88,7 +88,7 @@ class StreamApplication:
         return response
 
     def _error_response(self, request: Request, error: Exception) -> Response:
-        """The answer to a request whose change, or what its answer rests on, could not be committed."""
+        """Return the response to a request whose commit, or one that it depends on, has failed."""
         return self._complete(request, error_response(Failure(error), request))
 
     def refuse(self, request: Request | None, status: int, detail: str) -> Response:
@@ -121,12 +121,12 @@ class StreamApplication:
         raise AssertionError("a name that was invalid is valid now")
 
     def _lines(self, request: Request) -> bytes:
-        """The header lines that every answer to this head carries."""
+        """Return the header lines of every response to this head, and cache them."""
         lines = request.facts.lines = _SECURITY + self._cors.lines(request)
         return lines
 
     def _complete(self, request: Request | None, response: Response) -> Response:
-        """Add what every answer carries."""
+        """Add the header lines of every response."""
         lines = _SECURITY + self._cors.lines(None) if request is None else request.facts.lines or self._lines(request)
         response.head = lines + response.head
         return response

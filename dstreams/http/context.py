@@ -11,18 +11,18 @@ from dstreams.streams.streams import Streams
 
 @frozen
 class HttpSettings:
-    """The operator's choices that HTTP depends on.
+    """The configuration that HTTP operations need.
 
     :param base_path: where the streams are mounted: ``/v1/stream``, or ``/``.
-    :param cache: ``no-store``, ``private`` or ``public``: who may keep the answers to reads.
+    :param cache: ``no-store``, ``private`` or ``public``: who may cache the responses to reads.
     :param cors_origins: ``("*",)``, or the origins whose scripts may use this server.
     :param cors_credentials: whether scripts of the listed origins may send credentials.
-    :param cors_allow_headers: request headers that scripts may send besides those of the protocol.
+    :param cors_allow_headers: request headers that scripts may send in addition to those of the protocol.
     :param long_poll_timeout: seconds until a long-poll is answered with 204.
-    :param sse_lifetime: seconds after which an SSE reader is asked to come back, 0 for never.
+    :param sse_lifetime: seconds after which an SSE stream ends and its reader reconnects; 0 for never.
     :param sse_heartbeat: seconds of silence after which an SSE reader gets a comment.
-    :param max_answer_bytes: the most stored bytes in one catch-up answer, if a message isn't larger.
-    :param max_body_bytes: the largest request body.
+    :param max_answer_bytes: maximum number of stored bytes in one catch-up response, unless a message is larger.
+    :param max_body_bytes: maximum length of a request body.
     """
 
     base_path: bytes = b"/v1/stream"
@@ -39,12 +39,12 @@ class HttpSettings:
 
     @property
     def prefix(self) -> bytes:
-        """What a stream's path begins with."""
+        """The first part of every stream's path."""
         return prefix_of(self.base_path)
 
 
 def prefix_of(base_path: bytes) -> bytes:
-    """What the path of a stream begins with that is mounted at ``base_path``."""
+    """Return the first part of the paths of streams that are mounted at ``base_path``."""
     return base_path.rstrip(b"/") + b"/"
 
 

@@ -1,4 +1,4 @@
-"""Which scripts of other origins may use this server (the Fetch standard's CORS protocol)."""
+"""CORS headers: which scripts of other origins may use this server (the Fetch standard)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dstreams.protocol.headers import ALLOWED_REQUEST_HEADERS, EXPOSED
 ALLOWED_METHODS = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
 
 PREFLIGHT_MAX_AGE = 600
-"""Seconds for which a browser may remember a preflight's answer: ten minutes, so that a changed list of origins is
-soon in force."""
+"""Seconds for which a browser may cache the response to a preflight: ten minutes, so that a changed list of origins
+soon takes effect."""
 
 _EXPOSE = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(EXPOSED)
 
@@ -43,7 +43,7 @@ class Cors:
         self._preflight = _preflight_lines(self._allow_headers)
 
     def lines(self, request: Request | None) -> bytes:
-        """The header lines that an answer needs.
+        """Return the CORS header lines of a response.
 
         Answers to reads always carry them when everybody is let in, because a shared cache may hand them to a
         browser later; answers to writes only when a browser asks, since they are never kept.
@@ -56,7 +56,7 @@ class Cors:
         return b"Vary: Origin\r\n" if origin is None else self._admitted.get(origin, b"Vary: Origin\r\n")
 
     def preflight(self) -> Response:
-        """The answer to OPTIONS: what is allowed; :meth:`lines` says to whom."""
+        """Return the response to OPTIONS, with what is allowed; :meth:`lines` adds to whom."""
         return Response(204, self._preflight)
 
 

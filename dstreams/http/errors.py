@@ -15,11 +15,11 @@ _log = Logger()
 
 
 def problem_response(error: ProtocolError, request: Request | None, cause: BaseException | None = None) -> Refusal:
-    """An error as the client sees it (RFC 9457).
+    """Return the response that reports an error (RFC 9457).
 
-    :param cause: what is for the log only; what the error was raised from, when it is left out.
+    :param cause: the internal cause, for the log only; by default the exception that the error was raised from.
     """
-    # It isn't logged, and its frames refer to the answer: else each refusal would be garbage in a cycle.
+    # The traceback is not logged, and its frames refer to the response, so that each would be garbage in a cycle.
     error.__traceback__ = None
     instance = ""
     if request is not None:
@@ -32,7 +32,7 @@ def problem_response(error: ProtocolError, request: Request | None, cause: BaseE
 def error_response(failure: Failure, request: Request) -> Response:
     """Return the response to a request that has failed; log the failure if it is the server's fault."""
     if failure.check(CancelledError):
-        # The client has gone, or the server stops: nobody reads this, but a Response is owed.
+        # The client has disconnected, or the server is shutting down: nobody reads this, but a Response is needed.
         return problem_response(Unavailable("The request was cancelled"), request)
     if isinstance(failure.value, ProtocolError):
         return problem_response(failure.value, request)

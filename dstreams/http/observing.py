@@ -29,7 +29,7 @@ class Reporter(Protocol):
     least_status: int
     """The lowest status of the requests that it receives; 0 for all requests."""
 
-    def tell(
+    def report(
         self,
         request: Request | None,
         response: Response | None,
@@ -57,7 +57,7 @@ class Observed:
     status: int
     times: Histogram
     operation: str
-    is_told: bool
+    is_reported: bool
     description: object = None
 
 
@@ -91,21 +91,21 @@ class RequestObserver:
         times = observed.times
         times.counts[bisect_left(SECONDS, elapsed)] += 1
         times.total += elapsed
-        if observed.is_told:
-            self._tell(request, response, observed.operation, elapsed, connection)
+        if observed.is_reported:
+            self._report(request, response, observed.operation, elapsed, connection)
 
     def abandoned(self, request: Request, asked_at: float, connection: ObservedConnection) -> None:
         """Count a request whose client has disconnected."""
         elapsed = perf_counter() - asked_at
         operation = _operation(request)
         self._times(operation, ABANDONED).observe(elapsed)
-        self._tell(request, None, operation, elapsed, connection)
+        self._report(request, None, operation, elapsed, connection)
 
     def _unreadable(self, response: Response, connection: ObservedConnection) -> None:
         """Count a request that could not be read. Its duration is unknown."""
         self._times(OTHER, response.status).observe(0.0)
         self._note_error(response)
-        self._tell(None, response, OTHER, None, connection)
+        self._report(None, response, OTHER, None, connection)
 
     def _observe(self, request: Request, response: Response) -> Observed:
         """Determine how a response is counted, and cache this for an ordinary response."""
@@ -127,7 +127,7 @@ class RequestObserver:
             times = self.times[operation, status] = Histogram()
         return times
 
-    def _tell(
+    def _report(
         self,
         request: Request | None,
         response: Response | None,
@@ -139,7 +139,7 @@ class RequestObserver:
         for reporter in self._reporters:
             if status >= reporter.least_status:
                 try:
-                    reporter.tell(request, response, operation, elapsed, connection)
+                    reporter.report(request, response, operation, elapsed, connection)
                 except Exception:
                     _log.failure("telling of a request failed")
 

@@ -142,18 +142,18 @@ def at_once(value: Pending[T]) -> T:
 
 @define(eq=False)
 class Waiters:
-    """Any number of them; one who goes away harms nobody."""
+    """Deferreds that wait for the same event. Cancelling one does not affect the others."""
 
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     def wait(self) -> Deferred[None]:
-        """Fires at the next :meth:`tell`."""
+        """Return a Deferred that fires at the next :meth:`notify`."""
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         return done
 
-    def tell(self) -> None:
-        """It is over. Whoever begins to wait now waits for the next time."""
+    def notify(self) -> None:
+        """Fire all Deferreds that wait now. Those returned from here on wait for the next call."""
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)

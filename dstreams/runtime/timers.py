@@ -1,8 +1,8 @@
-"""Shared timers, thousands of deadlines on one delayed call; and long work, divided between reactor turns.
+"""Shared timers, with thousands of deadlines on one delayed call; long work divided between reactor turns; clocks.
 
-A live reader needs several deadlines (heartbeat, rotation, time-out), most of which never come due. A
-reactor timer for each costs a heap operation and a DelayedCall apiece; here a deadline is an entry in a
-coarse slot, and the reactor is asked only for the next slot that holds anything.
+A live reader needs several deadlines (heartbeat, rotation, time-out), most of which are never reached. A reactor timer
+for each would cost a heap operation and a DelayedCall. Here a deadline is an entry in a coarse slot, and the reactor
+has a timer only for the next slot with entries.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from twisted.python.failure import Failure
 _log = Logger()
 
 SLICE_SECONDS = 0.005
-"""How long the work of :meth:`TimerWheel.in_slices` may take in one turn of the reactor, all of it together."""
+"""Maximum seconds of one turn of the reactor for all work of :meth:`TimerWheel.in_slices` together."""
 
 CALLS_PER_TURN = 200
-"""How many callbacks of one kind run in one turn of the reactor, however fast they are. What they write to connections
-is sent at the end of the turn (uvloop), where :func:`slice_end` doesn't measure it: 20 to 40 us for each connection."""
+"""Maximum number of callbacks of one kind in one turn of the reactor. What they write to connections is sent at the end
+of the turn (uvloop), where :func:`slice_end` does not measure it: 20 to 40 us for each connection."""
 
 
 def slice_end(seconds: float = SLICE_SECONDS) -> Callable[[], bool]:
-    """Return a function that says whether a slice of work that begins now has lasted long enough."""
+    """Return a function that returns whether ``seconds`` have passed since now."""
     clock, end = time.perf_counter, time.perf_counter() + seconds
     return lambda: clock() >= end
 
@@ -59,15 +59,15 @@ class Timer:
 
     @property
     def active(self) -> bool:
-        """Whether the callback is still to be called."""
+        """Whether the callback is still pending."""
         return self._callback is not None
 
     def cancel(self) -> None:
-        """Forget the deadline. Harmless when it has passed or was cancelled before."""
+        """Cancel the deadline. This does nothing if it has passed or was cancelled before."""
         self._callback = None
 
     def __call__(self) -> None:
-        """The deadline has come: call back, unless it was cancelled."""
+        """Call the callback, unless the deadline was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
@@ -197,14 +197,14 @@ class TimerWheel:
         return timer
 
     def stop(self) -> None:
-        """Forget every deadline and leave nothing in the reactor."""
+        """Cancel every deadline, and leave nothing in the reactor."""
         self._slots.clear()
         self._due.clear()
         self._firing.clear()
         self._arm()
 
     def _arm(self) -> None:
-        """Ask the scheduler for the next slot that holds a deadline."""
+        """Set the scheduler's timer for the next slot with a deadline."""
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call, self._armed_for = None, None
@@ -225,7 +225,7 @@ class TimerWheel:
             self._fire()
 
     def _fire(self) -> None:
-        """Call back for the timers that are due, as many as a turn allows; the others in the next turns."""
+        """Call the callbacks of the timers that are due: as many as a turn allows now, the others in the next turns."""
         self._run(self._firing, "a timer's callback failed")
         if self._firing:
             self.soon(self._fire)
@@ -245,7 +245,7 @@ class Clocks:
 
 @define(eq=False)
 class Deadline:
-    """A point in time that moves with every request, on a timer that doesn't.
+    """A deadline that moves with every request, on a timer that does not.
 
     Moving it later is an assignment: the timer that is set fires early, looks, and is set again. That is
     0.15 us a request, where cancelling and setting a reactor timer takes 1.2.
@@ -274,7 +274,7 @@ class Deadline:
             self._timer = None
 
     def close(self) -> None:
-        """Turn the deadline off for good, and drop the callback: it usually refers to what owns the deadline."""
+        """Turn the deadline off permanently, and drop the callback, which usually refers to the deadline's owner."""
         self.cancel()
         self._passed = _nothing
 
@@ -296,4 +296,4 @@ class Deadline:
 
 
 def _nothing() -> None:
-    """The callback of a closed deadline."""
+    """Do nothing: the callback of a closed deadline."""

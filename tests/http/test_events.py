@@ -36,7 +36,7 @@ def request(path: bytes = b"/v1/stream/a%2Fb/c", query: bytes = b"", **headers: 
 def told(request: Request | None, response: Response | None, operation: str = "read") -> LogEvent:
     events: list[LogEvent] = []
     reporter = RequestEvents(FIELDS, 0, events.append, lambda: 5.0)
-    reporter.tell(request, response, operation, 0.0125, FakeSpeaker())
+    reporter.report(request, response, operation, 0.0125, FakeSpeaker())
     return events[0]
 
 
@@ -121,7 +121,7 @@ class SameHeadTests:
         facts = HeadCacheEntry(observed=Observed(200, Histogram(), "read", True))
         for peer, elapsed in (("192.0.2.1", 1e-9), ("2001:db8::1", 2e-9)):
             asked = Request(b"GET", b"/v1/stream/a", b"", {}, peer=peer, body=b"", facts=facts)
-            reporter.tell(asked, Response(200), "read", elapsed, FakeSpeaker())
+            reporter.report(asked, Response(200), "read", elapsed, FakeSpeaker())
         first, second = (dict(event["log_fields"]) for event in events)
         assert second == first | {"client.address": "2001:db8::1", "event.duration": 2}
 

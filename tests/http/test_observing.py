@@ -43,7 +43,7 @@ class FakeWitness:
     elapsed: list[float | None] = field(factory=list)
     error: Exception | None = None
 
-    def tell(
+    def report(
         self,
         request: Request | None,
         response: Response | None,

@@ -10,9 +10,9 @@ class WaitersTests:
         waiters.wait().addCallback(lambda _: told.append("first"))
         waiters.wait().addCallback(lambda _: waiters.wait().addCallback(lambda _: told.append("again")))
         assert told == []
-        waiters.tell()
+        waiters.notify()
         assert told == ["first"]
-        waiters.tell()
+        waiters.notify()
         assert told == ["first", "again"]
-        waiters.tell()
+        waiters.notify()
         assert told == ["first", "again"]

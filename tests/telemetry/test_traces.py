@@ -154,7 +154,7 @@ class SpanTests:
         """What is the server's fault is an error; what is the client's isn't."""
         server.ask("GET", "/v1/stream/none")
         spans = RequestSpans(RequestFields(b"/v1/stream/", "memory"), server.traces)
-        spans.tell(None, Response(503), "request", None, FakeSpeaker())
+        spans.report(None, Response(503), "request", None, FakeSpeaker())
         missing, failed = server.spans
         assert missing.status.status_code.name == "UNSET"
         assert failed.status.status_code.name == "ERROR"

@@ -1,12 +1,11 @@
-"""Reading the head of an HTTP/1.1 request: the request line and the headers.
+"""Parses the head of an HTTP/1.1 request: the request line and the headers.
 
-The grammar is llhttp's, through httptools: strict field syntax, no obs-fold, no bare LF, no Content-Length
-beside Transfer-Encoding, no second Content-Length. Here is what it lets through and we don't: other versions,
-a missing, repeated or malformed Host, chunked in HTTP/1.0, a fragment in the target.
+The grammar is llhttp's, through httptools: strict field syntax, no obs-fold, no bare LF, no Content-Length together
+with Transfer-Encoding, no second Content-Length. This module also rejects what llhttp accepts: other versions, a
+missing, repeated or malformed Host, chunked in HTTP/1.0, a fragment in the target.
 
-A verdict never depends on how the bytes were cut into segments. So whatever can be said of an incomplete
-head is said by the first byte that proves it (:func:`prefix_fault`), and a complete head is asked the same
-question before any other.
+The result never depends on how the bytes are divided into segments. So a fault of an incomplete head is reported at the
+first byte that proves it (:func:`prefix_fault`), and a complete head is checked in the same way before anything else.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 @define(eq=False)
 class RequestHead:
-    """A head that was understood; it doesn't change, and may stand for several requests.
+    """A parsed head. It does not change, and several requests may share it.
 
     The first four are as in :class:`~dstreams.http.messages.Request`.
 
-    :param content_length: the announced body length in bytes, ``None`` when the body is chunked.
-    :param is_1_0: whether it speaks HTTP/1.0.
-    :param keep_alive: whether the client wants the connection to go on after the answer.
+    :param content_length: the announced length of the body in bytes, or ``None`` if the body is chunked.
+    :param is_1_0: whether the request is HTTP/1.0.
+    :param keep_alive: whether the client wants the connection to stay open after the response.
     :param expects_continue: whether the client waits for a 100 before it sends the body.
-    :param facts: for all requests with this head.
+    :param facts: data shared by all requests with this head.
     """
 
     method: bytes
@@ -52,7 +51,7 @@ class RequestHead:
     facts: HeadCacheEntry = field(factory=HeadCacheEntry)
 
     def request(self, scheme: bytes, peer: str) -> Request:
-        """A request with this head; its ``body`` is empty when none was announced, else ``None``."""
+        """Return a new request with this head. Its ``body`` is empty if none was announced, otherwise ``None``."""
         length = self.content_length
         return Request(
             self.method,
@@ -69,7 +68,7 @@ class RequestHead:
 
 
 class _Fields:
-    """What llhttp calls back with: header names and values."""
+    """Receives header names and values from llhttp."""
 
     __slots__ = ("repeated", "values")
 
@@ -88,11 +87,11 @@ class _Fields:
 
 
 def parse_head(head: bytes, limits: HttpLimits) -> RequestHead:
-    """Read one complete head.
+    """Parse one complete head.
 
-    :param head: from the request line's first byte to the empty line's last; no empty line before it.
-    :param limits: its size and its number of lines are held against these.
-    :raises HeadFault: the head can't be served.
+    :param head: the bytes from the request line to the empty line, without an empty line before it.
+    :param limits: limits on its size and its number of lines.
+    :raises HeadFault: the head is invalid or not supported.
     """
     try:
         if len(head) > limits.max_request_line_bytes or head.count(b"\r\n") - 2 > limits.max_headers:
@@ -101,16 +100,16 @@ def parse_head(head: bytes, limits: HttpLimits) -> RequestHead:
                 raise fault
         return _parse(head)
     except HeadFault as later:
-        # An earlier byte may already have proved a fault of another kind: that verdict stands.
+        # An earlier byte may already have proved another fault, which then takes precedence.
         raise _first_fault(head, limits) or later from None
 
 
 def prefix_fault(prefix: bytes, scanned: int, limits: HttpLimits) -> HeadFault | None:
-    """What is wrong with an incomplete head, whatever may follow it.
+    """Return the fault of an incomplete head that no further bytes can repair.
 
-    :param prefix: all of it that has arrived.
-    :param scanned: how many of its bytes were already found harmless.
-    :return: the fault, or ``None`` when more bytes may make it a good head.
+    :param prefix: the bytes received.
+    :param scanned: the number of bytes that have been checked already.
+    :return: the fault, or ``None`` if more bytes may complete a valid head.
     """
     harmless = (
         len(prefix) <= limits.max_head_bytes
@@ -125,8 +124,8 @@ def prefix_fault(prefix: bytes, scanned: int, limits: HttpLimits) -> HeadFault |
 
 
 def _is_clean(prefix: bytes, scanned: int) -> bool:
-    """A quick look at the new bytes (3 ns each; the expression that finds the place takes 23)."""
-    # A CR at the end waits for its LF; one at the end of what was scanned has waited.
+    """Whether the new bytes may contain a fault. It takes 3 ns a byte; the expression that finds the place takes 23."""
+    # A CR at the end may still be followed by its LF; one at the end of the checked bytes is checked now.
     start = scanned - 1 if scanned and prefix[scanned - 1] == 13 else scanned
     piece = prefix[start : len(prefix) - prefix.endswith(b"\r")]
     lines = piece.count(b"\r\n")
@@ -138,7 +137,7 @@ def _is_clean(prefix: bytes, scanned: int) -> bool:
 
 
 def _first_fault(prefix: bytes, limits: HttpLimits) -> HeadFault | None:
-    """The fault that the earliest byte proves, in a head of which ``prefix`` has arrived."""
+    """Return the fault that the earliest byte proves, in a head that begins with ``prefix``."""
     line_limit, head_limit = limits.max_request_line_bytes, limits.max_head_bytes
     proofs: list[tuple[int, int, str]] = []
     forbidden = _FORBIDDEN.search(prefix)
@@ -159,7 +158,7 @@ def _first_fault(prefix: bytes, limits: HttpLimits) -> HeadFault | None:
 
 
 def _end_of_surplus_line(prefix: bytes, max_headers: int) -> int | None:
-    """Where the first header line beyond the allowed number ends, if it does."""
+    """Return the index of the end of the first header line beyond the allowed number, if there is one."""
     end = 0
     for _ in range(max_headers + 2):
         start = end
@@ -199,14 +198,14 @@ def _parse(head: bytes) -> RequestHead:
 
 
 def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]:
-    """The headers, once llhttp has found the whole head in order."""
+    """Return the headers, after llhttp has accepted the whole head."""
     fields = _Fields()
     try:
-        # A parser for every head: a new one costs 0.16 us of 6.5 (bench/channel.py), and one that is used
-        # again waits for the last request's body, or refuses to go on after "Connection: close".
+        # A new parser for every head costs 0.16 us of 6.5 (bench/channel.py). A reused one would wait for the body of
+        # the last request, or reject everything after "Connection: close".
         HttpRequestParser(fields).feed_data(head)
     except HttpParserUpgrade:
-        # Raised after all headers were read. An offer to upgrade is declined by ignoring it (RFC 9110 7.8).
+        # Raised after all headers were read. An offer to upgrade is declined by ignoring it (RFC 9110 section 7.8).
         if method == b"CONNECT":
             raise HeadFault(501, "This server is not a proxy") from None
     except HttpParserInvalidMethodError:
@@ -220,7 +219,7 @@ def _read_fields(head: bytes, method: bytes, is_1_0: bool) -> dict[bytes, bytes]
 
 
 def _check_fields(fields: _Fields, is_1_0: bool) -> None:
-    """What llhttp leaves to us: one Host, and once what has one value."""
+    """Check what llhttp does not: exactly one Host, and no repeated header that must have one value."""
     host = fields.values.get(b"host")
     if host is None:
         if not is_1_0:
@@ -242,7 +241,7 @@ def _version_fault(line: bytes) -> HeadFault:
 
 
 def _split_target(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Path and query of a request target (RFC 9112 section 3.2)."""
+    """Return the path and the query of a request target (RFC 9112 section 3.2)."""
     if b"#" in target or not target.isascii():
         raise HeadFault(400, "The request target contains a fragment or a non-ASCII character")
     if not target.startswith(b"/"):
@@ -251,7 +250,7 @@ def _split_target(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> 
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None or not absolute[1] or HOST.fullmatch(absolute[1]) is None:
             raise HeadFault(400, "The request target is not a path or an http URL")
-        # The target's authority overrules the Host header (RFC 9112 section 3.2.2).
+        # The target's authority takes precedence over the Host header (RFC 9112 section 3.2.2).
         headers[b"host"] = absolute[1]
         target = absolute[2]
         if not target:
@@ -263,7 +262,7 @@ def _split_target(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> 
 
 
 def _body_length(headers: dict[bytes, bytes], is_1_0: bool) -> int | None:
-    """The announced length of the body, ``None`` when it is chunked (RFC 9112 section 6)."""
+    """Return the announced length of the body, or ``None`` if it is chunked (RFC 9112 section 6)."""
     coding = headers.get(b"transfer-encoding")
     if coding is None:
         length = headers.get(b"content-length")

@@ -153,7 +153,7 @@ class Maintenance:
 
     def _over(self, _: object) -> None:
         self._under_way = None
-        self._waiting.tell()
+        self._waiting.notify()
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(_Stopped):

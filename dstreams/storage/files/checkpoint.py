@@ -236,7 +236,7 @@ class Checkpoints:
 
     def _over(self, _: object) -> None:
         self._under_way = None
-        self._waiting.tell()
+        self._waiting.notify()
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value

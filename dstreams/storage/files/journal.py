@@ -143,7 +143,7 @@ class Journal:
     def release(self) -> None:
         """Let others use it: the one that had set ``in_use`` is done."""
         self.in_use = False
-        self._waiting.tell()
+        self._waiting.notify()
 
     @property
     def file(self) -> File:

@@ -176,7 +176,7 @@ class SpareSegment:
 
     def _over(self, _: object) -> None:
         self._busy = False
-        self._idle.tell()
+        self._idle.notify()
 
     async def _fill(self) -> None:
         try:
