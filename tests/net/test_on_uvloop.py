@@ -17,7 +17,7 @@ MODULES = [
     "tests/net/random_cases.py",
     "tests/net/uvloop_cases.py",
     "tests/storage/test_sync.py",
-    "tests/storage/test_files.py",
+    "tests/storage/files/test_store.py",
     "tests/storage/test_acid_threads.py",
 ]
 

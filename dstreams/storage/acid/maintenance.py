@@ -21,6 +21,7 @@ from dstreams.runtime.pending import Waiters
 from dstreams.runtime.threads import Run
 from dstreams.storage.acid.faults import StoreFailed, fault
 from dstreams.storage.acid.shard import PURGE_ROWS, VACUUM_PAGES, Shard
+from dstreams.storage.interface import StorageFull
 
 _log = Logger()
 _T = TypeVar("_T")
@@ -156,9 +157,13 @@ class Maintenance:
         self._waiting.notify()
 
     def _failed(self, failure: Failure) -> None:
+        assert failure.value is not None
         if failure.check(_Stopped):
             return
-        _log.failure("upkeep of the shards failed", failure)
+        if not isinstance(fault(failure.value, ""), StorageFull):
+            _log.failure("upkeep of the shards failed", failure)
+        elif not self._stopped:  # otherwise closing the shards meets the same error, and reports it
+            _log.warn("no room for upkeep of the shards: {why}", why=failure.getErrorMessage())
 
     def _do(self, work: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """Run work in a thread, unless the store has failed while it waited for the lock.
@@ -169,9 +174,9 @@ class Maintenance:
         if self._stopped:
             raise _Stopped
         done: Deferred[_T] = self._run(work, *arguments)
-        return done.addErrback(self._validate_head)
+        return done.addErrback(self._classify)
 
-    def _validate_head(self, failure: Failure) -> Failure:
+    def _classify(self, failure: Failure) -> Failure:
         assert failure.value is not None
         error = fault(failure.value, "upkeep of the shards")
         if isinstance(error, StoreFailed):
