@@ -23,14 +23,14 @@ class Signals:
     _installed: bool = False
 
     def install(self) -> None:
-        """Begin to handle signals."""
+        """Start to handle signals."""
         self._others.install()
         signal.signal(signal.SIGCHLD, lambda *_: self._child_ended())
         self._installed = True
         process.reapAllProcesses()  # those that ended before
 
     def uninstall(self) -> None:
-        """Leave SIGCHLD alone again."""
+        """Restore the previous handler of SIGCHLD."""
         if self._installed:
             self._installed = False
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

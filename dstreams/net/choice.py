@@ -1,4 +1,4 @@
-"""Which reactor runs when nobody has said."""
+"""Chooses the default reactor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def install_fastest() -> None:
-    """Install the reactor on uvloop, unless a reactor is installed already or uvloop isn't there."""
+    """Install the reactor on uvloop, unless a reactor is installed already or uvloop is missing."""
     if "twisted.internet.reactor" in sys.modules:
         return
     try:

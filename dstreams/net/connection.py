@@ -43,7 +43,7 @@ _DONE = Failure(ConnectionDone())
 _LOST = Failure(ConnectionLost())
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing sends a reset and drops what wasn't sent."""
+"""SO_LINGER with time 0: closing sends a reset and discards unsent bytes."""
 
 
 @implementer(ITCPTransport, ITLSTransport, IConsumer, IPushProducer, ISystemHandle, ILoggingContext)
@@ -66,7 +66,7 @@ class Connection(SendingHalf):
         self._reading = True
         self._reading_ended = False
         self._kept: list[bytes] | None = None
-        """What uvloop has read although reading is paused."""
+        """Bytes that uvloop has read although reading is paused."""
         self._reason: Failure | None = None
         reactor.adopt(self)
 
@@ -74,11 +74,13 @@ class Connection(SendingHalf):
 
     @property
     def data_received(self) -> Callable[[bytes], object]:
-        """What uvloop calls with received bytes; asked for once, when it is given a protocol."""
+        """The function that uvloop calls with received bytes. uvloop reads this property once, when the protocol is
+        set.
+        """
         return self._keep if self._kept is not None else cast("Callable[[bytes], object]", self.protocol.dataReceived)
 
     def connection_made(self, transport: Any) -> None:
-        """uvloop has taken the socket over: apply what has happened meanwhile."""
+        """Apply what has happened since uvloop was asked to take over the socket."""
         if self.disconnected or self._aborting:
             transport.abort()
             return
@@ -90,7 +92,7 @@ class Connection(SendingHalf):
         self._begin_sending()
 
     def connection_lost(self, exception: BaseException | None) -> None:
-        """uvloop closes the socket when this returns."""
+        """Note that uvloop closes the socket when this returns."""
         if self.disconnected:
             self._transport = None
             return
@@ -108,14 +110,14 @@ class Connection(SendingHalf):
         self.reactor.end(self, reason)
 
     def await_end(self) -> None:
-        """uvloop has closed the socket, and :meth:`connectionLost` is called in a later turn: use neither any more."""
+        """Stop using the socket, which uvloop has closed; :meth:`connectionLost` follows in a later turn."""
         self._aborting = True
         self._transport = self._held = self._kept = None
         self._reading = False
         self._redirect()
 
     def eof_received(self) -> bool:
-        """The peer sends nothing more; always ``True``: it is decided here what comes of it."""
+        """Handle the end of the input. Return ``True``, so that uvloop does not close the connection itself."""
         if self._kept is not None:
             self._kept.append(b"")
             return True
@@ -137,7 +139,7 @@ class Connection(SendingHalf):
             self.protocol.loseConnection()
 
     def abortConnection(self) -> None:
-        """Close now, with a reset; what wasn't sent is dropped."""
+        """Close immediately with a reset, and discard unsent bytes."""
         if self.disconnected or self._aborting:
             return
         self._aborting = True
@@ -149,11 +151,11 @@ class Connection(SendingHalf):
             self._transport.abort()
 
     def getHost(self) -> Any:
-        """This end's address."""
+        """The local address."""
         raise NotImplementedError
 
     def getPeer(self) -> Any:
-        """The other end's address."""
+        """The peer's address."""
         raise NotImplementedError
 
     # -- ITCPTransport, ITLSTransport, ISystemHandle
@@ -171,14 +173,14 @@ class Connection(SendingHalf):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        """Speak TLS from now on."""
+        """Use TLS from now on."""
         newtls.startTLS(self, contextFactory, normal, _BelowTls)
         self._write = self.protocol.write
         if self._transport is not None:
             self._transport.set_protocol(self)
 
     def getHandle(self) -> socket.socket:
-        """The socket, to look at and to set options of."""
+        """The socket, for reading and setting its options."""
         return self.socket
 
     def fileno(self) -> int:
@@ -190,7 +192,7 @@ class Connection(SendingHalf):
 
     @property
     def logstr(self) -> str:
-        """What Twisted's connections call the same."""
+        """The same as on Twisted's connections."""
         return self.logPrefix()
 
     # -- IPushProducer: the connection as the producer of what it receives
@@ -212,7 +214,7 @@ class Connection(SendingHalf):
             self._transport.resume_reading()
 
     def stopProducing(self) -> None:
-        """Nobody wants what is received."""
+        """Close the connection, because received bytes are not needed any more."""
         self.loseConnection()
 
     # What Twisted's FileDescriptor calls the same two.
@@ -221,13 +223,13 @@ class Connection(SendingHalf):
 
     @property
     def is_reading(self) -> bool:
-        """Whether what the peer sends is read."""
+        """Whether reading is not paused."""
         return self._reading and self.connected and not self.disconnecting and not self._reading_ended
 
     # -- the end
 
     def connectionLost(self, reason: Failure) -> None:
-        """Tell the producer and the protocol, and let go of the socket; called again, it does nothing.
+        """Notify the producer and the protocol, and release the socket. A second call does nothing.
 
         The reactor calls it when it stops, with connections still open.
         """
@@ -269,13 +271,13 @@ class Connection(SendingHalf):
     # -- reading
 
     def _keep(self, data: bytes) -> None:
-        """Received although reading is paused: in the turn that uvloop took the socket over in."""
+        """Keep bytes received while reading is paused, in the turn in which uvloop took over the socket."""
         if self._kept is not None:
             self._kept.append(data)
             self._transport.pause_reading()
 
     def _deliver_kept(self) -> None:
-        """Reading goes on: first what was kept, with ``b""`` for the end."""
+        """Continue to read, beginning with the kept bytes; ``b""`` stands for the end of the input."""
         kept = self._kept
         while kept and self.is_reading:
             data = kept.pop(0)
@@ -292,7 +294,7 @@ class Connection(SendingHalf):
 
 
 class _BelowTls:
-    """What TLS calls on the connection below it: functions that take the connection."""
+    """The methods that TLS calls on the connection below it, as functions that take the connection."""
 
     @staticmethod
     def write(connection: Connection, data: bytes) -> None:
@@ -308,7 +310,7 @@ class _BelowTls:
 
 
 def prefix_of(thing: object) -> str:
-    """How a protocol is called in logs."""
+    """Return a protocol's name for logs."""
     if thing is None:
         return "-"
     return thing.logPrefix() if ILoggingContext.providedBy(thing) else type(thing).__name__

@@ -20,7 +20,7 @@ from dstreams.net.tls import HANDSHAKE_TIMEOUT, VERSIONS, TlsContext, TlsFactory
 from dstreams.net.tls_files import TlsFiles, check_tls_files
 
 PREFIX = "dstls"
-"""What the endpoint's strings begin with."""
+"""The first part of the endpoint's strings."""
 
 ARGUMENTS = (
     "port",
@@ -35,12 +35,12 @@ ARGUMENTS = (
     "alpn",
     "handshakeTimeout",
 )
-"""What a string may hold; the first also without its name."""
+"""The parameters of a string; the first may be given without its name."""
 
 
 @implementer(IStreamServerEndpoint)
 class TlsServerEndpoint:
-    """Listens where another endpoint does, and speaks TLS there.
+    """Listens on another endpoint, with TLS.
 
     :param reactor: times the handshakes.
     :param endpoint: where to listen.
@@ -53,7 +53,7 @@ class TlsServerEndpoint:
         self.context = context
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803 (Twisted's name)
-        """Begin to listen.
+        """Start to listen.
 
         :return: fires with the port, whose address is that of the endpoint below.
         """
@@ -62,7 +62,7 @@ class TlsServerEndpoint:
 
 
 def parse_tls_endpoint(reactor: Any, *given: str, **named: str) -> TlsServerEndpoint:
-    """The endpoint that the parts of a string describe.
+    """Return the endpoint described by the parts of a string.
 
     :raise ValueError: when the string has no sense.
     :raise StartupError: when the files aren't there or can't be used.
@@ -83,7 +83,7 @@ def parse_tls_endpoint(reactor: Any, *given: str, **named: str) -> TlsServerEndp
 
 
 def describe_tls_endpoint(where: str, options: TlsOptions) -> str:
-    """The string of an endpoint that speaks TLS.
+    """Return the string of an endpoint with TLS.
 
     :param where: the rest of the string, which says where it listens: ``4437:interface=127.0.0.1``, or
         ``endpoint=`` and another endpoint's string, quoted.
@@ -112,7 +112,7 @@ def _arguments(given: tuple[str, ...], named: dict[str, str]) -> dict[str, str]:
 
 
 def _below(arguments: dict[str, str]) -> str:
-    """The string of the endpoint that TLS is spoken over."""
+    """Return the string of the endpoint below TLS."""
     port, endpoint = arguments.get("port"), arguments.get("endpoint")
     tcp = {name: arguments[name] for name in ("interface", "backlog") if name in arguments}
     if endpoint is not None:

@@ -57,7 +57,7 @@ class ServerConnection(Connection):
         return f"<{type(self.protocol).__name__} #{self.sessionno} on {self._place()}>"
 
     def _place(self) -> object:
-        """What tells where it was accepted."""
+        """The port that has accepted it."""
         return self.socket.getsockname()
 
 
@@ -75,7 +75,7 @@ class ClientConnection(Connection):
         self.connector = dialler.connector
         self.peer: IAddress = dialler.getPeer()
         self.addr = dialler.addr
-        """What was dialled, maybe a name."""
+        """The address that was dialled; it may be a name."""
         super().__init__(dialler.socket, protocol, dialler.reactor)
 
     def getPeer(self) -> Any:
@@ -95,7 +95,7 @@ class ClientConnection(Connection):
 
 
 def hand_over(dialler: Any, kind: type[ClientConnection], protocol: IProtocol | None) -> None:
-    """Replace a dialler that has connected by a connection.
+    """Replace a client that has connected by a connection.
 
     :param protocol: what its factory has built.
     """

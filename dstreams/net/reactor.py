@@ -29,7 +29,7 @@ from dstreams.net.unix import UnixConnector, UnixPort, adopt_unix
 _log = Logger()
 
 END_SECONDS = 0.005
-"""How long protocols may take in one turn of the reactor when many connections end at once, in seconds."""
+"""Maximum seconds of one turn of the reactor for notifying protocols when many connections end at once."""
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -49,7 +49,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         self._ended: deque[tuple[Connection, Failure]] = deque()
         """Lost connections whose protocols have not been notified yet."""
         self._ending_until = 0.0
-        """Until when protocols are notified in this turn; 0 until the first connection ends."""
+        """The time until which protocols are notified in this turn; 0 until the first connection ends."""
         self.soon: Callable[..., object] = loop.call_soon
         """Calls a function in the loop's next turn: 0.3 us, where ``callLater(0, ...)`` takes 5."""
         self._create_task: Callable[[Coroutine[Any, Any, None]], object] = loop.create_task
@@ -89,7 +89,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         self._ending_until = 0.0
 
     def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Remove a connection that has ended."""
         self._connections.discard(connection)
 
     async def _take_over(self, connection: Connection) -> None:
@@ -99,15 +99,15 @@ class UvloopReactor(AsyncioSelectorReactor):
             connection.connectionLost(Failure())
 
     def removeAll(self) -> list[Any]:
-        """Twisted's, and the connections: at the end the reactor tells all of them that they are lost."""
+        """Return Twisted's selectables and the connections, which all are notified when the reactor stops."""
         return [*super().removeAll(), *self._connections]
 
     def getReaders(self) -> list[Any]:
-        """Twisted's, and the connections that are read from."""
+        """Return Twisted's readers and the connections that are read from."""
         return [*super().getReaders(), *(each for each in self._connections if each.is_reading)]
 
     def getWriters(self) -> list[Any]:
-        """Twisted's, and the connections that have something to send."""
+        """Return Twisted's writers and the connections with unsent bytes."""
         return [*super().getWriters(), *(each for each in self._connections if each.is_writing)]
 
     # -- IReactorTCP, IReactorSocket
@@ -175,13 +175,13 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     # Its classes don't agree on the name of the first argument.
     def callFromThread(self, f: Callable[..., object], *args: object, **kwargs: object) -> None:  # type: ignore[override]
-        """Call a function on the reactor's thread; any thread, and a signal handler, may ask for it."""
+        """Call a function on the reactor's thread. It may be called from any thread and from a signal handler."""
         self._asyncioEventloop.call_soon_threadsafe(_call, f, args, kwargs)
 
     # -- signals
 
     def _signalsFactory(self) -> Any:
-        """Twisted notices the end of child processes by ``signal.set_wakeup_fd``, which uvloop takes for itself."""
+        """Return a handler for SIGCHLD, because Twisted's uses ``signal.set_wakeup_fd``, which uvloop reserves."""
         return Signals(ReactorBase._signalsFactory(self), self._child_ended)  # noqa: SLF001
 
     def _child_ended(self) -> None:
@@ -196,7 +196,7 @@ def _call(function: Callable[..., object], args: tuple[object, ...], kwargs: dic
 
 
 def _report(loop: Any, context: dict[str, Any]) -> None:  # noqa: ARG001 (uvloop's)
-    """What uvloop reports goes to Twisted's log: exceptions of protocols, callbacks and tasks."""
+    """Log what uvloop reports: exceptions of protocols, callbacks and tasks."""
     exception, message = context.get("exception"), context.get("message", "uvloop reports an exception")
     if exception is None:
         _log.error("{message}", message=message)

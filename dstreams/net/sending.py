@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 _log = Logger()
 
 HIGH_WATER_BYTES = 65536
-"""A producer is paused when more than this is waiting to be sent, as on Twisted's own transports."""
+"""Number of unsent bytes above which a producer is paused, as on Twisted's own transports."""
 
 
 class SendingHalf:
-    """What a connection needs to send, and its common state.
+    """The part of a connection that sends, and the state that both parts use.
 
     :param sock: a connected socket.
     :param protocol: what the connection talks to.
@@ -77,7 +77,7 @@ class SendingHalf:
         self.streamingProducer = self.producerPaused = False
         self.TLS = False
         self._transport: Any = None
-        """uvloop's, from the moment that it has the socket until the connection is lost."""
+        """The transport of uvloop, from the time when it has the socket until the connection is lost."""
         self._held: bytearray | None = bytearray()
         self._send: Callable[[bytes], object] = self._hold
         """Sends bytes below TLS."""
@@ -86,7 +86,7 @@ class SendingHalf:
         self._full = False
         """Whether uvloop has asked for a pause."""
         self._watched = False
-        """Whether somebody waits for all to be sent."""
+        """Whether something waits until everything is sent."""
         self._check_is_due = False
         self._writing_ends = self._writing_ended = False
         self._aborting = False
@@ -96,13 +96,13 @@ class SendingHalf:
         raise NotImplementedError
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection's end."""
+        """End the connection."""
         raise NotImplementedError
 
     # -- what uvloop tells
 
     def _begin_sending(self) -> None:
-        """uvloop has the socket: send what was held back, and end what was asked to end meanwhile."""
+        """Send the bytes written before uvloop had the socket, and apply requests to close made meanwhile."""
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, 0)
         held, self._held = self._held, None
         self._redirect()
@@ -115,7 +115,7 @@ class SendingHalf:
             self.reactor.soon(self._go_on)
 
     def pause_writing(self) -> None:
-        """More waits to be sent than may."""
+        """Pause the producer, because too many bytes are unsent."""
         self._full = True
         self._redirect()
         # uvloop asks again when its limits change, as they do when a connection begins to be watched.
@@ -123,7 +123,7 @@ class SendingHalf:
             self._pause_when_much_waits()
 
     def resume_writing(self) -> None:
-        """All has been sent."""
+        """Resume the producer, because everything has been sent."""
         self._full = False
         if not self.disconnected:
             self._redirect()
@@ -132,7 +132,7 @@ class SendingHalf:
     # -- ITransport, ITCPTransport
 
     def write(self, data: bytes) -> None:
-        """Send bytes, after those that were given before."""
+        """Send bytes, after those written before."""
         self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
@@ -163,7 +163,7 @@ class SendingHalf:
             return 0
 
     def loseWriteConnection(self) -> None:
-        """Tell the peer that nothing more comes, when everything is sent."""
+        """Half-close the connection when everything is sent."""
         self._writing_ends = True
         if self._transport is not None:
             self._watch()
@@ -182,20 +182,20 @@ class SendingHalf:
             self._register(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """The producer has finished, or is no longer one."""
+        """Remove the producer, because it has finished."""
         if self.TLS:
             self.protocol.unregisterProducer()
         else:
             self._unregister()
 
     def stopConsuming(self) -> None:
-        """The producer has lost its source."""
+        """Close the connection, because the producer has failed."""
         self.unregisterProducer()
         self.loseConnection()
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and waits in this process. No interface of Twisted's has this."""
+        """The number of bytes written that are still in this process. No interface of Twisted has this."""
         if self._transport is None:
             return len(self._held or b"")
         waiting: int = self._transport.get_write_buffer_size()
@@ -203,13 +203,13 @@ class SendingHalf:
 
     @property
     def is_writing(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether there are unsent bytes."""
         return self.unsent_bytes > 0
 
     # -- the present state
 
     def _redirect(self) -> None:
-        """Point ``_send`` to the function for the present state."""
+        """Set ``_send`` to the function for the current state."""
         if self.disconnected or self._aborting or self._writing_ended:
             send: Callable[[bytes], object] = _drop
         elif self._transport is None:
@@ -227,7 +227,7 @@ class SendingHalf:
             self._write = _drop
 
     def _hold(self, data: bytes) -> None:
-        """Send when uvloop has the socket."""
+        """Keep bytes until uvloop has the socket."""
         held = self._held
         assert held is not None
         held += data
@@ -264,7 +264,7 @@ class SendingHalf:
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, 0)
 
     def _check_soon(self) -> None:
-        """See in the next turn whether all has been sent: until then more may be written."""
+        """Check in the next turn whether everything has been sent, because more may be written until then."""
         if not self._check_is_due:
             self._check_is_due = True
             self.reactor.soon(self._check)
@@ -276,7 +276,7 @@ class SendingHalf:
             self._go_on()
 
     def _go_on(self) -> None:
-        """All is sent: ask the producer for more, or end what was asked to end."""
+        """Ask the producer for more, or close if that was requested, because everything is sent."""
         producer = self.producer
         if producer is not None and (self.producerPaused or not self.streamingProducer):
             self.producerPaused = False
@@ -337,5 +337,5 @@ class SendingHalf:
 
 
 def _drop(data: bytes) -> None:
-    """The connection takes no more."""
+    """Discard bytes, because the connection is closing."""
     memoryview(data)  # whatever it would have been: bytes only

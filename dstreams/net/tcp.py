@@ -1,4 +1,4 @@
-"""TCP: Twisted's ports and connectors, with connections of ours."""
+"""TCP: Twisted's ports and connectors, with this package's connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TcpServerConnection(ServerConnection):
-    """Accepted over IPv4 or IPv6."""
+    """A connection accepted over IPv4 or IPv6."""
 
     __slots__ = ()
 
@@ -32,7 +32,7 @@ class TcpServerConnection(ServerConnection):
 
 
 class TcpClientConnection(ClientConnection):
-    """Dialled over IPv4 or IPv6."""
+    """A connection dialled over IPv4 or IPv6."""
 
     __slots__ = ()
 
@@ -41,13 +41,13 @@ class TcpClientConnection(ClientConnection):
 
 
 class TcpPort(tcp.Port):
-    """Twisted's port, with connections of ours."""
+    """Twisted's port, with this package's connections."""
 
     transport = cast("Any", TcpServerConnection)
 
 
 class TcpConnector(tcp.Connector):
-    """Twisted's connector, with connections of ours."""
+    """Twisted's connector, with this package's connections."""
 
     def _makeTransport(self) -> tcp.Client:
         return _Dialler(self.host, self.port, self.bindAddress, self, self.reactor)
@@ -63,7 +63,7 @@ class _Dialler(tcp.Client):
 def adopt_tcp(
     descriptor: int, family: int, factory: IProtocolFactory, reactor: UvloopReactor
 ) -> TcpServerConnection | None:
-    """A connection over a copy of a connected socket; ``None`` when the factory doesn't want it."""
+    """Return a connection over a copy of a connected socket, or ``None`` if the factory returns no protocol."""
     sock = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
     peer = internet_address(sock.getpeername())
     protocol = factory.buildProtocol(peer)
@@ -77,7 +77,7 @@ def adopt_tcp(
 
 
 def internet_address(address: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    """A socket's address as Twisted's; the host of an IPv6 address carries its scope, if it has one."""
+    """Convert a socket's address to Twisted's. The host of an IPv6 address includes its scope, if there is one."""
     if len(address) == 2:
         return IPv4Address("TCP", *address)
     host = socket.getnameinfo(cast("Any", address), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]

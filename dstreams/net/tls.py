@@ -1,4 +1,4 @@
-"""TLS on the server's side: the context that connections are made of, and the transport.
+"""TLS on the server's side: the context of connections, and the transport.
 
 Twisted's TLS does the work. Added here are the limit on how long a handshake may take, certificates that can be
 exchanged while connections live, and an end that doesn't wait for clients.
@@ -30,25 +30,25 @@ from dstreams.net.tls_files import TlsFiles, TlsMaterial, build_error, read_tls_
 _log = Logger()
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-"""The versions that may be chosen. Older ones are broken (RFC 8996)."""
+"""The versions that can be configured. Older ones are insecure (RFC 8996)."""
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """The ciphers of TLS 1.2: those with forward secrecy and authenticated encryption (RFC 9325 section 4.2), which are
 also those that HTTP/2 allows (RFC 9113 section 9.2.2). Those of TLS 1.3 are all good."""
 
 HANDSHAKE_TIMEOUT = 10.0
-"""How many seconds a handshake may take, unless said otherwise."""
+"""Maximum seconds of a handshake, by default."""
 
 REFUSAL_SECONDS = 1.0
-"""How long a client that was refused in the handshake may take to read why, and close."""
+"""Maximum seconds for a client that was rejected in the handshake to read the reason and close."""
 
 QUIET_SECONDS = 5.0
-"""How long after a failed handshake was logged others are only counted: scanners fail all day."""
+"""Seconds after a logged failed handshake during which others are only counted, because scanners fail all day."""
 
 
 @frozen
 class TlsOptions:
-    """How a listener speaks TLS.
+    """The TLS options of a listener.
 
     :param files: its certificate, key, and the authorities of client certificates.
     :param min_version: ``"1.2"`` or ``"1.3"``.
@@ -67,7 +67,7 @@ class TlsOptions:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class TlsContext:
-    """Makes the TLS side of new connections, from the files as they were read last.
+    """Makes the TLS part of new connections, from the files as last read.
 
     :param options: how TLS is spoken.
     :raise StartupError: of the phase ``build_tls_context``, when the files can't be used.
@@ -79,7 +79,7 @@ class TlsContext:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files anew. Connections that are open keep what they began with.
+        """Read the files again. Open connections keep the previous ones.
 
         :raise StartupError: when the files can't be used; those that were read last stay in use.
         """
@@ -88,12 +88,12 @@ class TlsContext:
         self.warnings = material.warnings
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802
-        """The TLS side of one connection."""
+        """Return the TLS part of one connection."""
         return SSL.Connection(self._context, None)
 
 
 def build_context(options: TlsOptions, material: TlsMaterial) -> SSL.Context:
-    """An OpenSSL context for a server.
+    """Return an OpenSSL context for a server.
 
     :raise StartupError: of the phase ``build_tls_context``, when OpenSSL doesn't take it.
     """
@@ -122,7 +122,7 @@ def build_context(options: TlsOptions, material: TlsMaterial) -> SSL.Context:
 
 
 def describe(error: BaseException) -> str:
-    """What OpenSSL says, on one line."""
+    """Return OpenSSL's error on one line."""
     queue = error.args[0] if error.args else ()
     if isinstance(queue, list) and queue:
         return "; ".join(str(entry[-1]) for entry in queue)
@@ -151,7 +151,7 @@ def _accept_verified(
 
 
 def _selector(protocols: Sequence[bytes]) -> Any:
-    """What chooses the application protocol: the server's first that the client offers (RFC 7301 section 3.2)."""
+    """Return a callback that chooses the server's first protocol that the client offers (RFC 7301 section 3.2)."""
 
     def select(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:  # noqa: ARG001 (pyOpenSSL's)
         for protocol in protocols:
@@ -164,7 +164,7 @@ def _selector(protocols: Sequence[bytes]) -> Any:
 
 
 class TlsConnection(BufferingTLSTransport):
-    """Twisted's TLS transport, with a limit for the handshake and an end that doesn't wait for the client."""
+    """Twisted's TLS transport, with a time limit for the handshake, and a close that does not wait for the client."""
 
     factory: TlsFactory
     _limit: IDelayedCall | None = None
@@ -173,7 +173,7 @@ class TlsConnection(BufferingTLSTransport):
     """Whether the connection below is lost."""
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin the handshake, and the time it may take."""
+        """Start the handshake and its timer."""
         limit = self.factory.handshake_timeout
         self._limit = self.factory.clock.callLater(limit, self._time_out)
         super().makeConnection(transport)
@@ -185,7 +185,7 @@ class TlsConnection(BufferingTLSTransport):
             below.setTcpNoDelay(enabled)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the operator, once in a while, why clients don't get in."""
+        """Log from time to time why handshakes fail."""
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
@@ -196,12 +196,12 @@ class TlsConnection(BufferingTLSTransport):
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Use what has arrived, unless the client was refused."""
+        """Process the received bytes, unless the client was rejected."""
         if not self._refused:
             super().dataReceived(data)
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802
-        """TLS has ended. Where it never began, give the client time to read why.
+        """Handle the end of TLS. If the handshake has failed, give the client time to read the reason.
 
         A client of TLS 1.3 sends its first request before it can know that its certificate was refused. Were the
         connection closed at once, that request would make the system reset it, and the client lose the alert.
@@ -231,7 +231,7 @@ class TlsConnection(BufferingTLSTransport):
             self.abortConnection()
 
     def _shutdownTLS(self) -> None:  # noqa: N802
-        """Say goodbye, and close without waiting for the answer.
+        """Send a close notification, and close without waiting for the client's.
 
         Twisted's waits: an idle client that doesn't look would hold up the end of a connection, and of the server,
         for as long as it likes. Nobody has to wait (RFC 8446 section 6.1).
@@ -259,7 +259,7 @@ class TlsFactory(TLSMemoryBIOFactory):
         self._not_logged = 0
 
     def handshake_failed(self, connection: TlsConnection, why: str) -> None:
-        """Log a handshake that failed; others soon after are only counted."""
+        """Log a failed handshake; others soon after it are only counted."""
         now = self.clock.seconds()
         if now < self._quiet_until:
             self._not_logged += 1

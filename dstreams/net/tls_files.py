@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dstreams.runtime.startup import StartupError, StartupPhase
 
 EXPIRES_SOON = timedelta(days=7)
-"""A certificate with less time left is worth a warning: what renews it should have done so long ago."""
+"""Days of validity below which a certificate gets a warning, because it should have been renewed by then."""
 
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
@@ -29,7 +29,7 @@ _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 @frozen
 class TlsFiles:
-    """Where the files are.
+    """The paths of the files.
 
     :param certificate: a PEM file: the server's certificate, then the intermediate ones in order.
     :param key: a PEM file with the certificate's private key, not encrypted; it may be the same file.
@@ -44,7 +44,7 @@ class TlsFiles:
 
 @frozen
 class TlsMaterial:
-    """What the files hold.
+    """The contents of the files.
 
     :param chain: the server's certificate, and the intermediate ones.
     :param key: its private key.
@@ -59,7 +59,7 @@ class TlsMaterial:
 
 
 def check_tls_files(files: TlsFiles) -> None:
-    """Look whether all files are there and may be read.
+    """Check whether all files exist and can be read.
 
     :raise StartupError: of the phase ``check_tls_files``, for the first that isn't.
     """
@@ -70,7 +70,7 @@ def check_tls_files(files: TlsFiles) -> None:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """Read all files, and see that they fit together.
+    """Read all files, and check that they belong together.
 
     :raise StartupError: of the phase ``build_tls_context``.
     """
@@ -92,7 +92,7 @@ def read_tls_files(files: TlsFiles) -> TlsMaterial:
 
 
 def build_error(cause: str) -> StartupError:
-    """The error of the phase ``build_tls_context``."""
+    """Return an error of the phase ``build_tls_context``."""
     return StartupError(StartupPhase.BUILD_TLS_CONTEXT, f"failed to build TLS context: {cause}")
 
 
@@ -176,7 +176,7 @@ def _time_warnings(certificates: Sequence[x509.Certificate], path: str) -> list[
 
 
 def _name(certificate: x509.Certificate) -> str:
-    """Whose it is, on one line."""
+    """Return the subject of a certificate on one line."""
     return repr(certificate.subject.rfc4514_string()) if len(certificate.subject) else "no name"
 
 

@@ -1,4 +1,4 @@
-"""UNIX sockets: Twisted's ports and connectors, with connections of ours.
+"""UNIX sockets: Twisted's ports and connectors, with this package's connections.
 
 Descriptors can be sent. uvloop can't receive any, so a protocol that says it wants them
 (``IFileDescriptorReceiver``) gets Twisted's own transport.
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 0.01
 
 _MAX_DESCRIPTORS = 64
-"""A producer is paused when more descriptors than these wait to be sent, as on Twisted's own transports."""
+"""Number of unsent descriptors above which a producer is paused, as on Twisted's own transports."""
 
 
 @define
 class _Passing:
-    """Descriptors to be sent, each beside one byte.
+    """Descriptors to be sent, each together with one byte.
 
     :param data: what was written since the first of them was given.
     """
@@ -45,7 +45,7 @@ class _Passing:
 
 @implementer(IUNIXTransport)
 class UnixConnection(Connection):
-    """What both kinds of UNIX connection have."""
+    """The common part of both kinds of UNIX connections."""
 
     __slots__ = ()
 
@@ -55,14 +55,14 @@ class UnixConnection(Connection):
         return UNIXAddress(self.socket.getsockname())
 
     def getTcpNoDelay(self) -> bool:
-        """Always ``False``: there is nothing of the kind."""
+        """Return ``False``: UNIX sockets have no such option."""
         return False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing to set."""
+        """Do nothing: UNIX sockets have no such option."""
 
     def sendFileDescriptor(self, descriptor: int) -> None:
-        """Send a copy of a descriptor beside a byte that is written later in this turn.
+        """Send a copy of a descriptor together with a byte that is written later in this turn.
 
         When there are fewer bytes than descriptors, the connection is lost with ``FileDescriptorOverrun``.
         """
@@ -83,7 +83,7 @@ class UnixConnection(Connection):
             super()._go_on()
 
     def _hold_beside(self, data: bytes) -> None:
-        """Send after the descriptors."""
+        """Send bytes after the descriptors."""
         assert self._passing is not None
         self._passing.data += data
         self._pause_when_many_wait(self._passing)
@@ -110,7 +110,7 @@ class UnixConnection(Connection):
         self._check_soon()
 
     def _passed(self, passing: _Passing) -> bool:
-        """Send the descriptors; whether the socket has taken all of them."""
+        """Send the descriptors. Return whether the socket has accepted all of them."""
         while passing.descriptors:
             beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", passing.descriptors[0]))]
             try:
@@ -126,13 +126,13 @@ class UnixConnection(Connection):
 
 
 class UnixServerConnection(UnixConnection, ServerConnection):
-    """Accepted on a UNIX socket."""
+    """A connection accepted on a UNIX socket."""
 
     __slots__ = ()
 
     @property
     def hostname(self) -> Any:
-        """The path that the peer is bound to, mostly empty."""
+        """The path that the peer is bound to, which is usually empty."""
         return self.client
 
     def getPeer(self) -> Any:
@@ -145,7 +145,7 @@ class UnixServerConnection(UnixConnection, ServerConnection):
 
 
 class UnixClientConnection(UnixConnection, ClientConnection):
-    """Dialled over a UNIX socket."""
+    """A connection dialled over a UNIX socket."""
 
     __slots__ = ()
 
@@ -165,20 +165,20 @@ def _accepted(
 
 
 class UnixPort(unix.Port):
-    """Twisted's port, with connections of ours."""
+    """Twisted's port, with this package's connections."""
 
     transport = cast("Any", staticmethod(_accepted))
 
 
 class UnixConnector(unix.Connector):
-    """Twisted's connector, with connections of ours."""
+    """Twisted's connector, with this package's connections."""
 
     def _makeTransport(self) -> Any:
         return _Dialler(self.address, self, self.reactor, self.checkPID)
 
 
 class _Dialler(unix.Client):
-    """Twisted's client until it is connected; for good, where the protocol receives descriptors."""
+    """Twisted's client until it is connected; permanently, if the protocol receives descriptors."""
 
     def _connectDone(self) -> None:
         protocol: Any = self.connector.buildProtocol(self.getPeer())
@@ -193,7 +193,7 @@ class _Dialler(unix.Client):
 
 
 def adopt_unix(descriptor: int, factory: IProtocolFactory, reactor: UvloopReactor) -> object:
-    """A connection over a copy of a connected socket; ``None`` when the factory doesn't want it."""
+    """Return a connection over a copy of a connected socket, or ``None`` if the factory returns no protocol."""
     sock = socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM)
     protocol = factory.buildProtocol(UNIXAddress(sock.getsockname()))
     if protocol is None:

@@ -1,4 +1,4 @@
-"""How many clients are let in at a time; the others wait in the system's queue until somebody leaves.
+"""Limits the number of open connections. Further clients wait in the system's queue until one closes.
 
 A server that takes every connection runs out of descriptors, and then nothing works any more: neither its files nor
 the listener by which an operator would see why. So accepting stops before that. Who is connected goes on; who isn't
@@ -24,14 +24,14 @@ from dstreams.runtime.timers import Scheduler, slice_end
 _log = Logger()
 
 ACCEPTS_AT_ONCE = 8
-"""How many connections are accepted before it is looked at the time."""
+"""Number of connections that are accepted between two checks of the time."""
 
 ACCEPT_SECONDS = 0.002
-"""How long connections are accepted in one turn of the reactor; what follows from it, handing them to uvloop and their
-first requests, takes as long again, and more."""
+"""Maximum seconds of one turn of the reactor for accepting connections. Passing them to uvloop and their
+first requests take as long again, and more."""
 
 QUIET_SECONDS = 60.0
-"""How long after telling that the server is full that isn't told again."""
+"""Seconds after the warning about reaching the limit during which it is not repeated."""
 
 
 class ConnectionSet(Protocol):
@@ -39,15 +39,15 @@ class ConnectionSet(Protocol):
 
     @property
     def live(self) -> Collection[object]:
-        """Those that are open."""
+        """The open connections."""
 
     when_lost: Callable[[], object] | None
-    """Called after one has closed."""
+    """Called after a connection has closed."""
 
 
 @define(eq=False)
 class Admission:
-    """Stops accepting on some ports while they have as many connections as they may, all of them together.
+    """Stops accepting on some ports while they have the maximum number of connections, together.
 
     :param count: how many connections there are.
     :param seconds: the monotonic clock.
@@ -60,15 +60,15 @@ class Admission:
     _what: str
     most: int = sys.maxsize
     begin_slice: Callable[[], Callable[[], bool]] = field(default=partial(slice_end, ACCEPT_SECONDS), init=False)
-    """Begins to measure how long connections are accepted in this turn of the reactor."""
+    """Starts the time for accepting connections in this turn of the reactor."""
     full: int = field(default=0, init=False)
-    """How often there were as many connections as there may be."""
+    """How often the limit was reached."""
     _ports: list[Any] = field(factory=list, init=False)
     _is_paused: bool = field(default=False, init=False)
     _told_at: float | None = field(default=None, init=False)
 
     def watch(self, port: IListeningPort) -> bool:
-        """Let in by a port no more than there may be.
+        """Apply the limit to a port.
 
         :return: whether that can be done: not with ports that aren't the reactor's own.
         """
@@ -82,11 +82,11 @@ class Admission:
         return True
 
     def release(self) -> None:
-        """Have nothing more to do with the ports: they are about to be closed."""
+        """Release the ports, because they are about to be closed."""
         self._ports.clear()
 
     def left(self) -> None:
-        """A connection is gone."""
+        """Accept again, because a connection has closed."""
         if self._is_paused and self._count() < self.most:
             self._is_paused = False
             for port in self._ports:
@@ -122,7 +122,7 @@ class Admission:
 
 
 def admit(connections: ConnectionSet, scheduler: Scheduler, what: str, most: int = sys.maxsize) -> Admission:
-    """What lets in connections, and is told of those that end."""
+    """Return the admission for a set of connections, connected to it."""
     admission = Admission(lambda: len(connections.live), scheduler.seconds, what, most)
     connections.when_lost = admission.left
     return admission

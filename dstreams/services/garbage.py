@@ -15,26 +15,26 @@ from dstreams.runtime.timers import Scheduler
 _log = Logger()
 
 YOUNG_OBJECTS = 5_000
-"""How many objects more than before make the collector look at the young ones. Every tenth time it looks at those that
+"""Number of new objects after which the collector visits the young ones. Every tenth time it visits those that
 have survived that, too: 50,000 objects take 5 to 10 ms."""
 
 NEVER = 1 << 30
 
 CHECK_SECONDS = 10.0
-"""How often it is considered whether to look at all objects."""
+"""Seconds between checks whether to visit all objects."""
 
 DUE = 2
-"""How often survivors must have been added to the old objects before it is worth a look at all of them."""
+"""Number of collections that have added old objects, from which on a full collection is worthwhile."""
 
 OVERDUE = 40
-"""After so many times it can't wait for a quiet moment any more: that many dead connections may take 500 MB."""
+"""Number of such collections after which a full one does not wait for a quiet moment; the garbage may take 500 MB."""
 
 QUIET_SHARE = 0.05
-"""The moment is quiet when the process has used no more than this share of a core since the last check."""
+"""Maximum share of a core used since the last check in a quiet moment."""
 
 
 class GarbageService(Service):
-    """Keeps full collections away from moments in which clients would notice.
+    """Runs full collections in quiet moments, when clients do not notice.
 
     A full collection can't be divided: for 20,000 connections it takes 60 ms, in which no client gets an answer. So
     it is done in quiet moments only, or when it is long overdue. It is rarely needed: requests leave no cyclic garbage
@@ -64,7 +64,7 @@ class GarbageService(Service):
         self._call: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Put aside what there is, and take over the full collections."""
+        """Freeze the existing objects, and take over the full collections."""
         super().startService()
         gc.collect()
         gc.freeze()
@@ -72,7 +72,7 @@ class GarbageService(Service):
         self._wait()
 
     def stopService(self) -> None:
-        """Collect no more: the process ends."""
+        """Run no more collections, because the process ends."""
         super().stopService()
         if self._call is not None and self._call.active():
             self._call.cancel()

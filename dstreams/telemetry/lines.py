@@ -1,4 +1,4 @@
-"""Writes log lines in a thread of its own, so that an output that stands still never holds up the server."""
+"""Writes log lines in a thread, so that a blocked output never delays the server."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Final, Protocol
 from attrs import define, field
 
 FLUSH_SECONDS: Final = 0.1
-"""How long a line may wait for others."""
+"""Maximum seconds for which a line waits for others."""
 
 FLUSH_BYTES: Final = 64 * 1024
-"""So many bytes don't wait any longer."""
+"""Number of bytes that are written without waiting for more."""
 
 MAX_QUEUED_BYTES: Final = 4 * 1024 * 1024
-"""How many bytes of lines may wait for an output that doesn't take them; later lines are lost."""
+"""Maximum number of bytes queued for a blocked output; later lines are lost."""
 
 END_SECONDS: Final = 2.0
-"""How long the end of the process waits for an output that doesn't take the last lines."""
+"""Maximum seconds for which the end of the process waits for a blocked output."""
 
 
 class Output(Protocol):
-    """Where bytes go: a file."""
+    """The destination of bytes: a file."""
 
     def write(self, data: bytes, /) -> object: ...
 
@@ -35,7 +35,7 @@ class Output(Protocol):
 
 @define(eq=False)
 class LineWriter:
-    """Writes lines in their order; any thread may call it.
+    """Writes lines in order. It may be called from any thread.
 
     Until :meth:`start` a line is written by whoever logs it. Afterwards a thread writes, and what it has not written
     yet is bounded: when the output takes no more (nobody reads the pipe), or can't be written (the disk is full),
@@ -51,9 +51,9 @@ class LineWriter:
     _call_later: Callable[[float, Callable[[], object]], object] | None = None
     _lost: Callable[[int], bytes] | None = None
     _failed: int = field(default=0, init=False)
-    """How many lines could not be written since the last line that said so; only the writing thread changes it."""
+    """The number of lines lost by the output since the last report of it; only the writing thread changes it."""
     _refused: int = field(default=0, init=False)
-    """How many lines were not queued since the queue was full."""
+    """The number of lines that were discarded because the queue was full."""
     _held: list[bytes] = field(factory=list, init=False)
     _held_bytes: int = field(default=0, init=False)
     _armed: bool = field(default=False, init=False)
@@ -61,12 +61,12 @@ class LineWriter:
     # Its put() may interrupt itself, as a log line does that the garbage collector causes.
     _queue: SimpleQueue[tuple[bytes, int] | Callable[[], object]] = field(factory=SimpleQueue, init=False)
     _queued_bytes: int = field(default=0, init=False)
-    """How many bytes have been queued since the start, and how many of them the thread is done with."""
+    """The number of bytes queued since the start, and the number of those that the thread has processed."""
     _done_bytes: int = field(default=0, init=False)
     _lock: RLock = field(factory=RLock, init=False)
 
     def start(self) -> None:
-        """Let a thread write from now on. Not before a fork: the child would be without the thread."""
+        """Start the writing thread. Call it after a fork, because a child does not inherit the thread."""
         with self._lock:
             thread = Thread(target=self._run, name="log", daemon=True)
             with suppress(RuntimeError):  # no more threads: the callers go on writing
@@ -74,7 +74,7 @@ class LineWriter:
                 self._thread = thread
 
     def write(self, line: bytes) -> None:
-        """Write a line now, after those that wait."""
+        """Write a line now, after the queued ones."""
         with self._lock:
             self._flush_held()
             self._put(line, 1)
@@ -103,7 +103,7 @@ class LineWriter:
                 self._queue.put(function)
 
     def flush(self, seconds: float = END_SECONDS) -> bool:
-        """Write what waits; return whether that was done within the given time."""
+        """Write the queued lines. Return whether that was done within the given time."""
         done = Event()
         self.call(done.set)
         return done.wait(seconds)
@@ -119,7 +119,7 @@ class LineWriter:
             self._put(b"".join(held), len(held))
 
     def _put(self, data: bytes, count: int) -> None:
-        """Write or queue lines; with the lock."""
+        """Write or queue lines; the caller holds the lock."""
         if self._thread is None:
             self._write(data, count)
             return
@@ -133,7 +133,7 @@ class LineWriter:
             self._queue.put((data, count))
 
     def _run(self) -> None:
-        """Write what is queued; the thread's function."""
+        """Write the queued lines; the function of the thread."""
         while True:
             item = self._queue.get()
             if callable(item):
@@ -175,7 +175,7 @@ class Unbuffered:
     """Whether the last write failed in the middle of a line."""
 
     def write(self, data: bytes) -> None:
-        """Write all of it, however long that takes."""
+        """Write all bytes, however long that takes."""
         left = memoryview(b"\n" + data if self._torn else data)
         while left:
             written = self._raw.write(left)
@@ -186,7 +186,7 @@ class Unbuffered:
             left = left[written:]
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing is buffered."""
 
 
 def _wait_writable(raw: RawIOBase) -> None:
@@ -197,7 +197,7 @@ def _wait_writable(raw: RawIOBase) -> None:
 
 @define(eq=False)
 class Syslog:
-    """Hands lines to syslog (an ``Output``); it adds the time, the host and the process itself.
+    """Passes lines to syslog (an ``Output``), which adds the time, the host and the process.
 
     :param prefix: what its lines begin with.
     """
@@ -206,7 +206,7 @@ class Syslog:
     _open: bool = field(default=False, init=False)
 
     def write(self, data: bytes) -> None:
-        """Every line is a message."""
+        """Write each line as one message."""
         import syslog
 
         if not self._open:
@@ -217,4 +217,4 @@ class Syslog:
                 syslog.syslog(syslog.LOG_INFO, line)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing is buffered."""
